@@ -1,0 +1,247 @@
+//! Reading a blob: its bytes in order, verified, fetched ahead.
+//!
+//! A reader fetches up to [`READ_AHEAD`] pages ahead, and all readers together
+//! no more than [`READ_AHEAD_ALL`]: what a slow client has not taken is bounded
+//! by one page each beyond that. Damage ends the stream with an error and puts
+//! the blob into quarantine; a short body is never finished as if whole.
+
+use std::ops::Range;
+use std::pin::Pin as StdPin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesOrdered, Stream, StreamExt};
+use orlop_format::digest::Digest;
+use orlop_format::location::Extent;
+use orlop_format::row::{self, Form};
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::config::{PAGE, READ_AHEAD};
+use crate::core::Core;
+use crate::error::{Error, Invalid, Result};
+
+/// A blob that can be read.
+#[derive(Clone)]
+pub struct Blob {
+    core: Arc<Core>,
+    digest: Digest,
+    sha256: [u8; 32],
+    row: Arc<row::Blob>,
+}
+
+impl std::fmt::Debug for Blob {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Blob")
+            .field("digest", &self.digest)
+            .field("size", &self.row.size)
+            .finish()
+    }
+}
+
+impl Blob {
+    pub(crate) fn new(core: Arc<Core>, digest: Digest, sha256: [u8; 32], row: row::Blob) -> Self {
+        Self {
+            core,
+            digest,
+            sha256,
+            row: Arc::new(row),
+        }
+    }
+
+    /// Its bytes.
+    pub fn size(&self) -> u64 {
+        self.row.size
+    }
+
+    /// All of it at once.
+    ///
+    /// # Errors
+    /// [`Invalid::TooLarge`] when it is larger than `limit`.
+    pub async fn bytes(&self, limit: usize) -> Result<Bytes> {
+        if self.row.size > limit as u64 {
+            return Err(Invalid::TooLarge {
+                what: "a blob to be read at once",
+                limit: limit as u64,
+            }
+            .into());
+        }
+        if let Form::Inline(_) = &self.row.form {
+            return self.inline().await;
+        }
+        let mut all = Vec::with_capacity(usize::try_from(self.row.size).unwrap_or(0));
+        let mut stream = self.stream(0..self.row.size);
+        while let Some(piece) = stream.next().await {
+            all.extend_from_slice(&piece?);
+        }
+        Ok(all.into())
+    }
+
+    /// The bytes of `range`, clamped to the blob.
+    pub fn stream(&self, range: Range<u64>) -> BlobStream {
+        let end = range.end.min(self.row.size);
+        BlobStream {
+            blob: self.clone(),
+            next: range.start.min(end),
+            end,
+            cursor: 0,
+            cursor_start: 0,
+            ahead: FuturesOrdered::new(),
+            failed: false,
+        }
+    }
+
+    /// The payload of an inline blob. It may have moved since the row was
+    /// read: then it is looked up once more.
+    async fn inline(&self) -> Result<Bytes> {
+        let Form::Inline(place) = &self.row.form else {
+            return Ok(Bytes::new());
+        };
+        let first = match self.core.pages.record(place).await {
+            Err(error @ Error::Corrupt { .. }) => error,
+            done => return done,
+        };
+        let row = self
+            .core
+            .blob_row(&self.sha256)?
+            .filter(|row| row.birth == self.row.birth);
+        match row.map(|row| row.form) {
+            Some(Form::Inline(moved)) if moved != *place => {
+                match self.core.pages.record(&moved).await {
+                    Err(error @ Error::Corrupt { .. }) => Err(self.quarantine(error)),
+                    done => done,
+                }
+            }
+            _ => Err(self.quarantine(first)),
+        }
+    }
+
+    /// Records that the blob is damaged.
+    fn quarantine(&self, error: Error) -> Error {
+        self.core.damaged(&self.sha256, self.row.birth, &error);
+        Error::corrupt(format!("blob {}", self.digest), error)
+    }
+}
+
+type Fetch = (Result<Bytes>, Option<OwnedSemaphorePermit>);
+
+/// Bytes of a blob, in order.
+pub struct BlobStream {
+    blob: Blob,
+    /// Offset of the first byte that no fetch was started for.
+    next: u64,
+    end: u64,
+    /// The extent that holds `next`, and the offset at which it starts.
+    cursor: usize,
+    cursor_start: u64,
+    ahead: FuturesOrdered<BoxFuture<'static, Fetch>>,
+    failed: bool,
+}
+
+impl std::fmt::Debug for BlobStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BlobStream")
+            .field("next", &self.next)
+            .field("end", &self.end)
+            .finish()
+    }
+}
+
+impl BlobStream {
+    /// The extent and the range in it of the next fetch.
+    fn step(&mut self) -> Option<(Extent, u32, u32)> {
+        let Form::Extents(extents) = &self.blob.row.form else {
+            return None;
+        };
+        loop {
+            let extent = extents.get(self.cursor)?;
+            let end = self.cursor_start.saturating_add(u64::from(extent.len));
+            if self.next >= end {
+                self.cursor = self.cursor.saturating_add(1);
+                self.cursor_start = end;
+                continue;
+            }
+            let from = u32::try_from(self.next.saturating_sub(self.cursor_start)).ok()?;
+            let page_end = (from / PAGE as u32)
+                .saturating_add(1)
+                .saturating_mul(PAGE as u32);
+            let wanted = self.end.saturating_sub(self.cursor_start);
+            let to = page_end
+                .min(extent.len)
+                .min(u32::try_from(wanted).unwrap_or(u32::MAX));
+            self.next = self.cursor_start.saturating_add(u64::from(to));
+            return Some((*extent, from, to));
+        }
+    }
+
+    /// Starts the next fetch; false when there is nothing left.
+    fn fetch(&mut self, permit: Option<OwnedSemaphorePermit>) -> bool {
+        let blob = self.blob.clone();
+        if let Form::Inline(_) = &blob.row.form {
+            let range = self.next as usize..self.end as usize;
+            self.next = self.end;
+            self.ahead.push_back(Box::pin(async move {
+                let bytes = blob.inline().await;
+                (bytes.and_then(|bytes| cut(bytes, range)), permit)
+            }));
+            return true;
+        }
+        let Some((extent, from, to)) = self.step() else {
+            return false;
+        };
+        self.ahead.push_back(Box::pin(async move {
+            let part = blob.core.pages.part(&extent, from, to).await;
+            let part = match part {
+                Err(error @ Error::Corrupt { .. }) => Err(blob.quarantine(error)),
+                done => done,
+            };
+            (part, permit)
+        }));
+        true
+    }
+}
+
+fn cut(bytes: Bytes, range: Range<usize>) -> Result<Bytes> {
+    if range.end <= bytes.len() && range.start <= range.end {
+        Ok(bytes.slice(range))
+    } else {
+        Err(Error::corrupt("a record", "it is shorter than its blob"))
+    }
+}
+
+impl Stream for BlobStream {
+    type Item = Result<Bytes>;
+
+    fn poll_next(
+        mut self: StdPin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        while !this.failed && this.next < this.end && this.ahead.len() < READ_AHEAD {
+            let permit = match (this.ahead.is_empty(), this.blob.core.permit()) {
+                (false, None) => break,
+                (_, permit) => permit,
+            };
+            if !this.fetch(permit) {
+                this.failed = true;
+                let error = Error::corrupt(
+                    format!("blob {}", this.blob.digest),
+                    "its extents are short",
+                );
+                return Poll::Ready(Some(Err(error)));
+            }
+        }
+        match this.ahead.poll_next_unpin(context) {
+            Poll::Ready(Some((result, _permit))) => {
+                if result.is_err() {
+                    this.failed = true;
+                    this.ahead = FuturesOrdered::new();
+                }
+                Poll::Ready(Some(result))
+            }
+            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Settings and bounds of a store.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use orlop_disk::lock::Lock;
+
+/// Bytes of one journal file.
+pub const JOURNAL_FILE: u64 = 64 * 1024 * 1024;
+/// The smallest journal file that may be asked for, bytes.
+pub const MIN_JOURNAL_FILE: u64 = 4 * 1024 * 1024;
+/// Full journal files that are kept before the oldest is recycled.
+pub const JOURNAL_KEEP: usize = 3;
+/// Journal files kept ready for reuse.
+pub const JOURNAL_SPARES: usize = 2;
+/// Bytes of one segment.
+pub const SEGMENT: u64 = 256 * 1024 * 1024;
+/// Bytes by which a segment is allocated ahead.
+pub const SEGMENT_AHEAD: u64 = 8 * 1024 * 1024;
+/// Bytes of records that one group takes before the next one begins.
+pub const GROUP_SOFT: usize = 1024 * 1024;
+/// Requests that wait for the journal.
+pub const JOURNAL_QUEUE: usize = 1024;
+/// Idle time after which a durable mark is written.
+pub const MARK_AFTER: Duration = Duration::from_millis(50);
+/// Bytes of one cached page, and of one read.
+pub const PAGE: usize = 256 * 1024;
+/// Pages that one reader fetches ahead.
+pub const READ_AHEAD: usize = 8;
+/// Pages that all readers together hold ahead of what they send.
+pub const READ_AHEAD_ALL: usize = 256;
+/// Bytes of one upload that are on their way to the disk.
+pub const WRITE_AHEAD: usize = 8 * 1024 * 1024;
+/// Bytes of buffers that uploads and reads share.
+pub const BUFFERS: usize = 512 * 1024 * 1024;
+/// Bytes after which a running upload is made durable.
+pub const CHECKPOINT_EVERY: u64 = 64 * 1024 * 1024;
+/// Upload sessions in memory.
+pub const MAX_SESSIONS: usize = 65_536;
+/// Segment files kept open.
+pub const MAX_OPEN_SEGMENTS: usize = 1024;
+/// Headers of extents kept in memory.
+pub const MAX_TABLES: u64 = 16_384;
+/// Digests that one pin may hold.
+pub const MAX_PIN: usize = 131_072;
+
+/// How a store is opened.
+#[derive(Debug)]
+pub struct Config {
+    /// The data folder. It exists.
+    pub folder: PathBuf,
+    /// The folder's lock, held as long as the store is open. `None` where the
+    /// disk is simulated.
+    pub lock: Option<Lock>,
+    /// How long "it is here" holds.
+    pub lease: Duration,
+    /// Bytes of free space below which pushes are refused; `None` for the
+    /// larger of 1 GiB and 2 % of the file system.
+    pub reserve: Option<u64>,
+    /// Bytes of hot pages kept in memory.
+    pub cache: u64,
+    /// Bytes of one journal file, at least [`MIN_JOURNAL_FILE`].
+    pub journal_file: u64,
+    /// Bytes of one segment.
+    pub segment: u64,
+}
+
+impl Config {
+    /// The defaults for a folder.
+    pub fn new(folder: PathBuf) -> Self {
+        Self {
+            folder,
+            lock: None,
+            lease: Duration::from_secs(3600),
+            reserve: None,
+            cache: 256 * 1024 * 1024,
+            journal_file: JOURNAL_FILE,
+            segment: SEGMENT,
+        }
+    }
+}

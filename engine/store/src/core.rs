@@ -1,0 +1,295 @@
+//! What the parts of an open store share, and the answers that need no I/O on
+//! payload: is a blob here, who holds it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use orlop_disk::lock::Lock;
+use orlop_disk::{Disk, Pool};
+use orlop_format::digest::{Algorithm, Digest};
+use orlop_format::record::{Record, UploadId};
+use orlop_format::row::{self, Blob, Names, State, Upload};
+use orlop_index::{Index, Table};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+use crate::error::{Error, Result};
+use crate::journal::files::Files;
+use crate::journal::queue::{Poison, Queue};
+use crate::layout::Layout;
+use crate::lease::{Leases, Pin};
+use crate::metrics::Metrics;
+use crate::pages::Pages;
+use crate::quarantine::Quarantine;
+use crate::runtime::Runtime;
+use crate::segment::Segments;
+use crate::session::Sessions;
+use crate::space::Room;
+use crate::superblock::Slots;
+use crate::sync::{Mutex, MutexGuard};
+use crate::view::unreadable;
+
+/// Locks that order "is it here" against deletion, by digest.
+const SHARDS: usize = 64;
+
+/// A store's shared state.
+pub(crate) struct Core {
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) layout: Layout,
+    pub(crate) pool: Pool,
+    pub(crate) index: Arc<dyn Index>,
+    pub(crate) files: Arc<Files>,
+    pub(crate) segments: Arc<Segments>,
+    pub(crate) pages: Pages,
+    pub(crate) queue: Queue,
+    pub(crate) poison: Poison,
+    pub(crate) room: Room,
+    pub(crate) leases: Arc<Leases>,
+    pub(crate) sessions: Sessions,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) quarantine: Arc<Quarantine>,
+    pub(crate) superblock: tokio::sync::Mutex<Slots>,
+    /// Wakes maintenance.
+    pub(crate) rotated: Arc<Notify>,
+    pub(crate) closing: AtomicBool,
+    ahead: Arc<Semaphore>,
+    shards: Vec<Mutex<()>>,
+    spare_shard: Mutex<()>,
+    _lock: Option<Lock>,
+    /// Ends when every task of the store has.
+    pub(crate) running: tokio::sync::Mutex<tokio::sync::mpsc::Receiver<()>>,
+}
+
+/// The parts that [`Core::new`] puts together.
+pub(crate) struct Parts {
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) layout: Layout,
+    pub(crate) pool: Pool,
+    pub(crate) index: Arc<dyn Index>,
+    pub(crate) files: Arc<Files>,
+    pub(crate) segments: Arc<Segments>,
+    pub(crate) pages: Pages,
+    pub(crate) queue: Queue,
+    pub(crate) poison: Poison,
+    pub(crate) room: Room,
+    pub(crate) leases: Arc<Leases>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) quarantine: Arc<Quarantine>,
+    pub(crate) superblock: Slots,
+    pub(crate) rotated: Arc<Notify>,
+    pub(crate) lock: Option<Lock>,
+    pub(crate) running: tokio::sync::mpsc::Receiver<()>,
+}
+
+/// A blob that is here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stat {
+    /// The digest that was asked for.
+    pub digest: Digest,
+    /// Bytes.
+    pub size: u64,
+    /// LSN of the commit that made it: tells one life of a digest from the
+    /// next.
+    pub birth: u64,
+}
+
+impl Core {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts {
+            runtime,
+            disk,
+            layout,
+            pool,
+            index,
+            files,
+            segments,
+            pages,
+            queue,
+            poison,
+            room,
+            leases,
+            metrics,
+            quarantine,
+            superblock,
+            rotated,
+            lock,
+            running,
+        } = parts;
+        Self {
+            runtime,
+            disk,
+            layout,
+            pool,
+            index,
+            files,
+            segments,
+            pages,
+            queue,
+            poison,
+            room,
+            leases,
+            sessions: Sessions::default(),
+            metrics,
+            quarantine,
+            superblock: tokio::sync::Mutex::new(superblock),
+            rotated,
+            closing: AtomicBool::new(false),
+            ahead: Arc::new(Semaphore::new(crate::config::READ_AHEAD_ALL)),
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            spare_shard: Mutex::default(),
+            _lock: lock,
+            running: tokio::sync::Mutex::new(running),
+        }
+    }
+
+    /// The lock under which a blob's presence and its leases change together.
+    fn shard(&self, sha256: &[u8; 32]) -> MutexGuard<'_, ()> {
+        let [first, ..] = sha256;
+        self.shards
+            .get(usize::from(*first) % SHARDS)
+            .unwrap_or(&self.spare_shard)
+            .lock()
+    }
+
+    /// A permit to hold one page ahead.
+    pub(crate) fn permit(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.ahead).try_acquire_owned().ok()
+    }
+
+    /// Wakes maintenance: a file was filled.
+    pub(crate) fn wake(&self) {
+        self.rotated.notify_one();
+    }
+
+    pub(crate) fn closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
+    /// A blob's row.
+    pub(crate) fn blob_row(&self, sha256: &[u8; 32]) -> Result<Option<Blob>> {
+        let Some(bytes) = self.index.get(Table::Blob, sha256)? else {
+            return Ok(None);
+        };
+        let mut row = Blob::decode(&bytes).map_err(|error| unreadable(Table::Blob, error))?;
+        if row.state == State::Live && self.quarantine.contains(sha256, row.birth) {
+            row.state = State::Quarantined;
+        }
+        Ok(Some(row))
+    }
+
+    /// An upload's row.
+    pub(crate) fn upload_row(&self, id: &UploadId) -> Result<Option<Upload>> {
+        self.index
+            .get(Table::Upload, &id.0)?
+            .map(|bytes| Upload::decode(&bytes).map_err(|error| unreadable(Table::Upload, error)))
+            .transpose()
+    }
+
+    /// What the store knows of names.
+    pub(crate) fn names(&self) -> Result<Names> {
+        Ok(self
+            .index
+            .get(Table::Meta, Names::KEY)?
+            .map(|bytes| Names::decode(&bytes).map_err(|error| unreadable(Table::Meta, error)))
+            .transpose()?
+            .unwrap_or_default())
+    }
+
+    /// The name inside the store of a blob.
+    fn resolve(&self, digest: &Digest) -> Result<Option<[u8; 32]>> {
+        if digest.algorithm() == Algorithm::Sha256 {
+            return Ok(digest.bytes().try_into().ok());
+        }
+        Ok(self
+            .index
+            .get(Table::Alias, &digest.encode())?
+            .and_then(|bytes| bytes.try_into().ok()))
+    }
+
+    /// The blob's row, whatever its state, with a lease taken on it.
+    pub(crate) fn lease(&self, digest: &Digest) -> Result<Option<([u8; 32], row::Blob)>> {
+        let Some(sha256) = self.resolve(digest)? else {
+            return Ok(None);
+        };
+        let _shard = self.shard(&sha256);
+        let row = self
+            .blob_row(&sha256)?
+            .filter(|row| row.state != State::Dead);
+        if let Some(row) = &row {
+            self.leases.take(row.ordinal, self.runtime.now());
+        }
+        Ok(row.map(|row| (sha256, row)))
+    }
+
+    /// The blob's row without a lease.
+    pub(crate) fn peek(&self, digest: &Digest) -> Result<Option<([u8; 32], row::Blob)>> {
+        let Some(sha256) = self.resolve(digest)? else {
+            return Ok(None);
+        };
+        Ok(self.blob_row(&sha256)?.map(|row| (sha256, row)))
+    }
+
+    /// Says that a blob is here, and takes a lease on it. A quarantined one is
+    /// absent, so that a push heals it.
+    pub(crate) fn stat(&self, digest: &Digest) -> Result<Stat> {
+        match self.lease(digest)? {
+            Some((_, row)) if row.state == State::Live => Ok(Stat {
+                digest: *digest,
+                size: row.size,
+                birth: row.birth,
+            }),
+            _ => Err(Error::missing(format_args!("blob {digest}"))),
+        }
+    }
+
+    /// Pins blobs, here or still to come; `None` in the answer for those that
+    /// are not here. A further digest of a blob that is not here yet pins
+    /// nothing: pin it again once it is.
+    pub(crate) fn pin(&self, digests: &[Digest]) -> Result<(Pin, Vec<Option<u64>>)> {
+        let mut pin = Pin::new(Arc::clone(&self.leases));
+        let mut sizes = Vec::with_capacity(digests.len());
+        for digest in digests {
+            let Some(sha256) = self.resolve(digest)? else {
+                sizes.push(None);
+                continue;
+            };
+            let _shard = self.shard(&sha256);
+            pin.add(sha256);
+            let row = self
+                .blob_row(&sha256)?
+                .filter(|row| row.state == State::Live);
+            sizes.push(row.map(|row| row.size));
+        }
+        Ok((pin, sizes))
+    }
+
+    /// Puts a damaged blob into quarantine.
+    pub(crate) fn damaged(&self, sha256: &[u8; 32], birth: u64, error: &Error) {
+        if !self.quarantine.add(*sha256, birth) {
+            return;
+        }
+        tracing::error!(
+            blob = %Digest::new(Algorithm::Sha256, sha256).map(|digest| digest.to_string()).unwrap_or_default(),
+            %error,
+            "a blob is damaged and in quarantine; push it again to heal it"
+        );
+        self.metrics.quarantined();
+        if let Err(error) = self.queue.post(Record::Quarantine {
+            sha256: *sha256,
+            birth,
+        }) {
+            tracing::warn!(%error, "the quarantine could not be recorded; it holds until a restart, and the next read finds the damage again");
+        }
+    }
+
+    /// Appends records without payload and waits.
+    pub(crate) async fn record(&self, records: Vec<Record>) -> Result<()> {
+        let records = records
+            .into_iter()
+            .map(|record| (record, Bytes::new()))
+            .collect();
+        self.queue.append(records, Vec::new()).await.map(|_| ())
+    }
+}

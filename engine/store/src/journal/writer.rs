@@ -1,0 +1,455 @@
+//! The one writer of the journal: group commit.
+//!
+//! Takes whatever waits, up to [`GROUP_SOFT`] bytes, syncs the data that the
+//! records refer to, writes the records as one group, syncs it, applies them
+//! to the index, answers. So one sync serves all that came meanwhile.
+//!
+//! Invariants: at most one group is not yet durable; nothing is answered
+//! before it is durable and in the index; after a failed write or sync nothing
+//! more is written (the store is poisoned). Whether a blob is there already is
+//! decided here and nowhere else.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use orlop_disk::Pool;
+use orlop_format::BLOCK;
+use orlop_format::group::{Builder, OVERHEAD, footprint};
+use orlop_format::journal::FileHeader;
+use orlop_format::record::{Commit, Record};
+use orlop_format::row::State;
+use orlop_index::Index;
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use super::files::{Files, JournalFile};
+use super::queue::{Command, Fate, Poison, Request};
+use super::scan::End;
+use crate::config::{GROUP_SOFT, MARK_AFTER};
+use crate::error::{Error, Result};
+use crate::metrics::Metrics;
+use crate::quarantine::Quarantine;
+use crate::runtime::{Runtime, random_u64};
+use crate::view::View;
+
+/// Where the next group goes.
+struct Tail {
+    file: JournalFile,
+    offset: u32,
+    next_lsn: u64,
+    next_group: u64,
+    chain: u32,
+}
+
+/// The writer's state.
+pub(crate) struct Writer {
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) files: Arc<Files>,
+    pub(crate) index: Arc<dyn Index>,
+    pub(crate) pool: Pool,
+    pub(crate) poison: Poison,
+    pub(crate) metrics: Arc<Metrics>,
+    /// Told when a file is full.
+    pub(crate) rotated: Arc<Notify>,
+    quarantine: Arc<Quarantine>,
+    store: [u8; 16],
+    tail: Tail,
+    marked: bool,
+}
+
+/// What the writer shares with the rest of the store.
+pub(crate) struct Parts {
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) files: Arc<Files>,
+    pub(crate) index: Arc<dyn Index>,
+    pub(crate) pool: Pool,
+    pub(crate) poison: Poison,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) rotated: Arc<Notify>,
+    pub(crate) quarantine: Arc<Quarantine>,
+    pub(crate) store: [u8; 16],
+}
+
+impl Writer {
+    /// A writer that goes on behind `end`: in the same file after a clean
+    /// stop, in a new one otherwise, so that nothing is ever written where an
+    /// earlier process may have been writing.
+    pub(crate) async fn start(parts: Parts, end: Option<End>, clean: bool) -> Result<Self> {
+        let end = end.unwrap_or(End {
+            sequence: 0,
+            offset: 0,
+            next_lsn: 1,
+            next_group: 1,
+            chain: 0,
+            torn: 0,
+        });
+        let kept = if clean {
+            parts.files.get(end.sequence)
+        } else {
+            None
+        };
+        let (file, offset) = match kept {
+            Some(file) => (file, end.offset),
+            None => (new_file(&parts, &end).await?, BLOCK as u32),
+        };
+        let tail = Tail {
+            file,
+            offset,
+            next_lsn: end.next_lsn,
+            next_group: end.next_group,
+            chain: end.chain,
+        };
+        let Parts {
+            runtime,
+            files,
+            index,
+            pool,
+            poison,
+            metrics,
+            rotated,
+            quarantine,
+            store,
+        } = parts;
+        Ok(Self {
+            runtime,
+            files,
+            index,
+            pool,
+            poison,
+            metrics,
+            rotated,
+            quarantine,
+            store,
+            tail,
+            marked: false,
+        })
+    }
+
+    /// Writes a mark: all before it is durable.
+    pub(crate) async fn mark(&mut self, clean: bool) -> Result<()> {
+        let records = vec![(Record::Mark { clean }, Bytes::new())];
+        self.group(vec![Request {
+            records,
+            data: Vec::new(),
+            reply: None,
+        }])
+        .await?;
+        self.marked = true;
+        Ok(())
+    }
+
+    /// Serves the queue until it is closed.
+    pub(crate) async fn run(mut self, mut queue: mpsc::Receiver<Command>) {
+        let mut carried: Option<Request> = None;
+        loop {
+            let first = match carried.take() {
+                Some(request) => request,
+                None => match self.next(&mut queue).await {
+                    Next::Request(request) => request,
+                    Next::Idle => {
+                        if let Err(error) = self.mark(false).await {
+                            tracing::warn!(%error, "no durable mark could be written");
+                            self.marked = true;
+                        }
+                        continue;
+                    }
+                    Next::Close(reply) => {
+                        let result = match self.poison.check() {
+                            Ok(()) => self.mark(true).await,
+                            poisoned => poisoned,
+                        };
+                        let _ = reply.send(result);
+                        return;
+                    }
+                    Next::Gone => return,
+                },
+            };
+            let mut size = weight(&first);
+            let mut requests = vec![first];
+            let mut closing = None;
+            while size < GROUP_SOFT {
+                match queue.try_recv() {
+                    Ok(Command::Append(request)) => {
+                        let more = weight(&request);
+                        if size.saturating_add(more) > GROUP_SOFT.saturating_mul(2) {
+                            carried = Some(request);
+                            break;
+                        }
+                        size = size.saturating_add(more);
+                        requests.push(request);
+                    }
+                    Ok(Command::Close(reply)) => {
+                        closing = Some(reply);
+                        break;
+                    }
+                    Err(_) => break,
+                }
+            }
+            // The requests were answered one by one; a failure poisoned us.
+            let _ = self.group(requests).await;
+            if let Some(reply) = closing {
+                let result = match self.poison.check() {
+                    Ok(()) => self.mark(true).await,
+                    poisoned => poisoned,
+                };
+                let _ = reply.send(result);
+                return;
+            }
+        }
+    }
+
+    async fn next(&self, queue: &mut mpsc::Receiver<Command>) -> Next {
+        let received = if self.marked || self.poison.check().is_err() {
+            queue.recv().await
+        } else {
+            let idle = self.runtime.sleep(MARK_AFTER);
+            let recv = std::pin::pin!(queue.recv());
+            match futures_util::future::select(recv, idle).await {
+                futures_util::future::Either::Left((command, _)) => command,
+                futures_util::future::Either::Right(_) => return Next::Idle,
+            }
+        };
+        match received {
+            None => Next::Gone,
+            Some(Command::Append(request)) => Next::Request(request),
+            Some(Command::Close(reply)) => Next::Close(reply),
+        }
+    }
+
+    /// Writes one group and answers its requests.
+    async fn group(&mut self, requests: Vec<Request>) -> Result<()> {
+        let mut replies = Vec::with_capacity(requests.len());
+        let mut work = Vec::with_capacity(requests.len());
+        let mut data = Vec::new();
+        for request in requests {
+            replies.push(request.reply);
+            work.push(request.records);
+            data.extend(request.data);
+        }
+        match self.commit(work, data).await {
+            Ok(fates) => {
+                for (reply, fate) in replies.into_iter().zip(fates) {
+                    if let Some(reply) = reply {
+                        let _ = reply.send(Ok(fate));
+                    }
+                }
+                Ok(())
+            }
+            Err(error) => {
+                for reply in replies.into_iter().flatten() {
+                    let _ = reply.send(Err(error.clone()));
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Data, group, index: in this order, each durable before the next.
+    async fn commit(
+        &mut self,
+        work: Vec<Vec<(Record, Bytes)>>,
+        mut data: Vec<Arc<crate::segment::SegmentFile>>,
+    ) -> Result<Vec<Vec<Fate>>> {
+        self.poison.check()?;
+        data.sort_by_key(|segment| segment.id());
+        data.dedup_by_key(|segment| segment.id());
+        let syncs = data.iter().map(|segment| segment.sync());
+        for synced in futures_util::future::join_all(syncs).await {
+            synced.map_err(|error| self.poison.set(&error))?;
+        }
+        let needed = work
+            .iter()
+            .flatten()
+            .map(size)
+            .fold(OVERHEAD, usize::saturating_add);
+        self.make_room(needed).await?;
+
+        let mut builder = Builder::new(
+            self.tail.file.volume(),
+            self.tail.offset,
+            self.tail.next_group,
+            self.tail.chain,
+        );
+        let index = Arc::clone(&self.index);
+        let mut view = View::new(index.as_ref());
+        let mut lsn = self.tail.next_lsn;
+        let mut settled = Vec::new();
+        let mut fates = Vec::with_capacity(work.len());
+        for records in work {
+            let mut answer = Vec::with_capacity(records.len());
+            for (record, payload) in records {
+                if let Record::Quarantine { sha256, birth } = &record {
+                    settled.push((*sha256, *birth));
+                }
+                let (fate, write) = self.resolve(&view, record)?;
+                for (record, own) in write {
+                    let bytes = if own { payload.as_ref() } else { &[] };
+                    let place = builder.push(lsn, &record, bytes);
+                    view.apply(lsn, &record, &place)
+                        .map_err(|error| self.poison.set(&error))?;
+                    lsn = lsn.saturating_add(1);
+                }
+                answer.push(match fate {
+                    Fate::Written { .. } => Fate::Written {
+                        lsn: lsn.saturating_sub(1),
+                    },
+                    Fate::Present => Fate::Present,
+                });
+            }
+            fates.push(answer);
+        }
+        if !builder.is_empty() {
+            self.write(builder)
+                .await
+                .map_err(|error| self.poison.set(&error))?;
+            self.tail.next_lsn = lsn;
+            let batch = view.into_batch(lsn.saturating_sub(1));
+            self.index
+                .apply(batch)
+                .map_err(|error| self.poison.set(&error))?;
+            self.marked = false;
+        }
+        for (sha256, birth) in settled {
+            self.quarantine.settle(&sha256, birth);
+        }
+        Ok(fates)
+    }
+
+    /// What to write for a record; `true` with the one that takes its payload.
+    fn resolve(&self, view: &View<'_>, record: Record) -> Result<(Fate, Vec<(Record, bool)>)> {
+        let written = Fate::Written { lsn: 0 };
+        let Record::Commit(commit) = record else {
+            return Ok((written, vec![(record, true)]));
+        };
+        let row = view
+            .blob(&commit.sha256)
+            .map_err(|error| self.poison.set(&error))?;
+        let here = row.is_some_and(|row| {
+            row.state == State::Live && !self.quarantine.contains(&commit.sha256, row.birth)
+        });
+        if !here {
+            let ordinal = view
+                .next_ordinal()
+                .map_err(|error| self.poison.set(&error))?;
+            let commit = Commit { ordinal, ..commit };
+            return Ok((written, vec![(Record::Commit(commit), true)]));
+        }
+        // It is there: only what is new about it is written.
+        let mut write = Vec::new();
+        for alias in commit.aliases {
+            let known = view
+                .alias(&alias.encode())
+                .map_err(|error| self.poison.set(&error))?;
+            if known.is_none() {
+                write.push((
+                    Record::Alias {
+                        sha256: commit.sha256,
+                        alias,
+                    },
+                    false,
+                ));
+            }
+        }
+        if !commit.note.is_empty() {
+            write.push((Record::Note(commit.note), false));
+        }
+        if let Some(upload) = commit.upload {
+            write.push((Record::Abandon { upload }, false));
+        }
+        Ok((Fate::Present, write))
+    }
+
+    /// Goes on in a new file when `needed` bytes do not fit in this one.
+    async fn make_room(&mut self, needed: usize) -> Result<()> {
+        let needed = needed.next_multiple_of(BLOCK) as u64;
+        if u64::from(self.tail.offset).saturating_add(needed) <= self.files.len() {
+            return Ok(());
+        }
+        if needed.saturating_add(BLOCK as u64) > self.files.len() {
+            return Err(crate::error::Invalid::TooLarge {
+                what: "a group of records",
+                limit: self.files.len(),
+            }
+            .into());
+        }
+        let end = End {
+            sequence: self.tail.file.header.sequence,
+            offset: self.tail.offset,
+            next_lsn: self.tail.next_lsn,
+            next_group: self.tail.next_group,
+            chain: self.tail.chain,
+            torn: 0,
+        };
+        let header = header(self.runtime.as_ref(), self.store, &end);
+        let file = match self.files.start(header).await {
+            Ok(file) => file,
+            // No room for a new file: the old one is whole, nothing is lost.
+            Err(error @ Error::Full { .. }) => return Err(error),
+            Err(error) => return Err(self.poison.set(&error)),
+        };
+        self.tail.file = file;
+        self.tail.offset = BLOCK as u32;
+        self.rotated.notify_one();
+        Ok(())
+    }
+
+    async fn write(&mut self, builder: Builder) -> Result<()> {
+        let (bytes, crc) = builder.finish();
+        let mut buf = self.pool.take_now(bytes.len());
+        buf.clear();
+        buf.extend(&bytes);
+        let file = &self.tail.file.inline;
+        Arc::clone(file)
+            .write_at(u64::from(self.tail.offset), buf)
+            .await
+            .0?;
+        Arc::clone(file).sync_data().await?;
+        self.metrics.group(bytes.len());
+        self.tail.offset = self
+            .tail
+            .offset
+            .saturating_add(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+        self.tail.next_group = self.tail.next_group.saturating_add(1);
+        self.tail.chain = crc;
+        Ok(())
+    }
+}
+
+/// What woke the writer.
+enum Next {
+    Request(Request),
+    Idle,
+    Close(oneshot::Sender<Result<()>>),
+    Gone,
+}
+
+/// An upper bound of what a record takes; a commit may turn into others that
+/// are smaller together.
+fn size((record, payload): &(Record, Bytes)) -> usize {
+    // Three more headers cover a commit that becomes alias, note and abandon.
+    footprint(record.encode().len(), payload.len())
+        .saturating_add(orlop_format::header::LEN.saturating_mul(3))
+}
+
+fn weight(request: &Request) -> usize {
+    request.records.iter().map(size).sum()
+}
+
+fn header(runtime: &dyn Runtime, store: [u8; 16], end: &End) -> FileHeader {
+    FileHeader {
+        store,
+        sequence: end.sequence.saturating_add(1),
+        salt: random_u64(runtime),
+        first_lsn: end.next_lsn,
+        first_group: end.next_group,
+        previous: end.sequence,
+        previous_end: end.offset,
+        chain: end.chain,
+    }
+}
+
+async fn new_file(parts: &Parts, end: &End) -> Result<JournalFile> {
+    parts
+        .files
+        .start(header(parts.runtime.as_ref(), parts.store, end))
+        .await
+}

@@ -1,0 +1,47 @@
+//! The blob store of Orlop: log-structured, content-addressed, deduplicating.
+//!
+//! It knows digests, bytes, leases and opaque notes. It knows no HTTP, no
+//! JSON, no repository and no user.
+//!
+//! The log (journal and segments) is the truth; the index is a view of it.
+//! Reading order: [`store`](Store) is the front; `upload` is the way in, `blob`
+//! and `pages` the way out; `journal` is the log, `view` what a record does to
+//! the index; `recover` and `rebuild` are the start, `recycle` the upkeep.
+
+mod blob;
+pub mod config;
+mod core;
+mod error;
+mod factory;
+mod journal;
+mod layout;
+mod lease;
+mod metrics;
+mod pages;
+mod quarantine;
+mod rebuild;
+mod recover;
+mod recycle;
+mod runtime;
+mod segment;
+mod session;
+mod space;
+mod store;
+mod superblock;
+mod sync;
+mod upload;
+mod view;
+
+pub use crate::blob::{Blob, BlobStream};
+pub use crate::config::Config;
+pub use crate::core::Stat;
+pub use crate::error::{Error, Invalid, Result};
+pub use crate::factory::{MemoryIndex, RocksIndex};
+pub use crate::lease::Pin;
+pub use crate::metrics::Counts;
+pub use crate::recover::{IndexFactory, Progress};
+pub use crate::runtime::{Runtime, System};
+pub use crate::store::{CatalogMatch, Health, Names, Store};
+pub use crate::upload::{Committed, Upload};
+pub use orlop_format::digest::{Algorithm, Digest};
+pub use orlop_format::record::UploadId;

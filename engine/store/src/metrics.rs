@@ -1,0 +1,78 @@
+//! Counters of the store, for whoever publishes them.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Counters since the store was opened.
+#[derive(Debug, Default)]
+pub(crate) struct Metrics {
+    groups: AtomicU64,
+    journal_bytes: AtomicU64,
+    extent_bytes: AtomicU64,
+    page_reads: AtomicU64,
+    page_hits: AtomicU64,
+    recycled: AtomicU64,
+    quarantined: AtomicU64,
+}
+
+/// [`Metrics`] at one moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Groups written to the journal; each cost one sync.
+    pub groups: u64,
+    /// Bytes written to the journal.
+    pub journal_bytes: u64,
+    /// Bytes written to raw segments.
+    pub extent_bytes: u64,
+    /// Pages read from the disk.
+    pub page_reads: u64,
+    /// Pages asked for, whether cached or read.
+    pub page_hits: u64,
+    /// Journal files recycled.
+    pub recycled: u64,
+    /// Blobs quarantined.
+    pub quarantined: u64,
+}
+
+fn add(counter: &AtomicU64, value: u64) {
+    counter.fetch_add(value, Ordering::Relaxed);
+}
+
+impl Metrics {
+    pub(crate) fn group(&self, bytes: usize) {
+        add(&self.groups, 1);
+        add(&self.journal_bytes, bytes as u64);
+    }
+
+    pub(crate) fn extent(&self, bytes: u64) {
+        add(&self.extent_bytes, bytes);
+    }
+
+    pub(crate) fn page_read(&self) {
+        add(&self.page_reads, 1);
+    }
+
+    pub(crate) fn page(&self) {
+        add(&self.page_hits, 1);
+    }
+
+    pub(crate) fn recycled(&self) {
+        add(&self.recycled, 1);
+    }
+
+    pub(crate) fn quarantined(&self) {
+        add(&self.quarantined, 1);
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Counts {
+            groups: get(&self.groups),
+            journal_bytes: get(&self.journal_bytes),
+            extent_bytes: get(&self.extent_bytes),
+            page_reads: get(&self.page_reads),
+            page_hits: get(&self.page_hits),
+            recycled: get(&self.recycled),
+            quarantined: get(&self.quarantined),
+        }
+    }
+}

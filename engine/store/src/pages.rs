@@ -1,0 +1,306 @@
+//! Verified bytes, from memory or from the disk.
+//!
+//! Owns: the cache. What is in it was checked against its checksum when it
+//! came from the disk and never changes: a page is named by segment,
+//! generation and offset, a record by its place. One fetch serves all who
+//! wait for the same page. Knows no digests and no blobs: whoever asks must
+//! know where the bytes are, and what to do when they are damaged.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use moka::future::Cache;
+use orlop_disk::{Buffer, File, Pool};
+use orlop_format::BLOCK;
+use orlop_format::checksum::{SPAN, crc};
+use orlop_format::group;
+use orlop_format::location::{Extent, Home, Place, SegmentId};
+use orlop_format::segment::ExtentHeader;
+
+use crate::config::{MAX_TABLES, PAGE};
+use crate::error::{Error, Result};
+use crate::journal::files::Files;
+use crate::metrics::Metrics;
+use crate::segment::{SegmentFile, Segments};
+
+/// What the cost of one cached entry is beside its bytes.
+const ENTRY: u32 = 256;
+
+/// Names immutable bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Key {
+    /// A page of an extent: segment, offset of the extent, offset in it.
+    Page(SegmentId, u32, u32),
+    /// The payload of a record.
+    Record(Place),
+}
+
+/// Reads and caches.
+pub(crate) struct Pages {
+    segments: Arc<Segments>,
+    files: Arc<Files>,
+    pool: Pool,
+    cache: Cache<Key, Bytes>,
+    tables: Cache<(SegmentId, u32), Arc<[u32]>>,
+    metrics: Arc<Metrics>,
+}
+
+impl Pages {
+    pub(crate) fn new(
+        segments: Arc<Segments>,
+        files: Arc<Files>,
+        budget: u64,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let cache = Cache::builder()
+            .max_capacity(budget)
+            .weigher(|_, bytes: &Bytes| {
+                u32::try_from(bytes.len())
+                    .unwrap_or(u32::MAX)
+                    .saturating_add(ENTRY)
+            })
+            .build();
+        let tables = Cache::new(MAX_TABLES);
+        // Pages live as long as the cache and its readers hold them, beyond
+        // any limit of a pool; the pool only reuses their memory.
+        Self {
+            segments,
+            files,
+            pool: Pool::new(BLOCK),
+            cache,
+            tables,
+            metrics,
+        }
+    }
+
+    /// The page of an extent's payload that starts at `at`, a multiple of
+    /// [`PAGE`].
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when a checksum does not hold.
+    pub(crate) async fn page(&self, extent: &Extent, at: u32) -> Result<Bytes> {
+        self.metrics.page();
+        let key = Key::Page(extent.segment, extent.offset, at);
+        if let Some(bytes) = self.cache.get(&key).await {
+            return Ok(bytes);
+        }
+        self.cache
+            .try_get_with(key, self.read_page(*extent, at))
+            .await
+            .map_err(|error| Error::clone(&error))
+    }
+
+    /// Some bytes of an extent without filling the cache: for short ranges.
+    /// `from..to` lies in the extent's payload and in one page.
+    pub(crate) async fn part(&self, extent: &Extent, from: u32, to: u32) -> Result<Bytes> {
+        let page = from / PAGE as u32 * PAGE as u32;
+        let slice = |bytes: Bytes, start: u32| {
+            let range = from.saturating_sub(start) as usize..to.saturating_sub(start) as usize;
+            if range.end <= bytes.len() {
+                Ok(bytes.slice(range))
+            } else {
+                Err(damaged(extent, "it is short"))
+            }
+        };
+        if let Some(bytes) = self
+            .cache
+            .get(&Key::Page(extent.segment, extent.offset, page))
+            .await
+        {
+            self.metrics.page();
+            return slice(bytes, page);
+        }
+        let whole = from == page && to == page.saturating_add(PAGE as u32).min(extent.len);
+        if whole || to.saturating_sub(from) as usize > SPAN {
+            return slice(self.page(extent, page).await?, page);
+        }
+        let start = from / SPAN as u32 * SPAN as u32;
+        let end = to.next_multiple_of(SPAN as u32).min(extent.len);
+        let segment = self.segments.get(&extent.segment).await?;
+        let table = self.table(&segment, extent).await?;
+        let bytes = self.spans(&segment, extent, &table, start, end).await?;
+        slice(bytes, start)
+    }
+
+    /// The checksums of an extent's payload, from its header block.
+    async fn table(&self, segment: &Arc<SegmentFile>, extent: &Extent) -> Result<Arc<[u32]>> {
+        self.tables
+            .try_get_with((extent.segment, extent.offset), async {
+                let buf = self
+                    .read(&segment.file, u64::from(extent.offset), BLOCK)
+                    .await?;
+                decode(segment, extent, buf.as_slice())
+            })
+            .await
+            .map_err(|error: Arc<Error>| Error::clone(&error))
+    }
+
+    async fn read(&self, file: &Arc<dyn File>, offset: u64, len: usize) -> Result<Buffer> {
+        let mut buf = self.pool.take_now(len);
+        buf.set_len(len);
+        let (result, buf) = Arc::clone(file).read_at(offset, buf).await;
+        self.metrics.page_read();
+        result.map(|()| buf).map_err(|error| {
+            if error.source.kind() == std::io::ErrorKind::UnexpectedEof {
+                Error::corrupt(
+                    file.path().display(),
+                    "the file is shorter than what it must hold",
+                )
+            } else {
+                error.into()
+            }
+        })
+    }
+
+    async fn read_page(&self, extent: Extent, at: u32) -> Result<Bytes> {
+        let segment = self.segments.get(&extent.segment).await?;
+        let end = at.saturating_add(PAGE as u32).min(extent.len);
+        if at > 0 {
+            let table = self.table(&segment, &extent).await?;
+            return self.spans(&segment, &extent, &table, at, end).await;
+        }
+        // The header block lies right before the first page: one read for both.
+        let len = (end as usize).next_multiple_of(BLOCK).saturating_add(BLOCK);
+        let buf = self
+            .read(&segment.file, u64::from(extent.offset), len)
+            .await?;
+        let table = decode(&segment, &extent, buf.as_slice())?;
+        self.tables
+            .insert((extent.segment, extent.offset), Arc::clone(&table))
+            .await;
+        let payload = buf
+            .as_slice()
+            .get(BLOCK..BLOCK.saturating_add(end as usize))
+            .unwrap_or_default();
+        verify(&extent, payload, &table, 0)?;
+        Ok(buf
+            .freeze()
+            .slice(BLOCK..BLOCK.saturating_add(end as usize)))
+    }
+
+    /// Reads and verifies `from..to`; `from` is a multiple of [`SPAN`], `to`
+    /// too or the end.
+    async fn spans(
+        &self,
+        segment: &Arc<SegmentFile>,
+        extent: &Extent,
+        table: &[u32],
+        from: u32,
+        to: u32,
+    ) -> Result<Bytes> {
+        let len = to.saturating_sub(from) as usize;
+        let offset = u64::from(extent.offset)
+            .saturating_add(BLOCK as u64)
+            .saturating_add(u64::from(from));
+        let buf = self
+            .read(&segment.file, offset, len.next_multiple_of(BLOCK))
+            .await?;
+        verify(
+            extent,
+            buf.as_slice().get(..len).unwrap_or_default(),
+            table,
+            from,
+        )?;
+        Ok(buf.freeze().slice(..len))
+    }
+
+    /// The payload of a record.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when it is not there or damaged.
+    pub(crate) async fn record(&self, place: &Place) -> Result<Bytes> {
+        self.metrics.page();
+        let key = Key::Record(*place);
+        if let Some(bytes) = self.cache.get(&key).await {
+            return Ok(bytes);
+        }
+        self.cache
+            .try_get_with(key, self.read_record(*place))
+            .await
+            .map_err(|error| Error::clone(&error))
+    }
+
+    async fn read_record(&self, place: Place) -> Result<Bytes> {
+        let (volume, file) = match &place.home {
+            Home::Journal(sequence) => {
+                let file = self.files.get(*sequence).ok_or_else(|| {
+                    Error::corrupt(format!("journal file {sequence}"), "it is not there")
+                })?;
+                (file.volume(), file.shared)
+            }
+            Home::Segment(id) => {
+                let segment = self.segments.get(id).await?;
+                (segment.volume(), Arc::clone(&segment.file))
+            }
+        };
+        let skip = place.offset as usize % BLOCK;
+        let start = u64::from(place.offset).saturating_sub(skip as u64);
+        let len = usize::try_from(place.len())
+            .unwrap_or(usize::MAX)
+            .saturating_add(skip);
+        let buf = self.read(&file, start, len.next_multiple_of(BLOCK)).await?;
+        let bytes = buf.as_slice().get(skip..).unwrap_or_default();
+        let range = group::check(&volume, &place, bytes).map_err(|error| {
+            Error::corrupt(
+                format!(
+                    "the record at {} of {}",
+                    place.offset,
+                    file.path().display()
+                ),
+                error,
+            )
+        })?;
+        // Most records are far smaller than the blocks around them.
+        Ok(Bytes::copy_from_slice(bytes.get(range).unwrap_or_default()))
+    }
+
+    /// Gives unused memory back to the system.
+    pub(crate) fn trim(&self) {
+        self.pool.trim();
+    }
+
+    /// Bytes in the cache.
+    pub(crate) fn cached(&self) -> u64 {
+        self.cache.weighted_size()
+    }
+}
+
+fn damaged(extent: &Extent, reason: impl std::fmt::Display) -> Error {
+    Error::corrupt(
+        format!(
+            "the extent at {} of segment {}",
+            extent.offset, extent.segment.id
+        ),
+        reason,
+    )
+}
+
+fn decode(segment: &SegmentFile, extent: &Extent, block: &[u8]) -> Result<Arc<[u32]>> {
+    let block = block.get(..BLOCK).unwrap_or_default();
+    let header = ExtentHeader::decode(&segment.header, block, Some(extent.body))
+        .map_err(|error| damaged(extent, format_args!("its header: {error}")))?;
+    if header.len == extent.len {
+        Ok(header.table.into())
+    } else {
+        Err(damaged(extent, "its header gives another length"))
+    }
+}
+
+/// Checks the payload that starts at `from` against the table.
+fn verify(extent: &Extent, payload: &[u8], table: &[u32], from: u32) -> Result<()> {
+    let first = from as usize / SPAN;
+    for (span, bytes) in payload.chunks(SPAN).enumerate() {
+        let index = first.saturating_add(span);
+        if table.get(index) != Some(&crc(bytes)) {
+            let at = index.saturating_mul(SPAN);
+            return Err(damaged(
+                extent,
+                format_args!("the checksum of its 64 KiB at {at} does not hold"),
+            ));
+        }
+    }
+    if payload.is_empty() && extent.len > from {
+        return Err(damaged(extent, "it is short"));
+    }
+    Ok(())
+}

@@ -1,0 +1,351 @@
+//! Maintenance: flushing the index, recycling journal files, sealing segments.
+//!
+//! A journal file is recycled only when every record in it that still matters
+//! has been rewritten to small and meta segments, the moves are in the log,
+//! and an atomic flush of the index covers it all. It never waits for the
+//! catalog. A payload that fails its checksum is saved to `quarantine/` and
+//! holds nothing up.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use orlop_disk::{Create, Lane, OpenOptions};
+use orlop_format::BLOCK;
+use orlop_format::group::{Builder, Entries, Entry, Head, footprint};
+use orlop_format::location::Class;
+use orlop_format::record::{Kind, MAX_MOVES, Moved, Record, Relocation};
+use orlop_format::row::{Form, State};
+
+use crate::config::{GROUP_SOFT, JOURNAL_KEEP};
+use crate::core::Core;
+use crate::error::{Error, Result};
+use crate::journal::files::{JournalFile, read};
+use crate::segment::Pen;
+
+/// Time between looks at what is to be done.
+const TICK: Duration = Duration::from_secs(5);
+
+/// Runs until the store is closed or dropped.
+pub(crate) async fn run(core: Weak<Core>) {
+    let mut flushed = 0;
+    loop {
+        let Some(held) = core.upgrade() else { return };
+        if held.closing() {
+            return;
+        }
+        if let Err(error) = tend(&held, &mut flushed).await {
+            match error {
+                Error::Poisoned { .. } => {}
+                error => tracing::warn!(%error, "maintenance could not go on; it tries again"),
+            }
+        }
+        let (rotated, sleep) = (Arc::clone(&held.rotated), held.runtime.sleep(TICK));
+        drop(held);
+        let notified = std::pin::pin!(rotated.notified());
+        futures_util::future::select(notified, sleep).await;
+    }
+}
+
+/// One look at everything.
+async fn tend(core: &Core, flushed: &mut u64) -> Result<()> {
+    core.pool.trim();
+    core.pages.trim();
+    core.poison.check()?;
+    core.files.prepare().await?;
+    seal(core).await?;
+    // A flush for each file keeps the next start's replay short.
+    let newest = core
+        .files
+        .all()
+        .last()
+        .map_or(0, |file| file.header.sequence);
+    if newest != *flushed {
+        core.index
+            .flush()
+            .map_err(|error| core.poison.set(&error))?;
+        *flushed = newest;
+    }
+    loop {
+        let files = core.files.all();
+        let Some([oldest, next]) = files.first_chunk::<2>() else {
+            return Ok(());
+        };
+        if files.len() <= JOURNAL_KEEP || core.closing() {
+            return Ok(());
+        }
+        recycle(
+            core,
+            oldest,
+            next.header.previous_end,
+            next.header.first_lsn,
+        )
+        .await?;
+    }
+}
+
+/// Seals raw segments that were filled.
+async fn seal(core: &Core) -> Result<()> {
+    for full in core.segments.take_full() {
+        let record = core
+            .segments
+            .seal(&full, 0)
+            .await
+            .map_err(|error| core.poison.set(&error))?;
+        core.record(vec![record]).await?;
+    }
+    Ok(())
+}
+
+/// What becomes of a record that leaves the journal.
+enum Keep {
+    /// Nothing needs it.
+    Drop,
+    /// It is rewritten without its payload's place mattering.
+    Meta,
+    /// Its payload moves with it.
+    Small(Moved),
+}
+
+/// Collects records of one class into groups.
+struct Copier {
+    pen: Pen,
+    builder: Option<Builder>,
+    moves: Vec<Relocation>,
+}
+
+impl Copier {
+    fn new(class: Class) -> Self {
+        Self {
+            pen: Pen::new(class),
+            builder: None,
+            moves: Vec::new(),
+        }
+    }
+
+    async fn push(&mut self, core: &Core, entry: &Entry<'_>, moved: Option<Moved>) -> Result<()> {
+        let more = footprint(entry.body.len(), entry.payload.len());
+        let full = self
+            .builder
+            .as_ref()
+            .is_some_and(|b| b.len().saturating_add(more) > GROUP_SOFT);
+        if full {
+            self.flush(core).await?;
+        }
+        let mut builder = match self.builder.take() {
+            Some(builder) => builder,
+            None => {
+                let len = GROUP_SOFT.saturating_mul(2) as u64;
+                self.pen.group(&core.segments, len, entry.lsn).await?
+            }
+        };
+        let to = builder.push_encoded(
+            entry.lsn,
+            entry.kind,
+            entry.body.to_vec(),
+            entry.payload.to_vec(),
+        );
+        if let Some(what) = moved {
+            self.moves.push(Relocation {
+                what,
+                from: entry.place,
+                to,
+            });
+        }
+        self.builder = Some(builder);
+        Ok(())
+    }
+
+    async fn flush(&mut self, core: &Core) -> Result<()> {
+        match self.builder.take() {
+            Some(builder) => self.pen.write(&core.segments, builder).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Makes the copies durable; returns the records that announce them.
+    async fn finish(mut self, core: &Core) -> Result<Vec<Record>> {
+        self.flush(core).await?;
+        let mut records = self.pen.finish(&core.segments).await?;
+        records.extend(
+            self.moves
+                .chunks(MAX_MOVES)
+                .map(|moves| Record::Move(moves.to_vec())),
+        );
+        Ok(records)
+    }
+}
+
+/// Moves what matters out of the oldest file and lets it go.
+async fn recycle(core: &Core, file: &JournalFile, end: u32, next_lsn: u64) -> Result<()> {
+    let mut small = Copier::new(Class::Small);
+    let mut meta = Copier::new(Class::Meta);
+    let volume = file.volume();
+    let mut offset = BLOCK as u32;
+    while offset < end {
+        let block = read(&core.pool, &file.shared, u64::from(offset), BLOCK).await?;
+        let head = Head::decode(&volume, &block).map_err(|error| damage(file, offset, error))?;
+        let bytes = read(
+            &core.pool,
+            &file.shared,
+            u64::from(offset),
+            head.bytes as usize,
+        )
+        .await?;
+        let mut entries = Entries::new(volume, &head, offset, &bytes);
+        loop {
+            if entries.offset() >= end {
+                break;
+            }
+            let Some(entry) = entries.next() else { break };
+            let entry = entry.map_err(|error| damage(file, offset, error))?;
+            match judge(core, &entry)? {
+                Keep::Drop => {}
+                Keep::Meta => meta.push(core, &entry, None).await?,
+                Keep::Small(Moved::Upload(upload)) if !entry.payload_good => {
+                    // Without its tail the upload can never be finished.
+                    set_aside(core, &entry).await?;
+                    core.record(vec![Record::Abandon { upload }]).await?;
+                }
+                Keep::Small(Moved::Blob(..)) if !entry.payload_good => {
+                    set_aside(core, &entry).await?;
+                    // The commit stays known, so that the blob stays named.
+                    meta.push(
+                        core,
+                        &Entry {
+                            payload: &[],
+                            ..entry
+                        },
+                        None,
+                    )
+                    .await?;
+                }
+                Keep::Small(moved) => small.push(core, &entry, Some(moved)).await?,
+            }
+        }
+        offset = offset.saturating_add(head.bytes);
+    }
+    let mut records = small.finish(core).await?;
+    records.extend(meta.finish(core).await?);
+    for record in records {
+        core.record(vec![record]).await?;
+    }
+    let recycled = next_lsn.saturating_sub(1);
+    let durable = core
+        .index
+        .flush()
+        .map_err(|error| core.poison.set(&error))?;
+    if durable < recycled {
+        return Err(Error::Busy {
+            what: format!("the index: it is durable to LSN {durable} only"),
+        });
+    }
+    let next = file.header.sequence.saturating_add(1);
+    core.superblock
+        .lock()
+        .await
+        .write(|slot| {
+            slot.recycled = slot.recycled.max(recycled);
+            slot.journal = slot.journal.max(next);
+        })
+        .await
+        .map_err(|error| core.poison.set(&error))?;
+    core.files.retire(file.header.sequence)?;
+    core.metrics.recycled();
+    Ok(())
+}
+
+/// Whether a record still matters.
+fn judge(core: &Core, entry: &Entry<'_>) -> Result<Keep> {
+    let record = entry
+        .record()
+        .map_err(|error| Error::corrupt(format!("the record with LSN {}", entry.lsn), error))?;
+    Ok(match record {
+        Record::Commit(commit) => match core.blob_row(&commit.sha256)? {
+            Some(row) if row.birth == entry.lsn && row.state != State::Dead => match row.form {
+                Form::Extents(_) => Keep::Meta,
+                Form::Inline(place) if place == entry.place => {
+                    Keep::Small(Moved::Blob(commit.sha256, entry.lsn))
+                }
+                Form::Inline(_) => Keep::Drop,
+            },
+            _ => Keep::Drop,
+        },
+        Record::Checkpoint(checkpoint) => match core.upload_row(&checkpoint.upload)? {
+            Some(row) if row.tail == Some(entry.place) => {
+                Keep::Small(Moved::Upload(checkpoint.upload))
+            }
+            Some(_) => Keep::Meta,
+            None => Keep::Drop,
+        },
+        Record::Open { upload, .. } => match core.upload_row(&upload)? {
+            Some(_) => Keep::Meta,
+            None => Keep::Drop,
+        },
+        // Notes older than both copies of the catalog are in those.
+        Record::Note(_) => {
+            let names = core.names()?;
+            let covered = names.copies.len() >= 2
+                && names
+                    .copies
+                    .first()
+                    .is_some_and(|copy| copy.lsn > entry.lsn);
+            if covered { Keep::Drop } else { Keep::Meta }
+        }
+        Record::Copy { .. } => {
+            let names = core.names()?;
+            if names.copies.iter().any(|copy| copy.lsn == entry.lsn) {
+                Keep::Meta
+            } else {
+                Keep::Drop
+            }
+        }
+        Record::Alias { .. }
+        | Record::Abandon { .. }
+        | Record::Tombstone { .. }
+        | Record::Quarantine { .. }
+        | Record::Seal { .. } => Keep::Meta,
+        // A copy stands in its new place with the LSN of the original.
+        Record::Move(_) | Record::Mark { .. } => Keep::Drop,
+    })
+}
+
+fn damage(file: &JournalFile, offset: u32, error: orlop_format::Malformed) -> Error {
+    Error::corrupt(
+        format!("journal file {} at offset {offset}", file.header.sequence),
+        error,
+    )
+}
+
+/// Saves a record with a damaged payload for whoever wants to look at it.
+async fn set_aside(core: &Core, entry: &Entry<'_>) -> Result<()> {
+    if let (Kind::Commit, Ok(Record::Commit(commit))) = (entry.kind, entry.record()) {
+        let error = Error::corrupt(
+            format!("the record with LSN {}", entry.lsn),
+            "its checksum does not hold",
+        );
+        core.damaged(&commit.sha256, entry.lsn, &error);
+    }
+    let path = core
+        .layout
+        .quarantine()
+        .join(format!("record-{:016x}", entry.lsn));
+    let options = OpenOptions {
+        create: Create::IfMissing,
+        lane: Lane::Shared,
+        direct: true,
+        write: true,
+    };
+    let file = core.disk.open(&path, options)?;
+    let len = entry.payload.len().next_multiple_of(BLOCK).max(BLOCK);
+    let mut buf = core.pool.take_now(len);
+    buf.clear();
+    buf.extend(entry.payload);
+    buf.pad_to_block();
+    if !buf.is_empty() {
+        Arc::clone(&file).write_at(0, buf).await.0?;
+    }
+    file.set_len(entry.payload.len() as u64)?;
+    file.sync_data().await?;
+    core.disk.sync_dir(&core.layout.quarantine())?;
+    Ok(())
+}

@@ -1,0 +1,440 @@
+//! Segment files: opening, creating, allocating, sealing.
+//!
+//! Owns: which segment takes new extents, the handles of open files, the ids
+//! that were given out. Invariants: a segment is only appended to; a segment
+//! that an earlier process may have been writing takes no more; its header
+//! block is durable before anything refers to it. Knows no blobs.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use orlop_disk::{Create, Disk, File, Lane, OpenOptions, Pool};
+use orlop_format::BLOCK;
+use orlop_format::group::{Builder, Volume};
+use orlop_format::location::{Class, Home, SegmentId};
+use orlop_format::record::Record;
+use orlop_format::segment::{FileHeader, Footer, MAX_FRAMES, UNSEALED, file_name, parse_name};
+
+use crate::config::{MAX_OPEN_SEGMENTS, SEGMENT_AHEAD};
+use crate::error::{Error, Result};
+use crate::journal::files::read;
+use crate::layout::Layout;
+use crate::runtime::{Runtime, random_u64};
+use crate::sync::Mutex;
+
+/// An open segment.
+pub(crate) struct SegmentFile {
+    pub(crate) header: FileHeader,
+    pub(crate) file: Arc<dyn File>,
+}
+
+impl SegmentFile {
+    pub(crate) fn id(&self) -> SegmentId {
+        self.header.segment
+    }
+
+    pub(crate) fn volume(&self) -> Volume {
+        Volume {
+            home: Home::Segment(self.header.segment),
+            salt: self.header.salt,
+        }
+    }
+
+    /// Makes finished writes durable.
+    pub(crate) async fn sync(&self) -> Result<()> {
+        Ok(Arc::clone(&self.file).sync_data().await?)
+    }
+}
+
+/// The segment that takes new frames of one class.
+struct Open {
+    segment: Arc<SegmentFile>,
+    tail: u64,
+    allocated: u64,
+    frames: Vec<(u32, u32)>,
+    /// Groups written, for small and meta segments.
+    groups: u64,
+    chain: u32,
+}
+
+/// Room for one frame.
+pub(crate) struct Slot {
+    pub(crate) segment: Arc<SegmentFile>,
+    pub(crate) offset: u32,
+}
+
+/// A segment that was just filled: to be sealed by whoever learns of it.
+pub(crate) struct Full {
+    pub(crate) segment: Arc<SegmentFile>,
+    pub(crate) used: u32,
+    pub(crate) footer: Footer,
+}
+
+/// All segments.
+pub(crate) struct Segments {
+    disk: Arc<dyn Disk>,
+    runtime: Arc<dyn Runtime>,
+    layout: Layout,
+    pool: Pool,
+    store: [u8; 16],
+    size: u64,
+    handles: Mutex<HashMap<SegmentId, Arc<SegmentFile>>>,
+    next_id: Mutex<u64>,
+    raw: tokio::sync::Mutex<Option<Open>>,
+    full: Mutex<Vec<Full>>,
+}
+
+impl Segments {
+    /// Looks which segments there are; opens none.
+    pub(crate) fn open(
+        disk: Arc<dyn Disk>,
+        runtime: Arc<dyn Runtime>,
+        layout: Layout,
+        pool: Pool,
+        store: [u8; 16],
+        size: u64,
+    ) -> Result<Self> {
+        let segments = Self {
+            disk,
+            runtime,
+            layout,
+            pool,
+            store,
+            size,
+            handles: Mutex::default(),
+            next_id: Mutex::new(1),
+            raw: tokio::sync::Mutex::new(None),
+            full: Mutex::default(),
+        };
+        for class in Class::ALL {
+            segments.sweep(class)?;
+            for segment in segments.list(class)? {
+                let mut next = segments.next_id.lock();
+                *next = (*next).max(segment.id.saturating_add(1));
+            }
+        }
+        Ok(segments)
+    }
+
+    /// The segments of a class, by id. A name that is not ours is reported and
+    /// left alone.
+    pub(crate) fn list(&self, class: Class) -> Result<Vec<SegmentId>> {
+        let mut found = Vec::new();
+        for name in self.disk.list(&self.layout.class(class))? {
+            match parse_name(&name) {
+                None if name.starts_with(UNSEALED) => {}
+                Some((id, generation)) => found.push(SegmentId {
+                    volume: 0,
+                    class,
+                    generation,
+                    id,
+                }),
+                None => tracing::warn!(
+                    %name,
+                    folder = class.folder(),
+                    "a file in a segment folder is not the store's; it is left alone"
+                ),
+            }
+        }
+        Ok(found)
+    }
+
+    /// A handle of a segment.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when the file is not that segment.
+    pub(crate) async fn get(&self, id: &SegmentId) -> Result<Arc<SegmentFile>> {
+        if let Some(segment) = self.handles.lock().get(id) {
+            return Ok(Arc::clone(segment));
+        }
+        let path = self.layout.segment(id);
+        let options = OpenOptions {
+            create: Create::Never,
+            lane: Lane::Shared,
+            direct: true,
+            write: true,
+        };
+        let file = self
+            .disk
+            .open(&path, options)
+            .map_err(|error| match error.kind {
+                orlop_disk::Kind::NotFound => {
+                    Error::corrupt(path.display(), "the segment file is missing")
+                }
+                _ => error.into(),
+            })?;
+        let block = read(&self.pool, &file, 0, BLOCK).await?;
+        let header =
+            FileHeader::decode(&block).map_err(|error| Error::corrupt(path.display(), error))?;
+        if header.segment != *id || header.store != self.store {
+            return Err(Error::corrupt(
+                path.display(),
+                "its header names another segment or store",
+            ));
+        }
+        let segment = Arc::new(SegmentFile { header, file });
+        self.remember(&segment);
+        Ok(segment)
+    }
+
+    fn remember(&self, segment: &Arc<SegmentFile>) {
+        let mut handles = self.handles.lock();
+        if handles.len() >= MAX_OPEN_SEGMENTS {
+            let idle = handles
+                .iter()
+                .find(|(_, open)| Arc::strong_count(open) == 1)
+                .map(|(id, _)| *id);
+            if let Some(idle) = idle {
+                handles.remove(&idle);
+            }
+        }
+        handles.insert(segment.id(), Arc::clone(segment));
+    }
+
+    /// Creates a segment; its header block and name are durable on return.
+    async fn create(&self, class: Class, lsn: u64) -> Result<Open> {
+        let id = {
+            let mut next = self.next_id.lock();
+            let id = *next;
+            *next = next.saturating_add(1);
+            id
+        };
+        let segment = SegmentId {
+            volume: 0,
+            class,
+            generation: 0,
+            id,
+        };
+        let salt = random_u64(self.runtime.as_ref());
+        let header = FileHeader {
+            store: self.store,
+            segment,
+            salt,
+            opened: lsn,
+        };
+        let path = match class {
+            Class::Raw | Class::Chunk => self.layout.segment(&segment),
+            Class::Small | Class::Meta => self.unsealed(&segment),
+        };
+        let options = OpenOptions {
+            create: Create::New,
+            lane: Lane::Shared,
+            direct: true,
+            write: true,
+        };
+        let file = self.disk.open(&path, options)?;
+        let prepared = async {
+            file.allocate(0, SEGMENT_AHEAD.min(self.size))?;
+            let mut buf = self.pool.take_now(BLOCK);
+            buf.clear();
+            buf.extend(&header.encode());
+            Arc::clone(&file).write_at(0, buf).await.0?;
+            Arc::clone(&file).sync_data().await?;
+            self.disk.sync_dir(&self.layout.class(class))?;
+            Ok(())
+        };
+        if let Err(error) = prepared.await {
+            let _ = self.disk.remove(&path);
+            return Err(error);
+        }
+        let segment = Arc::new(SegmentFile { header, file });
+        self.remember(&segment);
+        Ok(Open {
+            segment,
+            tail: BLOCK as u64,
+            allocated: SEGMENT_AHEAD.min(self.size),
+            frames: Vec::new(),
+            groups: 0,
+            chain: 0,
+        })
+    }
+
+    /// The path of a small or meta segment before it is sealed.
+    fn unsealed(&self, id: &SegmentId) -> PathBuf {
+        self.layout
+            .class(id.class)
+            .join(format!("{UNSEALED}{}", file_name(id)))
+    }
+
+    /// Removes what interrupted passes of recycling left.
+    fn sweep(&self, class: Class) -> Result<()> {
+        let folder = self.layout.class(class);
+        for name in self.disk.list(&folder)? {
+            if name.starts_with(UNSEALED) {
+                self.disk.remove(&folder.join(name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Room for an extent of `len` bytes, whole blocks, in the open raw
+    /// segment. `crc` is the checksum of the extent's body, for the footer.
+    pub(crate) async fn allocate(&self, len: u64, crc: u32) -> Result<Slot> {
+        let mut raw = self.raw.lock().await;
+        let mut open = match raw.take() {
+            Some(open) if self.fits(&open, len) => open,
+            full => {
+                if let Some(open) = full {
+                    self.full.lock().push(filled(open));
+                }
+                self.create(Class::Raw, 0).await?
+            }
+        };
+        let result = self.extend(&mut open, len);
+        let slot = Slot {
+            segment: Arc::clone(&open.segment),
+            offset: u32::try_from(open.tail).unwrap_or(u32::MAX),
+        };
+        if result.is_ok() {
+            open.frames.push((slot.offset, crc));
+            open.tail = open.tail.saturating_add(len);
+        }
+        *raw = Some(open);
+        result.map(|()| slot)
+    }
+
+    fn fits(&self, open: &Open, len: u64) -> bool {
+        open.tail.saturating_add(len) <= self.size && open.frames.len() < MAX_FRAMES
+    }
+
+    /// Allocates ahead so that `len` more bytes have room.
+    fn extend(&self, open: &mut Open, len: u64) -> Result<()> {
+        let end = open.tail.saturating_add(len);
+        if end > open.allocated {
+            let target = end.next_multiple_of(SEGMENT_AHEAD).min(self.size).max(end);
+            open.segment
+                .file
+                .allocate(open.allocated, target.saturating_sub(open.allocated))?;
+            open.allocated = target;
+        }
+        Ok(())
+    }
+
+    /// Segments that were filled since the last call.
+    pub(crate) fn take_full(&self) -> Vec<Full> {
+        std::mem::take(&mut *self.full.lock())
+    }
+
+    /// Writes a filled segment's footer, durable on return.
+    pub(crate) async fn seal(&self, full: &Full, lsn: u64) -> Result<Record> {
+        let bytes = full.footer.encode(&full.segment.header, lsn);
+        let end = u64::from(full.used).saturating_add(bytes.len() as u64);
+        full.segment.file.set_len(end)?;
+        let mut buf = self.pool.take_now(bytes.len());
+        buf.clear();
+        buf.extend(&bytes);
+        Arc::clone(&full.segment.file)
+            .write_at(u64::from(full.used), buf)
+            .await
+            .0?;
+        full.segment.sync().await?;
+        Ok(Record::Seal {
+            segment: full.segment.id(),
+            used: full.used,
+            hash: full.footer.hash(),
+        })
+    }
+}
+
+fn filled(open: Open) -> Full {
+    let used = u32::try_from(open.tail).unwrap_or(u32::MAX);
+    Full {
+        segment: open.segment,
+        used,
+        footer: Footer {
+            frames: open.frames,
+        },
+    }
+}
+
+/// Appends groups of records to small or meta segments: the recycler's pen.
+/// Each pass of it fills segments of its own and seals them, so that what a
+/// pass wrote is complete or does not count.
+pub(crate) struct Pen {
+    class: Class,
+    open: Option<Open>,
+    filled: Vec<Full>,
+}
+
+impl Pen {
+    pub(crate) fn new(class: Class) -> Self {
+        Self {
+            class,
+            open: None,
+            filled: Vec::new(),
+        }
+    }
+
+    /// A builder for the next group of at most `len` bytes.
+    pub(crate) async fn group(
+        &mut self,
+        segments: &Segments,
+        len: u64,
+        lsn: u64,
+    ) -> Result<Builder> {
+        let fits = self
+            .open
+            .as_ref()
+            .is_some_and(|open| segments.fits(open, len));
+        if !fits {
+            if let Some(open) = self.open.take() {
+                self.filled.push(filled(open));
+            }
+            self.open = Some(segments.create(self.class, lsn).await?);
+        }
+        let Some(open) = &self.open else {
+            return Err(Error::Busy {
+                what: "a segment".to_owned(),
+            });
+        };
+        let offset = u32::try_from(open.tail).unwrap_or(u32::MAX);
+        Ok(Builder::new(
+            open.segment.volume(),
+            offset,
+            open.groups.saturating_add(1),
+            open.chain,
+        ))
+    }
+
+    /// Writes a group that [`Pen::group`] began. Durable after
+    /// [`Pen::finish`].
+    pub(crate) async fn write(&mut self, segments: &Segments, builder: Builder) -> Result<()> {
+        let Some(open) = &mut self.open else {
+            return Err(Error::Busy {
+                what: "a segment".to_owned(),
+            });
+        };
+        let (bytes, crc) = builder.finish();
+        let len = bytes.len() as u64;
+        segments.extend(open, len)?;
+        let mut buf = segments.pool.take_now(bytes.len());
+        buf.clear();
+        buf.extend(&bytes);
+        Arc::clone(&open.segment.file)
+            .write_at(open.tail, buf)
+            .await
+            .0?;
+        open.frames
+            .push((u32::try_from(open.tail).unwrap_or(u32::MAX), crc));
+        open.tail = open.tail.saturating_add(len);
+        open.groups = open.groups.saturating_add(1);
+        open.chain = crc;
+        Ok(())
+    }
+
+    /// Seals what was written: durable and complete on return. Returns the
+    /// records that say so.
+    pub(crate) async fn finish(mut self, segments: &Segments) -> Result<Vec<Record>> {
+        self.filled.extend(self.open.take().map(filled));
+        let mut records = Vec::with_capacity(self.filled.len());
+        for full in &self.filled {
+            records.push(segments.seal(full, 0).await?);
+            let id = full.segment.id();
+            let sealed = segments.layout.segment(&id);
+            segments.disk.rename(&segments.unsealed(&id), &sealed)?;
+        }
+        segments.disk.sync_dir(&segments.layout.class(self.class))?;
+        Ok(records)
+    }
+}

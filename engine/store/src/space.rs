@@ -1,0 +1,76 @@
+//! Room on the file system: who may use what is left.
+//!
+//! Pushes are refused below the reserve; deletes, collection and the journal
+//! may use it. The answer is at most a second or [`RECHECK`] bytes old.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use orlop_disk::Disk;
+
+use crate::error::{Error, Result};
+use crate::layout::Layout;
+use crate::sync::Mutex;
+
+/// Bytes admitted after which the file system is asked again.
+const RECHECK: u64 = 64 * 1024 * 1024;
+/// Age after which the file system is asked again.
+const MAX_AGE: Duration = Duration::from_secs(1);
+/// The default reserve: this many bytes or 2 %, whichever is more.
+const DEFAULT_RESERVE: u64 = 1024 * 1024 * 1024;
+
+/// What is known of the room.
+pub(crate) struct Room {
+    disk: Arc<dyn Disk>,
+    layout: Layout,
+    reserve: Option<u64>,
+    state: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    asked: Option<Duration>,
+    available: u64,
+    reserve: u64,
+    admitted: u64,
+}
+
+impl Room {
+    pub(crate) fn new(disk: Arc<dyn Disk>, layout: Layout, reserve: Option<u64>) -> Self {
+        Self {
+            disk,
+            layout,
+            reserve,
+            state: Mutex::default(),
+        }
+    }
+
+    /// Whether a push of `bytes` may go on.
+    pub(crate) fn admit(&self, bytes: u64, now: Duration) -> Result<()> {
+        let mut known = self.state.lock();
+        let stale = known
+            .asked
+            .is_none_or(|asked| now.saturating_sub(asked) >= MAX_AGE);
+        if stale || known.admitted >= RECHECK {
+            let space = self.disk.space(self.layout.root())?;
+            known.asked = Some(now);
+            known.available = space.available;
+            known.reserve = self
+                .reserve
+                .unwrap_or(DEFAULT_RESERVE.max(space.total / 50));
+            known.admitted = 0;
+        }
+        let wanted = known.admitted.saturating_add(bytes);
+        if known.available < known.reserve.saturating_add(wanted) {
+            known.asked = None;
+            return Err(Error::Full {
+                reason: format!(
+                    "{} bytes are available, {} are kept in reserve (space.reserve) and {bytes} are needed",
+                    known.available, known.reserve
+                ),
+            });
+        }
+        known.admitted = wanted;
+        Ok(())
+    }
+}

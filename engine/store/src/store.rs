@@ -1,0 +1,430 @@
+//! The store's front: what the server calls.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use orlop_disk::{Disk, Pool};
+use orlop_format::digest::{Algorithm, Digest};
+use orlop_format::record::{MAX_NOTE, Record, UploadId};
+use orlop_format::row::State;
+
+use crate::blob::Blob;
+use crate::config::{BUFFERS, Config, MAX_PIN, MIN_JOURNAL_FILE};
+use crate::core::{Core, Parts, Stat};
+use crate::error::{Error, Invalid, Result};
+use crate::journal::files::Files;
+use crate::journal::queue::{Poison, Queue};
+use crate::journal::writer::{self, Writer};
+use crate::layout::Layout;
+use crate::lease::{Leases, Pin};
+use crate::metrics::{Counts, Metrics};
+use crate::pages::Pages;
+use crate::quarantine::Quarantine;
+use crate::recover::{self, IndexFactory, Progress};
+use crate::recycle;
+use crate::runtime::Runtime;
+use crate::segment::Segments;
+use crate::space::Room;
+use crate::upload::{Committed, Upload};
+
+/// Owner of uploads that the store makes for itself.
+const INTERNAL: &str = "";
+
+/// Held by each of the store's tasks; nothing is ever sent on it.
+type Alive = tokio::sync::mpsc::Sender<()>;
+
+/// An open store. Cloning it is cheap.
+#[derive(Clone)]
+pub struct Store {
+    core: Arc<Core>,
+}
+
+/// What the store knows of the catalog that belongs to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Names {
+    /// Whether names were ever committed with blobs of this store.
+    pub any: bool,
+    /// The catalog that was seen last, if any was.
+    pub catalog: Option<[u8; 16]>,
+    /// Its highest sequence that was seen.
+    pub sequence: u64,
+    /// SHA-256 and catalog sequence of the copies in the store, newest last.
+    pub copies: Vec<(Digest, u64)>,
+}
+
+/// How a catalog compares with what the store has seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CatalogMatch {
+    /// It is the store's and not older than before.
+    Same,
+    /// It is the store's, but older than one seen before.
+    Older {
+        /// The highest sequence seen.
+        seen: u64,
+    },
+    /// It is another catalog.
+    Other,
+}
+
+/// How the store is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// Why writes are refused until a restart, if they are.
+    pub poisoned: Option<String>,
+    /// Whether pushes are refused for want of room.
+    pub full: bool,
+    /// What moves the bytes: `uring`, `pool` or `sim`.
+    pub backend: String,
+    /// How often the store was opened.
+    pub epoch: u64,
+    /// Bytes in the cache.
+    pub cached: u64,
+    /// Counters.
+    pub counts: Counts,
+}
+
+impl Store {
+    /// Opens the store in `config.folder`, creating it where there is none,
+    /// and recovers it.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when the log has lost something that it had: nothing
+    /// was changed. [`Invalid::Newer`] when a newer version wrote it.
+    pub async fn open(
+        config: Config,
+        runtime: Arc<dyn Runtime>,
+        disk: Arc<dyn Disk>,
+        factory: &dyn IndexFactory,
+        progress: &Progress,
+    ) -> Result<Self> {
+        if config.journal_file < MIN_JOURNAL_FILE
+            || !config.journal_file.is_multiple_of(MIN_JOURNAL_FILE)
+        {
+            let reason = format!("a journal file must be a multiple of {MIN_JOURNAL_FILE} bytes");
+            return Err(Invalid::Folder(reason).into());
+        }
+        let layout = Layout::new(config.folder.clone());
+        let pool = Pool::new(BUFFERS);
+        let metrics = Arc::new(Metrics::default());
+        let poison = Poison::default();
+        let quarantine = Arc::new(Quarantine::default());
+        progress.stage("reading the superblock", 0);
+        let slots = recover::superblock(disk.as_ref(), runtime.as_ref(), &layout, &pool).await?;
+        let slot = slots.get();
+        let files = Files::open(
+            Arc::clone(&disk),
+            layout.clone(),
+            pool.clone(),
+            config.journal_file,
+            slot.store,
+            slot.journal,
+        )
+        .await?;
+        let segments = Segments::open(
+            Arc::clone(&disk),
+            Arc::clone(&runtime),
+            layout.clone(),
+            pool.clone(),
+            slot.store,
+            config.segment,
+        )?;
+        let found =
+            recover::recover(&layout, &pool, &files, &segments, &slot, factory, progress).await?;
+
+        let (files, segments) = (Arc::new(files), Arc::new(segments));
+        let (queue, receiver) = Queue::new(poison.clone());
+        let rotated = Arc::new(tokio::sync::Notify::new());
+        progress.stage("starting the journal", 0);
+        let parts = writer::Parts {
+            runtime: Arc::clone(&runtime),
+            files: Arc::clone(&files),
+            index: Arc::clone(&found.index),
+            pool: pool.clone(),
+            poison: poison.clone(),
+            metrics: Arc::clone(&metrics),
+            rotated: Arc::clone(&rotated),
+            quarantine: Arc::clone(&quarantine),
+            store: slot.store,
+        };
+        let mut slots = slots;
+        let mut writer = Writer::start(parts, found.end, found.clean).await?;
+        writer.mark(false).await?;
+        if slot.journal == 0 {
+            slots.write(|slot| slot.journal = 1).await?;
+        }
+        let (alive, running) = tokio::sync::mpsc::channel(1);
+        spawn(
+            runtime.as_ref(),
+            "journal",
+            &alive,
+            Box::pin(writer.run(receiver)),
+        )?;
+        let now = runtime.now();
+        let core = Arc::new(Core::new(Parts {
+            pages: Pages::new(
+                Arc::clone(&segments),
+                Arc::clone(&files),
+                config.cache,
+                Arc::clone(&metrics),
+            ),
+            room: Room::new(Arc::clone(&disk), layout.clone(), config.reserve),
+            leases: Arc::new(Leases::new(config.lease, now)),
+            runtime,
+            disk,
+            layout,
+            pool,
+            index: found.index,
+            files,
+            segments,
+            queue,
+            poison,
+            metrics,
+            quarantine,
+            superblock: slots,
+            rotated,
+            lock: config.lock,
+            running,
+        }));
+        for record in found.damaged {
+            core.metrics.quarantined();
+            core.record(vec![record]).await?;
+        }
+        spawn(
+            core.runtime.as_ref(),
+            "maintenance",
+            &alive,
+            Box::pin(recycle::run(Arc::downgrade(&core))),
+        )?;
+        Ok(Self { core })
+    }
+
+    /// Opens an upload for `owner`, an opaque name; nobody else can go on with
+    /// it. `also` is a digest to compute beside SHA-256. Syncs nothing.
+    pub fn upload_open(&self, owner: &str, also: Option<Algorithm>) -> Result<UploadId> {
+        self.core.sessions.open(&self.core, owner, also)
+    }
+
+    /// Bytes of an upload that are durable.
+    pub fn upload_status(&self, id: UploadId, owner: &str) -> Result<u64> {
+        self.core.sessions.status(&self.core, id, owner)
+    }
+
+    /// Takes an upload up. [`Error::Busy`] while another request holds it.
+    pub async fn upload_resume(&self, id: UploadId, owner: &str) -> Result<Upload> {
+        Upload::resume(&self.core, id, owner).await
+    }
+
+    /// Stores something small in one go.
+    pub async fn put(
+        &self,
+        bytes: Bytes,
+        expected: Digest,
+        note: Option<Vec<u8>>,
+    ) -> Result<Committed> {
+        let id = self.upload_open(INTERNAL, Some(expected.algorithm()))?;
+        let mut upload = self.upload_resume(id, INTERNAL).await?;
+        let stored = async {
+            upload.append(bytes).await?;
+            upload.commit(expected, note).await
+        };
+        let stored = stored.await;
+        if stored.is_err() {
+            self.core.sessions.forget(&id);
+        }
+        stored
+    }
+
+    /// Says that a blob is here, and takes a lease on it.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when it is absent or in quarantine.
+    pub fn stat(&self, digest: &Digest) -> Result<Stat> {
+        self.core.stat(digest)
+    }
+
+    /// A blob to be read; takes a lease on it.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when it is in quarantine.
+    pub fn read(&self, digest: &Digest) -> Result<Blob> {
+        match self.core.lease(digest)? {
+            Some((sha256, row)) if row.state == State::Live => {
+                Ok(Blob::new(Arc::clone(&self.core), *digest, sha256, row))
+            }
+            Some(_) => Err(Error::corrupt(
+                format!("blob {digest}"),
+                "it is in quarantine",
+            )),
+            None => Err(Error::missing(format_args!("blob {digest}"))),
+        }
+    }
+
+    /// Holds blobs, here or still to come, until the pin is dropped. The answer
+    /// has the size of each, `None` for those that are not here. A digest other
+    /// than SHA-256 holds only a blob that is here: pin it again after it came.
+    pub fn pin(&self, digests: &[Digest]) -> Result<(Pin, Vec<Option<u64>>)> {
+        if digests.len() > MAX_PIN {
+            return Err(Invalid::TooLarge {
+                what: "the count of blobs to pin",
+                limit: MAX_PIN as u64,
+            }
+            .into());
+        }
+        self.core.pin(digests)
+    }
+
+    /// Puts opaque bytes into the log. They ride with the next group.
+    pub fn note(&self, note: Vec<u8>) -> Result<()> {
+        if note.len() > MAX_NOTE {
+            return Err(Invalid::TooLarge {
+                what: "a note",
+                limit: MAX_NOTE as u64,
+            }
+            .into());
+        }
+        self.core.queue.post(Record::Note(note))
+    }
+
+    /// What the store knows of the catalog.
+    pub async fn names(&self) -> Result<Names> {
+        let names = self.core.names()?;
+        let slot = self.core.superblock.lock().await.get();
+        let copies = names
+            .copies
+            .iter()
+            .filter_map(|copy| {
+                Some((
+                    Digest::new(Algorithm::Sha256, &copy.sha256).ok()?,
+                    copy.sequence,
+                ))
+            })
+            .collect();
+        Ok(Names {
+            any: names.notes > 0 || !names.copies.is_empty(),
+            catalog: (slot.catalog != [0; 16]).then_some(slot.catalog),
+            sequence: slot.catalog_sequence,
+            copies,
+        })
+    }
+
+    /// Compares a catalog with what was seen, and remembers it durably when it
+    /// is the store's and newer, or the first.
+    pub async fn catalog_seen(&self, catalog: [u8; 16], sequence: u64) -> Result<CatalogMatch> {
+        let mut slots = self.core.superblock.lock().await;
+        let slot = slots.get();
+        if slot.catalog != [0; 16] && slot.catalog != catalog {
+            return Ok(CatalogMatch::Other);
+        }
+        if slot.catalog == catalog && slot.catalog_sequence > sequence {
+            return Ok(CatalogMatch::Older {
+                seen: slot.catalog_sequence,
+            });
+        }
+        if slot.catalog != catalog || slot.catalog_sequence != sequence {
+            self.core.poison.check()?;
+            slots
+                .write(|slot| {
+                    slot.catalog = catalog;
+                    slot.catalog_sequence = sequence;
+                })
+                .await
+                .map_err(|error| self.core.poison.set(&error))?;
+        }
+        Ok(CatalogMatch::Same)
+    }
+
+    /// Stores a copy of the catalog, read from `file`, as an internal blob.
+    pub async fn catalog_copy(&self, file: &Path, catalog: [u8; 16], sequence: u64) -> Result<()> {
+        let bytes_of = |error: std::io::Error| Error::Io {
+            what: format!("cannot read {}", file.display()),
+            reason: error.to_string(),
+        };
+        let id = self.upload_open(INTERNAL, None)?;
+        let mut upload = self.upload_resume(id, INTERNAL).await?.internal();
+        let mut source = std::fs::File::open(file).map_err(bytes_of)?;
+        let mut hasher = orlop_format::digest::Hasher::new(Algorithm::Sha256);
+        let mut chunk = vec![0u8; crate::config::PAGE];
+        loop {
+            let read = std::io::Read::read(&mut source, &mut chunk).map_err(bytes_of)?;
+            let bytes = chunk.get(..read).unwrap_or_default();
+            if bytes.is_empty() {
+                break;
+            }
+            hasher.update(bytes);
+            upload.append(Bytes::copy_from_slice(bytes)).await?;
+        }
+        let digest = hasher.finish();
+        upload.commit(digest, None).await?;
+        let sha256 = digest
+            .bytes()
+            .try_into()
+            .map_err(|_| Error::missing("the copy of the catalog"))?;
+        self.core
+            .record(vec![Record::Copy {
+                sha256,
+                catalog,
+                sequence,
+            }])
+            .await
+    }
+
+    /// How the store is.
+    pub async fn health(&self) -> Health {
+        let now = self.core.runtime.now();
+        Health {
+            poisoned: self.core.poison.reason().map(|reason| reason.to_string()),
+            full: matches!(self.core.room.admit(0, now), Err(Error::Full { .. })),
+            backend: self.core.disk.backend().to_string(),
+            epoch: self.core.superblock.lock().await.get().epoch,
+            cached: self.core.pages.cached(),
+            counts: self.core.metrics.counts(),
+        }
+    }
+
+    /// Whether a lease or a pin holds a blob. The collector asks this.
+    pub fn held(&self, digest: &Digest) -> Result<bool> {
+        match self.core.peek(digest)? {
+            Some((sha256, row)) => {
+                Ok(self
+                    .core
+                    .leases
+                    .held(&sha256, row.ordinal, self.core.runtime.now()))
+            }
+            None => Ok(false),
+        }
+    }
+
+    /// Closes the store: all that was acknowledged is in the index and a clean
+    /// mark ends the journal. Uploads under way keep their durable offset. The
+    /// store's own tasks have ended on return; its files are closed when the
+    /// last clone is dropped.
+    pub async fn close(&self) -> Result<()> {
+        self.core.closing.store(true, Ordering::Release);
+        self.core.wake();
+        let marked = self.core.queue.close().await;
+        while self.core.running.lock().await.recv().await.is_some() {}
+        marked?;
+        self.core.index.flush()?;
+        Ok(())
+    }
+}
+
+/// Starts a task that holds on to `alive` until it ends.
+fn spawn(
+    runtime: &dyn Runtime,
+    name: &'static str,
+    alive: &Alive,
+    task: futures_util::future::BoxFuture<'static, ()>,
+) -> Result<()> {
+    let alive = alive.clone();
+    let task = Box::pin(async move {
+        task.await;
+        drop(alive);
+    });
+    runtime.spawn(name, task).map_err(|error| Error::Io {
+        what: format!("cannot start thread {name}"),
+        reason: error.to_string(),
+    })
+}

@@ -1,0 +1,153 @@
+//! Reading and writing the superblock's four slots.
+//!
+//! Invariant: the newest valid slot is never overwritten. A failed write or
+//! sync is an error to the caller, who poisons the store.
+
+use std::sync::Arc;
+
+use orlop_disk::{Create, Disk, File, Kind, Lane, OpenOptions, Pool};
+use orlop_format::superblock::{FILES, SLOTS, Superblock};
+use orlop_format::{BLOCK, Malformed};
+
+use crate::error::{Error, Invalid, Result};
+use crate::layout::Layout;
+
+/// The superblock of an open store.
+pub(crate) struct Slots {
+    files: Vec<Arc<dyn File>>,
+    pool: Pool,
+    current: Superblock,
+}
+
+/// What the slots said.
+enum Found {
+    Nothing,
+    Valid(Superblock),
+}
+
+impl Slots {
+    /// Reads the superblock; `None` when there is none and never was.
+    pub(crate) async fn load(
+        disk: &dyn Disk,
+        layout: &Layout,
+        pool: &Pool,
+    ) -> Result<Option<Self>> {
+        let mut files = Vec::new();
+        let mut best = Found::Nothing;
+        let mut seen = false;
+        for file in 0..FILES.len() {
+            let path = layout.superblock(file);
+            let options = OpenOptions {
+                create: Create::Never,
+                lane: Lane::Inline,
+                direct: true,
+                write: true,
+            };
+            let handle = match disk.open(&path, options) {
+                Ok(handle) => handle,
+                Err(error) if error.kind == Kind::NotFound => continue,
+                Err(error) => return Err(error.into()),
+            };
+            for slot in 0..SLOTS {
+                let mut buf = pool.take_now(BLOCK);
+                buf.set_len(BLOCK);
+                let (result, buf) = Arc::clone(&handle)
+                    .read_at(slot.saturating_mul(BLOCK as u64), buf)
+                    .await;
+                if result.is_err() {
+                    continue; // a damaged slot is what the others are for
+                }
+                if buf.as_slice().iter().any(|byte| *byte != 0) {
+                    seen = true;
+                }
+                match Superblock::decode(buf.as_slice()) {
+                    Ok(slot) => match best {
+                        Found::Valid(old) if old.sequence >= slot.sequence => {}
+                        _ => best = Found::Valid(slot),
+                    },
+                    Err(Malformed::Newer(what)) => {
+                        let what = format!("the {what} of {}", layout.root().display());
+                        return Err(Invalid::Newer { what }.into());
+                    }
+                    Err(_) => {}
+                }
+            }
+            files.push(handle);
+        }
+        match best {
+            Found::Valid(current) if files.len() == FILES.len() => Ok(Some(Self {
+                files,
+                pool: pool.clone(),
+                current,
+            })),
+            Found::Valid(_) => Err(Error::corrupt(
+                "the superblock",
+                "one of its two files is missing; restore it",
+            )),
+            Found::Nothing if seen => {
+                Err(Error::corrupt("the superblock", "no slot of it is valid"))
+            }
+            Found::Nothing => Ok(None),
+        }
+    }
+
+    /// Writes the first superblock of a new store into both files.
+    pub(crate) async fn create(
+        disk: &dyn Disk,
+        layout: &Layout,
+        pool: &Pool,
+        first: Superblock,
+    ) -> Result<Self> {
+        let mut files = Vec::new();
+        for file in 0..FILES.len() {
+            let options = OpenOptions {
+                create: Create::IfMissing,
+                lane: Lane::Inline,
+                direct: true,
+                write: true,
+            };
+            let handle = disk.open(&layout.superblock(file), options)?;
+            let len = SLOTS.saturating_mul(BLOCK as u64);
+            let mut buf = pool.take_now(BLOCK.saturating_mul(SLOTS as usize));
+            let capacity = buf.capacity();
+            buf.set_len(capacity);
+            buf.as_mut_slice().fill(0);
+            buf.set_len(usize::try_from(len).unwrap_or(BLOCK));
+            Arc::clone(&handle).write_at(0, buf).await.0?;
+            Arc::clone(&handle).sync_data().await?;
+            files.push(handle);
+        }
+        disk.sync_dir(layout.root())?;
+        let mut slots = Self {
+            files,
+            pool: pool.clone(),
+            current: first,
+        };
+        slots.write(|_| {}).await?;
+        Ok(slots)
+    }
+
+    /// The superblock as it was last written.
+    pub(crate) fn get(&self) -> Superblock {
+        self.current
+    }
+
+    /// Changes the superblock and makes it durable.
+    pub(crate) async fn write(&mut self, change: impl FnOnce(&mut Superblock)) -> Result<()> {
+        let mut next = self.current;
+        change(&mut next);
+        next.sequence = self.current.sequence.saturating_add(1);
+        let (file, offset) = Superblock::slot(next.sequence);
+        let handle = self
+            .files
+            .get(file)
+            .ok_or_else(|| Error::corrupt("the superblock", "a file of it is not open"))?;
+        let mut buf = self.pool.take_now(BLOCK);
+        buf.clear();
+        buf.extend(&next.encode());
+        Arc::clone(handle).write_at(offset, buf).await.0?;
+        Arc::clone(handle).sync_data().await?;
+        self.current = next;
+        Ok(())
+    }
+}

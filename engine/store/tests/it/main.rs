@@ -1,0 +1,16 @@
+//! The store through its public interface.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail like tests"
+)]
+
+mod blobs; // every verb, restarts, damage, a full disk
+mod crash; // a power cut at every operation of a workload
+mod damage; // flipped bytes, torn tails, foreign files
+mod faults; // every operation fails once
+mod model; // random sequences against a map
+mod real; // real files, RocksDB, ring and pool
+mod support; // a store on a simulated disk

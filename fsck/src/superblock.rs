@@ -1,0 +1,86 @@
+//! Does the superblock hold, in all the slots that must?
+
+use std::path::Path;
+
+use orlop_format::superblock::{FILES, SLOTS, Superblock};
+use orlop_format::{BLOCK, Malformed};
+
+use crate::file::{Source, blank};
+use crate::finding::{Code, Report, Result, Trouble};
+
+/// Checks every slot; returns the one that holds, if any does.
+pub(crate) fn check(folder: &Path, report: &mut Report) -> Result<Option<Superblock>> {
+    let mut valid: Vec<Superblock> = Vec::new();
+    let mut invalid = Vec::new();
+    let mut missing = Vec::new();
+    for (file, name) in FILES.iter().enumerate() {
+        let Some(source) = Source::open(&folder.join(name))? else {
+            missing.push(*name);
+            continue;
+        };
+        for slot in 0..SLOTS {
+            let offset = slot.saturating_mul(BLOCK as u64);
+            let block = source.block(offset)?;
+            if blank(&block) {
+                continue;
+            }
+            match Superblock::decode(&block) {
+                Ok(slot) if Superblock::slot(slot.sequence) == (file, offset) => valid.push(slot),
+                Err(Malformed::Newer(what)) => {
+                    return Err(Trouble::Newer(format!(
+                        "the {what} in {}",
+                        source.path().display()
+                    )));
+                }
+                Ok(slot) => {
+                    invalid.push((
+                        file,
+                        offset,
+                        format!("sequence {}, which has another slot", slot.sequence),
+                    ));
+                }
+                Err(error) => invalid.push((file, offset, error.to_string())),
+            }
+        }
+    }
+    if missing.len() == FILES.len() {
+        return Err(Trouble::NotAStore(folder.to_owned()));
+    }
+    for name in missing {
+        report.find(Code::SuperblockFile, name, "a file of two slots", "no file");
+    }
+    let Some(newest) = valid.iter().max_by_key(|slot| slot.sequence).copied() else {
+        report.find(
+            Code::SuperblockNone,
+            "the superblock",
+            "a valid slot",
+            "none in all its files",
+        );
+        return Ok(None);
+    };
+    let next = Superblock::slot(newest.sequence.saturating_add(1));
+    for (file, offset, found) in invalid {
+        let object = format!(
+            "{} at {offset}",
+            FILES.get(file).copied().unwrap_or_default()
+        );
+        if (file, offset) == next {
+            report.note(format_args!(
+                "{object} is torn: the write after sequence {} did not end",
+                newest.sequence
+            ));
+        } else {
+            report.find(Code::SuperblockSlot, object, "a valid slot", found);
+        }
+    }
+    for slot in valid.iter().filter(|slot| slot.store != newest.store) {
+        let object = format!("the superblock slot with sequence {}", slot.sequence);
+        report.find(
+            Code::SuperblockSlot,
+            object,
+            "the id of this store",
+            "another store's",
+        );
+    }
+    Ok(Some(newest))
+}

@@ -1,0 +1,188 @@
+//! `/v2/<name>/blobs/uploads/`: sessions, from POST to PUT, and mounts.
+
+use bytes::Bytes;
+use http::header::{self, HeaderName, HeaderValue};
+use http::{Response, StatusCode};
+
+use super::Call;
+use super::blobs::CONTENT_DIGEST;
+use super::body::{Answer, AnswerBody};
+use super::error::ApiError;
+use super::percent;
+use super::wire::{self, Chunk};
+use crate::registry::{
+    Algorithm, Body, Digest, DigestError, Error, RepositoryName, Span, UploadId,
+};
+
+const UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
+
+/// Starts a session; or mounts, or uploads all at once.
+pub(super) async fn post(
+    call: &Call<'_>,
+    body: Body,
+    name: &RepositoryName,
+) -> Result<Answer, ApiError> {
+    let query = call.head.uri.query();
+    if let Some(mount) = digest_parameter(query, "mount")? {
+        // A source that cannot be is like one that does not have it.
+        let from = percent::parameter(query, "from")
+            .flatten()
+            .and_then(|from| RepositoryName::parse(&from).ok());
+        if let Some(from) = from {
+            let registry = call.registry;
+            let mounted = registry.blob_mount(call.subject, name, &from, &mount);
+            if mounted.await? {
+                return Ok(created(name, &mount));
+            }
+        }
+        return session(call, name, None);
+    }
+    if let Some(digest) = digest_parameter(query, "digest")?
+        && !is_only_a_start(call, &digest)?
+    {
+        call.registry
+            .upload_whole(call.subject, name, body, digest)
+            .await?;
+        return Ok(created(name, &digest));
+    }
+    let also = match percent::parameter(query, "digest-algorithm").flatten() {
+        None => None,
+        Some(algorithm) => Some(Algorithm::from_name(&algorithm).ok_or_else(|| {
+            let short = algorithm.chars().take(32).collect();
+            ApiError::digest_invalid(&DigestError::Unsupported(short))
+        })?),
+    };
+    session(call, name, also)
+}
+
+/// Adds a chunk, or a stream.
+pub(super) async fn patch(
+    call: &Call<'_>,
+    body: Body,
+    name: &RepositoryName,
+    id: UploadId,
+) -> Result<Answer, ApiError> {
+    let span = span(call, name, id)?;
+    let offset = call
+        .registry
+        .upload_append(call.subject, name, id, span, body)
+        .await
+        .map_err(|error| upload_error(error, name, id))?;
+    Ok(progress(StatusCode::ACCEPTED, name, id, offset))
+}
+
+/// Adds what is left, if anything, and closes the session.
+pub(super) async fn put(
+    call: &Call<'_>,
+    body: Body,
+    name: &RepositoryName,
+    id: UploadId,
+) -> Result<Answer, ApiError> {
+    let digest =
+        digest_parameter(call.head.uri.query(), "digest")?.ok_or_else(ApiError::digest_missing)?;
+    let span = span(call, name, id)?;
+    call.registry
+        .upload_finish(call.subject, name, id, span, body, digest)
+        .await
+        .map_err(|error| upload_error(error, name, id))?;
+    Ok(created(name, &digest))
+}
+
+/// Says how much of a session is durable.
+pub(super) fn status(
+    call: &Call<'_>,
+    name: &RepositoryName,
+    id: UploadId,
+) -> Result<Answer, ApiError> {
+    let offset = call.registry.upload_status(call.subject, name, id)?;
+    Ok(progress(StatusCode::NO_CONTENT, name, id, offset))
+}
+
+/// Gives a session up.
+pub(super) async fn delete(
+    call: &Call<'_>,
+    name: &RepositoryName,
+    id: UploadId,
+) -> Result<Answer, ApiError> {
+    call.registry.upload_cancel(call.subject, name, id).await?;
+    let mut answer = Response::new(AnswerBody::empty());
+    *answer.status_mut() = StatusCode::NO_CONTENT;
+    Ok(answer)
+}
+
+fn session(
+    call: &Call<'_>,
+    name: &RepositoryName,
+    also: Option<Algorithm>,
+) -> Result<Answer, ApiError> {
+    let id = call.registry.upload_start(call.subject, name, also)?;
+    Ok(progress(StatusCode::ACCEPTED, name, id, 0))
+}
+
+/// Whether a POST with a digest only starts a session: it has no body, and
+/// the digest is not that of nothing.
+fn is_only_a_start(call: &Call<'_>, digest: &Digest) -> Result<bool, ApiError> {
+    let headers = &call.head.headers;
+    let has_body = headers.contains_key(header::TRANSFER_ENCODING)
+        || wire::content_length(headers)?
+            .map_or(call.head.version == http::Version::HTTP_2, |length| {
+                length > 0
+            });
+    Ok(!has_body && *digest != Digest::of(digest.algorithm(), b""))
+}
+
+fn digest_parameter(query: Option<&str>, name: &str) -> Result<Option<Digest>, ApiError> {
+    percent::parameter(query, name)
+        .map(|text| Digest::parse(&text.unwrap_or_default()))
+        .transpose()
+        .map_err(|error| ApiError::digest_invalid(&error))
+}
+
+/// The place the chunk claims. One that cannot be is out of order.
+fn span(call: &Call<'_>, name: &RepositoryName, id: UploadId) -> Result<Option<Span>, ApiError> {
+    match wire::chunk(&call.head.headers)? {
+        Chunk::Unplaced => Ok(None),
+        Chunk::Placed(span) => Ok(Some(span)),
+        Chunk::Impossible => {
+            let offset = call.registry.upload_status(call.subject, name, id)?;
+            Err(upload_error(Error::OutOfOrder { offset }, name, id))
+        }
+    }
+}
+
+/// Errors after which a client may go on know where.
+fn upload_error(error: Error, name: &RepositoryName, id: UploadId) -> ApiError {
+    let goes_on = matches!(error, Error::OutOfOrder { .. });
+    let error = ApiError::from(error);
+    if goes_on {
+        error
+            .with_header(header::LOCATION, location(name, id))
+            .with_header(UPLOAD_UUID, wire::value(&id.to_string()))
+    } else {
+        error
+    }
+}
+
+fn location(name: &RepositoryName, id: UploadId) -> HeaderValue {
+    wire::value(&format!("/v2/{name}/blobs/uploads/{id}"))
+}
+
+fn progress(status: StatusCode, name: &RepositoryName, id: UploadId, offset: u64) -> Answer {
+    let mut answer = Response::new(AnswerBody::full(Bytes::new()));
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    headers.insert(header::LOCATION, location(name, id));
+    headers.insert(header::RANGE, wire::received(offset));
+    headers.insert(UPLOAD_UUID, wire::value(&id.to_string()));
+    answer
+}
+
+fn created(name: &RepositoryName, digest: &Digest) -> Answer {
+    let mut answer = Response::new(AnswerBody::empty());
+    *answer.status_mut() = StatusCode::CREATED;
+    let headers = answer.headers_mut();
+    let location = wire::value(&format!("/v2/{name}/blobs/{digest}"));
+    headers.insert(header::LOCATION, location);
+    headers.insert(CONTENT_DIGEST, wire::value(&digest.to_string()));
+    answer
+}

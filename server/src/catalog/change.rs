@@ -1,0 +1,107 @@
+//! The change table: what happened, in order, for backups, webhooks, caches of
+//! other nodes and live pages.
+//!
+//! Invariants: a change is written in the transaction that makes it; numbers
+//! rise by one; the table holds about the last [`KEPT`] of them. Who falls
+//! further behind sees a gap and starts over.
+
+use super::sql::{Arg, Connection};
+use super::types::{Change, ChangeKind};
+
+/// Changes that are kept, at least.
+pub(super) const KEPT: i64 = 100_000;
+/// Older ones are removed each time this many more have come.
+const TRIM_EVERY: i64 = 256;
+
+/// Kinds and their numbers in the table, which never change.
+const KINDS: [(ChangeKind, i64); 7] = [
+    (ChangeKind::RepositoryCreated, 1),
+    (ChangeKind::RepositoryDeleted, 2),
+    (ChangeKind::ManifestPut, 3),
+    (ChangeKind::ManifestDeleted, 4),
+    (ChangeKind::TagSet, 5),
+    (ChangeKind::TagDeleted, 6),
+    (ChangeKind::BlobLinked, 7),
+];
+
+impl ChangeKind {
+    fn number(self) -> i64 {
+        let place = KINDS.iter().find(|(kind, _)| *kind == self);
+        place.map_or(0, |(_, number)| *number)
+    }
+
+    fn from_number(number: i64) -> Option<ChangeKind> {
+        let place = KINDS.iter().find(|(_, of)| *of == number);
+        place.map(|(kind, _)| *kind)
+    }
+}
+
+/// Writes changes of one repository. Gives back the number of the last one.
+/// The connection is in the transaction that makes them.
+pub(super) async fn record(
+    connection: &mut Connection,
+    repository: i64,
+    changes: &[(ChangeKind, String)],
+    at: i64,
+) -> Result<i64, sqlx::Error> {
+    let count = i64::try_from(changes.len()).unwrap_or(i64::MAX);
+    let last = connection
+        .one(
+            "UPDATE catalog SET sequence = sequence + $1 WHERE one = 1 RETURNING sequence",
+            &[Arg::Int(count)],
+        )
+        .await?
+        .int(0)?;
+    let first = last.saturating_sub(count).saturating_add(1);
+    for (sequence, (kind, object)) in (first..=last).zip(changes) {
+        connection
+            .run(
+                "INSERT INTO change (sequence, kind, repository, object, at) \
+                 VALUES ($1, $2, $3, $4, $5)",
+                &[
+                    Arg::Int(sequence),
+                    Arg::Int(kind.number()),
+                    Arg::Int(repository),
+                    Arg::Text(object),
+                    Arg::Int(at),
+                ],
+            )
+            .await?;
+    }
+    if last / TRIM_EVERY != last.saturating_sub(count) / TRIM_EVERY {
+        connection
+            .run(
+                "DELETE FROM change WHERE sequence <= $1",
+                &[Arg::Int(last.saturating_sub(KEPT))],
+            )
+            .await?;
+    }
+    Ok(last)
+}
+
+/// Up to `limit` changes after a number, in order.
+pub(super) async fn after(
+    connection: &mut Connection,
+    sequence: i64,
+    limit: i64,
+) -> Result<Vec<Change>, sqlx::Error> {
+    let rows = connection
+        .rows(
+            "SELECT sequence, kind, repository, object, at FROM change \
+             WHERE sequence > $1 ORDER BY sequence LIMIT $2",
+            &[Arg::Int(sequence), Arg::Int(limit)],
+        )
+        .await?;
+    rows.iter()
+        .map(|row| {
+            let unknown = || sqlx::Error::Decode("a change of an unknown kind".into());
+            Ok(Change {
+                sequence: row.int(0)?.unsigned_abs(),
+                kind: ChangeKind::from_number(row.int(1)?).ok_or_else(unknown)?,
+                repository: row.int(2)?,
+                object: row.text(3)?,
+                at: row.int(4)?,
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,366 @@
+//! The catalog: the truth for names, in SQL.
+//!
+//! Owns: repositories, manifests and what they refer to, tags, links of blobs
+//! to repositories, and the change table; on SQLite, the default, or on
+//! PostgreSQL. [`Catalog`] is the way in.
+//!
+//! Invariants: one writer makes all changes and answers after they are
+//! durable. A deleted row hides until a purge. Caches never outlive a change
+//! that was answered. After a failed write of SQLite's files nothing more is
+//! written until a restart; reads go on.
+//!
+//! Refuses to know: HTTP, who may do what, blobs and whether they are there.
+
+mod cache;
+mod change;
+mod error;
+mod postgres;
+mod read;
+mod schema;
+mod sql;
+mod sqlite;
+mod totals;
+mod types;
+mod verb;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use orlop_format::digest::Digest;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use cache::Cache;
+pub use error::CatalogError;
+pub use read::{PAGE_MAX, READ_TIME};
+use schema::{Dialect, Identity};
+use sql::Pool;
+pub use totals::Totals;
+pub use types::{Change, ChangeKind, Counters, Edge, EdgeKind, ManifestRow, PutManifest, Referrer};
+use verb::Verb;
+use writer::{Job, Message, QUEUE, Shared, Writer, closed};
+
+/// How long a change waits for a place in the queue.
+const QUEUE_WAIT: Duration = Duration::from_secs(10);
+
+/// Where a catalog is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Location {
+    /// A SQLite file. `-wal` and `-shm` files appear beside it.
+    Sqlite(PathBuf),
+    /// The address of a PostgreSQL database: `postgres://…`.
+    Postgres(String),
+}
+
+/// What the owner of a catalog may choose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Whether to make a catalog where there is none.
+    pub create: bool,
+    /// Lookups that are remembered, at most; each takes a few hundred bytes.
+    pub cache_rows: u64,
+    /// Connections for reading, at most.
+    pub readers: u32,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            create: false,
+            cache_rows: 50_000,
+            readers: 4,
+        }
+    }
+}
+
+/// An open catalog. Clones share it.
+///
+/// When the last clone is dropped, changes that wait are finished in the
+/// background; [`Catalog::close`] waits for them.
+#[derive(Clone)]
+pub struct Catalog {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    shared: Arc<Shared>,
+    queue: mpsc::Sender<Message>,
+    readers: Pool,
+    dialect: Dialect,
+    location: Location,
+    hits: AtomicU64,
+    misses: AtomicU64,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Catalog {
+    /// Opens a catalog, and brings an older one up to date. Needs a tokio
+    /// runtime, on which its tasks run.
+    ///
+    /// # Errors
+    /// `Missing` when there is none and none may be made, `Newer` when a later
+    /// release wrote it, `Damaged` when it is no catalog, `Full`,
+    /// `Unavailable` when it cannot be reached or the database is too old.
+    pub async fn open(location: Location, options: Options) -> Result<Catalog, CatalogError> {
+        let readers = options.readers.max(1);
+        let (told, commits) = mpsc::channel(1);
+        match &location {
+            Location::Sqlite(path) => {
+                let path = path.clone();
+                let opened = sqlite::open(&path, options.create, readers).await?;
+                let start = Start {
+                    identity: opened.identity,
+                    dialect: Dialect::Sqlite,
+                    writer: opened.writer,
+                    readers: opened.readers,
+                    told,
+                };
+                let catalog = start.run(location, &options);
+                let shared = Arc::clone(catalog.shared());
+                let checkpoints = sqlite::checkpoints(opened.checkpointer, path, shared, commits);
+                catalog.keep(tokio::spawn(checkpoints));
+                Ok(catalog)
+            }
+            Location::Postgres(url) => {
+                let opened = postgres::open(url, options.create, readers).await?;
+                let start = Start {
+                    identity: opened.identity,
+                    dialect: Dialect::Postgres,
+                    writer: opened.writer,
+                    readers: opened.readers,
+                    told,
+                };
+                Ok(start.run(location, &options))
+            }
+        }
+    }
+
+    /// The catalog's own id, given when it was made.
+    #[must_use]
+    pub fn id(&self) -> [u8; 16] {
+        self.shared().id
+    }
+
+    /// The sequence of the last committed change; 0 before the first.
+    #[must_use]
+    pub fn sequence(&self) -> u64 {
+        self.shared().committed.load(Ordering::Acquire)
+    }
+
+    /// Why nothing is written any more, if so.
+    #[must_use]
+    pub fn poisoned(&self) -> Option<String> {
+        self.shared().poison.get().cloned()
+    }
+
+    /// How much was done since the catalog was opened.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        let shared = self.shared();
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Counters {
+            verbs: count(&shared.verbs),
+            commits: count(&shared.commits),
+            checkpoints: count(&shared.checkpoints),
+            hits: count(&self.inner.hits),
+            misses: count(&self.inner.misses),
+        }
+    }
+
+    /// Names a manifest whose bytes are durable, and sets its tags. A hidden
+    /// manifest of this digest comes back.
+    ///
+    /// # Errors
+    /// `Refused`, `Full`: it is not named. `Unavailable`, `Poisoned`: it may
+    /// be; naming it again is safe.
+    pub async fn put_manifest(&self, manifest: PutManifest) -> Result<(), CatalogError> {
+        fits(manifest.size)?;
+        for edge in &manifest.edges {
+            fits(edge.size)?;
+        }
+        let verb = Verb::PutManifest(Box::new(manifest));
+        self.submit(verb).await.map(|_| ())
+    }
+
+    /// Gives the repository, made if it is missing, a blob of `size` bytes.
+    ///
+    /// # Errors
+    /// As [`Catalog::put_manifest`].
+    pub async fn link_blob(
+        &self,
+        repository: &str,
+        digest: &Digest,
+        size: u64,
+    ) -> Result<(), CatalogError> {
+        let verb = Verb::LinkBlob {
+            repository: repository.to_owned(),
+            digest: *digest,
+            size: fits(size)?,
+        };
+        self.submit(verb).await.map(|_| ())
+    }
+
+    /// Hides a tag. False: there was none.
+    ///
+    /// # Errors
+    /// As [`Catalog::put_manifest`].
+    pub async fn delete_tag(&self, repository: &str, tag: &str) -> Result<bool, CatalogError> {
+        self.submit(Verb::DeleteTag {
+            repository: repository.to_owned(),
+            tag: tag.to_owned(),
+        })
+        .await
+    }
+
+    /// Hides a manifest and its tags. False: there was none.
+    ///
+    /// # Errors
+    /// As [`Catalog::put_manifest`].
+    pub async fn delete_manifest(
+        &self,
+        repository: &str,
+        digest: &Digest,
+    ) -> Result<bool, CatalogError> {
+        self.submit(Verb::DeleteManifest {
+            repository: repository.to_owned(),
+            digest: *digest,
+        })
+        .await
+    }
+
+    /// Hides a repository and all in it. False: there was none. A push to its
+    /// name makes a new one.
+    ///
+    /// # Errors
+    /// As [`Catalog::put_manifest`].
+    pub async fn delete_repository(&self, repository: &str) -> Result<bool, CatalogError> {
+        self.submit(Verb::DeleteRepository {
+            repository: repository.to_owned(),
+        })
+        .await
+    }
+
+    /// Writes a copy of one state to a new file, checks it, and gives back the
+    /// sequence it is at.
+    ///
+    /// # Errors
+    /// `Unavailable`, also on PostgreSQL, which has means of its own; `Damaged`
+    /// when the copy is not whole; `Full`. No file is left then.
+    pub async fn copy_to(&self, path: &Path) -> Result<u64, CatalogError> {
+        match &self.inner.location {
+            Location::Sqlite(from) => sqlite::copy(from, path, self.id(), self.sequence()).await,
+            Location::Postgres(_) => Err(CatalogError::Unavailable(
+                "copies are made of a SQLite catalog only; use pg_dump".to_owned(),
+            )),
+        }
+    }
+
+    /// Finishes the changes that were taken and closes the catalog. Later
+    /// changes are refused, later reads fail.
+    pub async fn close(&self) {
+        // Fails when the writer has ended already.
+        let _ = self.inner.queue.send(Message::Close).await;
+        let tasks = std::mem::take(&mut *self.tasks());
+        for task in tasks {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a task of the catalog did not end well");
+            }
+        }
+        self.inner.readers.close().await;
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        &self.inner.shared
+    }
+
+    // Only pushed to and taken as a whole.
+    fn tasks(&self) -> std::sync::MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.inner
+            .tasks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keep(&self, task: JoinHandle<()>) {
+        self.tasks().push(task);
+    }
+
+    async fn submit(&self, verb: Verb) -> Result<bool, CatalogError> {
+        self.shared().check()?;
+        let (answer, answered) = oneshot::channel();
+        let message = Message::Job(Job { verb, answer });
+        self.inner
+            .queue
+            .send_timeout(message, QUEUE_WAIT)
+            .await
+            .map_err(|error| match error {
+                mpsc::error::SendTimeoutError::Timeout(_) => {
+                    CatalogError::Unavailable(format!("{QUEUE} changes are waiting"))
+                }
+                mpsc::error::SendTimeoutError::Closed(_) => closed(),
+            })?;
+        answered.await.unwrap_or_else(|_| Err(closed()))
+    }
+}
+
+impl std::fmt::Debug for Catalog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Catalog")
+            .field("dialect", &self.inner.dialect)
+            .field("sequence", &self.sequence())
+            .finish_non_exhaustive()
+    }
+}
+
+/// An opened database on its way to being a catalog.
+struct Start {
+    identity: Identity,
+    dialect: Dialect,
+    writer: Pool,
+    readers: Pool,
+    told: mpsc::Sender<()>,
+}
+
+impl Start {
+    fn run(self, location: Location, options: &Options) -> Catalog {
+        let shared = Arc::new(Shared {
+            id: self.identity.id,
+            committed: AtomicU64::new(self.identity.sequence.unsigned_abs()),
+            cache: Cache::new(options.cache_rows),
+            turn: tokio::sync::Mutex::new(()),
+            poison: OnceLock::new(),
+            verbs: AtomicU64::new(0),
+            commits: AtomicU64::new(0),
+            checkpoints: AtomicU64::new(0),
+        });
+        let (queue, jobs) = mpsc::channel(QUEUE);
+        let writer = Writer {
+            pool: self.writer,
+            dialect: self.dialect,
+            shared: Arc::clone(&shared),
+            commits: self.told,
+        };
+        let task = tokio::spawn(writer.run(jobs));
+        Catalog {
+            inner: Arc::new(Inner {
+                shared,
+                queue,
+                readers: self.readers,
+                dialect: self.dialect,
+                location,
+                hits: AtomicU64::new(0),
+                misses: AtomicU64::new(0),
+                tasks: Mutex::new(vec![task]),
+            }),
+        }
+    }
+}
+
+/// Numbers of the catalog have 63 bits.
+fn fits(number: u64) -> Result<i64, CatalogError> {
+    i64::try_from(number)
+        .map_err(|_| CatalogError::Refused(format!("{number} is too large a number")))
+}

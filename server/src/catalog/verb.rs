@@ -1,0 +1,380 @@
+//! The changes, as statements.
+//!
+//! Invariants: a change runs in a transaction or savepoint of its own and has
+//! no effect outside of it, so that it may be run again; totals and change
+//! rows are written with the rows they are about; deleting hides.
+
+use orlop_format::digest::Digest;
+
+use super::cache::{Item, Key, KeyRef, Touched};
+use super::change;
+use super::sql::{Arg, Connection};
+use super::totals::Totals;
+use super::types::{ChangeKind, PutManifest};
+
+type Result<T> = std::result::Result<T, sqlx::Error>;
+
+/// A change that waits for its turn. Sizes and the like fit their columns.
+#[derive(Debug, Clone)]
+pub(super) enum Verb {
+    PutManifest(Box<PutManifest>),
+    LinkBlob {
+        repository: String,
+        digest: Digest,
+        size: i64,
+    },
+    DeleteTag {
+        repository: String,
+        tag: String,
+    },
+    DeleteManifest {
+        repository: String,
+        digest: Digest,
+    },
+    DeleteRepository {
+        repository: String,
+    },
+}
+
+/// What a change did.
+#[derive(Debug, Default)]
+pub(super) struct Effect {
+    /// The number of its last change row; none when there was nothing to do.
+    pub(super) sequence: Option<i64>,
+    /// What caches must forget.
+    pub(super) touched: Vec<Touched>,
+}
+
+impl Verb {
+    /// Runs the change. `now` is in milliseconds since 1970.
+    pub(super) async fn apply(&self, connection: &mut Connection, now: i64) -> Result<Effect> {
+        match self {
+            Verb::PutManifest(manifest) => put_manifest(connection, manifest, now).await,
+            Verb::LinkBlob {
+                repository,
+                digest,
+                size,
+            } => link_blob(connection, repository, digest, *size, now).await,
+            Verb::DeleteTag { repository, tag } => {
+                delete_tag(connection, repository, tag, now).await
+            }
+            Verb::DeleteManifest { repository, digest } => {
+                delete_manifest(connection, repository, digest, now).await
+            }
+            Verb::DeleteRepository { repository } => {
+                delete_repository(connection, repository, now).await
+            }
+        }
+    }
+}
+
+/// A repository's number and totals, as the transaction sees them.
+struct Repository {
+    id: i64,
+    totals: Totals,
+}
+
+async fn find(connection: &mut Connection, name: &str) -> Result<Option<Repository>> {
+    let row = connection
+        .row(
+            "SELECT id, manifests, manifest_sum, edges, edge_sum FROM repository \
+             WHERE name = $1 AND deleted_at IS NULL",
+            &[Arg::Text(name)],
+        )
+        .await?;
+    let Some(row) = row else { return Ok(None) };
+    Ok(Some(Repository {
+        id: row.int(0)?,
+        totals: Totals {
+            manifests: row.int(1)?,
+            manifest_sum: row.int(2)?,
+            edges: row.int(3)?,
+            edge_sum: row.int(4)?,
+        },
+    }))
+}
+
+/// The repository of this name, made if there is none.
+async fn ensure(
+    connection: &mut Connection,
+    name: &str,
+    changes: &mut Vec<(ChangeKind, String)>,
+    now: i64,
+) -> Result<Repository> {
+    if let Some(repository) = find(connection, name).await? {
+        return Ok(repository);
+    }
+    let row = connection
+        .one(
+            "INSERT INTO repository (name, created_at) VALUES ($1, $2) RETURNING id",
+            &[Arg::Text(name), Arg::Int(now)],
+        )
+        .await?;
+    changes.push((ChangeKind::RepositoryCreated, name.to_owned()));
+    Ok(Repository {
+        id: row.int(0)?,
+        totals: Totals::default(),
+    })
+}
+
+async fn put_manifest(
+    connection: &mut Connection,
+    manifest: &PutManifest,
+    now: i64,
+) -> Result<Effect> {
+    let mut changes = Vec::new();
+    let mut repository = ensure(connection, &manifest.repository, &mut changes, now).await?;
+    let digest = manifest.digest.encode();
+    if insert_manifest(connection, repository.id, &digest, manifest, now).await? {
+        repository.totals.add_manifest(&digest);
+        insert_edges(connection, &mut repository, &digest, manifest).await?;
+        write_totals(connection, &repository).await?;
+    }
+    changes.push((ChangeKind::ManifestPut, manifest.digest.to_string()));
+    let mut touched = vec![touch(
+        &manifest.repository,
+        Item::Manifest(&manifest.digest),
+    )];
+    for tag in &manifest.tags {
+        connection
+            .run(
+                "INSERT INTO tag (repository, name, manifest, updated_at) \
+                 VALUES ($1, $2, $3, $4) ON CONFLICT (repository, name) DO UPDATE SET \
+                 manifest = excluded.manifest, updated_at = excluded.updated_at, \
+                 deleted_at = NULL",
+                &[
+                    Arg::Int(repository.id),
+                    Arg::Text(tag),
+                    Arg::Bytes(&digest),
+                    Arg::Int(now),
+                ],
+            )
+            .await?;
+        changes.push((ChangeKind::TagSet, tag.clone()));
+        touched.push(touch(&manifest.repository, Item::Tag(tag)));
+    }
+    let sequence = change::record(connection, repository.id, &changes, now).await?;
+    Ok(Effect {
+        sequence: Some(sequence),
+        touched,
+    })
+}
+
+/// Inserts a manifest row, or brings back the one there is. True when it is
+/// new. The same bytes have the same edges, so those stay as they are.
+async fn insert_manifest(
+    connection: &mut Connection,
+    repository: i64,
+    digest: &[u8],
+    manifest: &PutManifest,
+    now: i64,
+) -> Result<bool> {
+    let subject = manifest.subject.map(|subject| subject.encode());
+    let arguments = [
+        Arg::Int(repository),
+        Arg::Bytes(digest),
+        Arg::Text(&manifest.media_type),
+        Arg::MaybeText(manifest.artifact_type.as_deref()),
+        Arg::Int(clamp(manifest.size)),
+        Arg::MaybeBytes(subject.as_deref()),
+        Arg::MaybeText(manifest.annotations.as_deref()),
+        Arg::Int(now),
+    ];
+    let inserted = connection
+        .run(
+            "INSERT INTO manifest (repository, digest, media_type, artifact_type, size, \
+             subject, annotations, pushed_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) \
+             ON CONFLICT (repository, digest) DO NOTHING",
+            &arguments,
+        )
+        .await?;
+    if inserted > 0 {
+        return Ok(true);
+    }
+    connection
+        .run(
+            "UPDATE manifest SET media_type = $3, artifact_type = $4, size = $5, subject = $6, \
+             annotations = $7, pushed_at = $8, deleted_at = NULL \
+             WHERE repository = $1 AND digest = $2",
+            &arguments,
+        )
+        .await?;
+    Ok(false)
+}
+
+async fn insert_edges(
+    connection: &mut Connection,
+    repository: &mut Repository,
+    digest: &[u8],
+    manifest: &PutManifest,
+) -> Result<()> {
+    for edge in &manifest.edges {
+        let kind = edge.kind as i64;
+        let target = edge.digest.encode();
+        connection
+            .run(
+                "INSERT INTO edge (repository, manifest, kind, digest, size, media_type) \
+                 VALUES ($1, $2, $3, $4, $5, $6)",
+                &[
+                    Arg::Int(repository.id),
+                    Arg::Bytes(digest),
+                    Arg::Int(kind),
+                    Arg::Bytes(&target),
+                    Arg::Int(clamp(edge.size)),
+                    Arg::Text(&edge.media_type),
+                ],
+            )
+            .await?;
+        repository.totals.add_edge(digest, kind, &target);
+    }
+    Ok(())
+}
+
+async fn write_totals(connection: &mut Connection, repository: &Repository) -> Result<()> {
+    let totals = repository.totals;
+    connection
+        .run(
+            "UPDATE repository SET manifests = $2, manifest_sum = $3, edges = $4, edge_sum = $5 \
+             WHERE id = $1",
+            &[
+                Arg::Int(repository.id),
+                Arg::Int(totals.manifests),
+                Arg::Int(totals.manifest_sum),
+                Arg::Int(totals.edges),
+                Arg::Int(totals.edge_sum),
+            ],
+        )
+        .await?;
+    Ok(())
+}
+
+async fn link_blob(
+    connection: &mut Connection,
+    name: &str,
+    digest: &Digest,
+    size: i64,
+    now: i64,
+) -> Result<Effect> {
+    let mut changes = Vec::new();
+    let repository = ensure(connection, name, &mut changes, now).await?;
+    // A link that says the same already is left alone: nothing to sync then.
+    let changed = connection
+        .run(
+            "INSERT INTO link (repository, digest, size, linked_at) \
+             VALUES ($1, $2, $3, $4) ON CONFLICT (repository, digest) DO UPDATE SET \
+             size = excluded.size, linked_at = excluded.linked_at \
+             WHERE link.size <> excluded.size",
+            &[
+                Arg::Int(repository.id),
+                Arg::Bytes(&digest.encode()),
+                Arg::Int(size),
+                Arg::Int(now),
+            ],
+        )
+        .await?;
+    if changed == 0 {
+        return Ok(Effect::default());
+    }
+    changes.push((ChangeKind::BlobLinked, digest.to_string()));
+    let sequence = change::record(connection, repository.id, &changes, now).await?;
+    Ok(Effect {
+        sequence: Some(sequence),
+        touched: vec![touch(name, Item::Link(digest))],
+    })
+}
+
+async fn delete_tag(
+    connection: &mut Connection,
+    name: &str,
+    tag: &str,
+    now: i64,
+) -> Result<Effect> {
+    let Some(repository) = find(connection, name).await? else {
+        return Ok(Effect::default());
+    };
+    let hidden = connection
+        .run(
+            "UPDATE tag SET deleted_at = $3 \
+             WHERE repository = $1 AND name = $2 AND deleted_at IS NULL",
+            &[Arg::Int(repository.id), Arg::Text(tag), Arg::Int(now)],
+        )
+        .await?;
+    let change = (ChangeKind::TagDeleted, tag.to_owned());
+    let touched = touch(name, Item::Tag(tag));
+    deleted(connection, repository.id, hidden, change, touched, now).await
+}
+
+async fn delete_manifest(
+    connection: &mut Connection,
+    name: &str,
+    digest: &Digest,
+    now: i64,
+) -> Result<Effect> {
+    let Some(repository) = find(connection, name).await? else {
+        return Ok(Effect::default());
+    };
+    let encoded = digest.encode();
+    let arguments = [Arg::Int(repository.id), Arg::Bytes(&encoded), Arg::Int(now)];
+    let hidden = connection
+        .run(
+            "UPDATE manifest SET deleted_at = $3 \
+             WHERE repository = $1 AND digest = $2 AND deleted_at IS NULL",
+            &arguments,
+        )
+        .await?;
+    if hidden > 0 {
+        connection
+            .run(
+                "UPDATE tag SET deleted_at = $3 \
+                 WHERE repository = $1 AND manifest = $2 AND deleted_at IS NULL",
+                &arguments,
+            )
+            .await?;
+    }
+    let change = (ChangeKind::ManifestDeleted, digest.to_string());
+    // Its tags go too, and there may be many.
+    let touched = Touched::Repository(name.into());
+    deleted(connection, repository.id, hidden, change, touched, now).await
+}
+
+async fn delete_repository(connection: &mut Connection, name: &str, now: i64) -> Result<Effect> {
+    let Some(repository) = find(connection, name).await? else {
+        return Ok(Effect::default());
+    };
+    let hidden = connection
+        .run(
+            "UPDATE repository SET deleted_at = $2 WHERE id = $1",
+            &[Arg::Int(repository.id), Arg::Int(now)],
+        )
+        .await?;
+    let change = (ChangeKind::RepositoryDeleted, name.to_owned());
+    let touched = Touched::Repository(name.into());
+    deleted(connection, repository.id, hidden, change, touched, now).await
+}
+
+async fn deleted(
+    connection: &mut Connection,
+    repository: i64,
+    hidden: u64,
+    change: (ChangeKind, String),
+    touched: Touched,
+    now: i64,
+) -> Result<Effect> {
+    if hidden == 0 {
+        return Ok(Effect::default());
+    }
+    let sequence = change::record(connection, repository, &[change], now).await?;
+    Ok(Effect {
+        sequence: Some(sequence),
+        touched: vec![touched],
+    })
+}
+
+fn touch(repository: &str, item: Item<'_>) -> Touched {
+    Touched::Key(Key::from(KeyRef { repository, item }))
+}
+
+/// Sizes are checked when a change is taken; this only satisfies the types.
+fn clamp(size: u64) -> i64 {
+    i64::try_from(size).unwrap_or(i64::MAX)
+}

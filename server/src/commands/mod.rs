@@ -1,0 +1,17 @@
+//! The commands of `orlop`, one file each.
+
+pub mod doctor;
+pub mod serve;
+pub mod version;
+
+use clap::ValueEnum;
+
+/// How a command reports.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON document.
+    Json,
+}

@@ -1,0 +1,264 @@
+//! `orlop serve`: the server, from its settings to its exit code.
+//!
+//! The address answers before recovery is done, with `/livez` and what
+//! `/readyz` has to say; the rest is 503 until then. A stop signal ends
+//! accepting, lets requests under way finish, and closes the store.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use orlop_disk::{Disk, select};
+use orlop_engine::Progress;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use super::version::VERSION;
+use crate::api::{Readiness, State};
+use crate::listen::{self, Layers, Phase};
+use crate::logging;
+use crate::registry::Registry;
+use crate::settings::{ServeArgs, Settings};
+use crate::storage::{self, COPY_EVERY, StartError, Storage};
+
+/// How long work of cut requests may take to end.
+const SETTLE: Duration = Duration::from_secs(10);
+
+/// Flags of `orlop serve`.
+pub type Args = ServeArgs;
+
+/// Serves until told to stop.
+pub fn run(args: &Args) -> ExitCode {
+    match start(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("orlop: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
+fn start(args: &Args) -> Result<(), Error> {
+    let settings = Settings::resolve(args)?;
+    logging::start(settings.log_format, &settings.log_level)
+        .map_err(|error| format!("--log-level {:?}: {error}", settings.log_level))?;
+    raise_descriptor_limit();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("http")
+        .build()?;
+    runtime.block_on(serve(settings))
+}
+
+/// What `/readyz` and the API ask.
+#[derive(Default)]
+struct Status {
+    progress: Progress,
+    /// None while it is starting, and again when it has ended.
+    registry: RwLock<Option<Registry>>,
+    stopping: AtomicBool,
+}
+
+impl Status {
+    fn set_registry(&self, registry: Option<Registry>) -> Option<Registry> {
+        let mut current = self
+            .registry
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut current, registry)
+    }
+}
+
+impl Readiness for Status {
+    fn state(&self) -> State {
+        let registry = self.registry.read().unwrap_or_else(PoisonError::into_inner);
+        match registry.as_ref() {
+            Some(registry) => State::Ready(registry.clone()),
+            None => State::Starting(describe(self.progress.get())),
+        }
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+}
+
+fn describe((stage, done, total): (&'static str, u64, u64)) -> String {
+    match total {
+        0 => stage.to_owned(),
+        _ => format!("{stage}: {done} of {total} bytes"),
+    }
+}
+
+async fn serve(settings: Settings) -> Result<(), Error> {
+    let mut stop = StopSignal::new()?;
+    storage::prepare(&settings.data)?;
+    let lock = storage::lock(&settings.data)?;
+    let (disk, why) = select(settings.disk_backend).map_err(StartError::Disk)?;
+    let listener = TcpListener::bind(settings.listen).await.map_err(|error| {
+        format!(
+            "cannot listen on {}: {error}; stop what listens there or pass another --listen",
+            settings.listen
+        )
+    })?;
+    let address = listener.local_addr()?;
+    greet(&settings, disk.as_ref(), &why, address);
+
+    let status = Arc::new(Status::default());
+    let (phase, phases) = watch::channel(Phase::Serving);
+    let layers = Arc::new(Layers::new(Arc::clone(&status) as Arc<dyn Readiness>));
+    let mut server = tokio::spawn(listen::serve(listener, layers, phases));
+
+    let opened = tokio::select! {
+        opened = Storage::open(&settings, lock, disk, &status.progress) => Some(opened?),
+        () = stop.received() => None,
+    };
+    let outcome = match opened {
+        Some(storage) => {
+            status.set_registry(Some(storage.registry()));
+            say(&format!("ready\n{}", next_commands(address)));
+            let outcome = keep(&storage, &mut stop, &mut server).await;
+            status.stopping.store(true, Ordering::Relaxed);
+            drain(&phase, &mut server, &mut stop, &settings).await;
+            settle(&status).await;
+            let closed = storage.close().await;
+            outcome.and(closed.map_err(Error::from))
+        }
+        None => {
+            tracing::info!("stopped while recovering; the next start begins again");
+            Ok(())
+        }
+    };
+    tracing::info!("stopped");
+    outcome
+}
+
+/// Looks after the storage until it is time to stop.
+async fn keep(
+    storage: &Storage,
+    stop: &mut StopSignal,
+    server: &mut JoinHandle<()>,
+) -> Result<(), Error> {
+    let mut copies = interval(COPY_EVERY);
+    copies.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    copies.tick().await;
+    loop {
+        tokio::select! {
+            () = stop.received() => return Ok(()),
+            _ = copies.tick() => storage.copy_catalog().await,
+            _ = &mut *server => return Err("the listener ended; the log says why".into()),
+        }
+    }
+}
+
+/// Stops accepting, waits for requests under way, and cuts what is left. A
+/// second signal cuts at once.
+async fn drain(
+    phase: &watch::Sender<Phase>,
+    server: &mut JoinHandle<()>,
+    stop: &mut StopSignal,
+    settings: &Settings,
+) {
+    if server.is_finished() {
+        return;
+    }
+    tracing::info!(limit = ?settings.drain, "stopping: finishing requests under way");
+    phase.send_replace(Phase::Draining);
+    tokio::select! {
+        _ = &mut *server => return,
+        () = tokio::time::sleep(settings.drain) => {}
+        () = stop.received() => {}
+    }
+    tracing::warn!("cutting requests that have not finished");
+    phase.send_replace(Phase::Ended);
+    if let Err(error) = server.await {
+        tracing::error!(%error, "the listener failed");
+    }
+}
+
+/// Waits for what requests began and must not leave half done, such as
+/// keeping what came of a body that was cut.
+async fn settle(status: &Status) {
+    if let Some(registry) = status.set_registry(None)
+        && timeout(SETTLE, registry.settle()).await.is_err()
+    {
+        tracing::warn!(
+            "work of cut requests did not end in time; it falls back to its last durable state"
+        );
+    }
+}
+
+/// Both signals that ask a server to stop.
+struct StopSignal {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignal {
+    fn new() -> std::io::Result<StopSignal> {
+        Ok(StopSignal {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn received(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+fn greet(settings: &Settings, disk: &dyn Disk, why: &str, address: SocketAddr) {
+    tracing::info!(version = VERSION, %address, data = %settings.data.display(), backend = %disk.backend(), why, "starting");
+    say(&format!(
+        "orlop {VERSION}\n  data     {}\n  address  http://{address}\n  disk     {} ({why})",
+        settings.data.display(),
+        disk.backend(),
+    ));
+    if !address.ip().is_loopback() {
+        tracing::warn!(%address, "--insecure-anonymous: whoever reaches this address may do everything");
+    }
+}
+
+/// What to type next.
+fn next_commands(address: SocketAddr) -> String {
+    let host = if address.ip().is_unspecified() {
+        format!("127.0.0.1:{}", address.port())
+    } else {
+        address.to_string()
+    };
+    format!(
+        "  try      docker tag IMAGE {host}/IMAGE && docker push {host}/IMAGE\n  \
+         or       skopeo copy --dest-tls-verify=false docker-daemon:IMAGE docker://{host}/IMAGE"
+    )
+}
+
+/// Speaks to whoever started the server. Nobody has to listen.
+fn say(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+}
+
+/// As many descriptors as the system grants: connections and segments both
+/// need them.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if setrlimit(Resource::Nofile, raised).is_err() {
+        tracing::warn!("cannot raise the limit of open files");
+    }
+}

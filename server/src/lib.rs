@@ -1,0 +1,16 @@
+//! The Orlop container registry: HTTP, the rules of the protocol, the catalog
+//! of names, and what starts and stops them around the blob store.
+//!
+//! A request goes [`listen`] → [`api`] → [`registry`] → engine or [`catalog`],
+//! and its outcome comes back the same way as a value. [`storage`] opens and
+//! closes what is behind the registry, [`settings`] says how, and
+//! [`commands`] are what a person runs.
+
+pub mod api;
+pub mod catalog;
+pub mod commands;
+pub mod listen;
+pub mod logging;
+pub mod registry;
+pub mod settings;
+pub mod storage;

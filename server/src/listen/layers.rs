@@ -1,0 +1,257 @@
+//! What every request passes on its way in and out, in this order:
+//!
+//! 1. an id, so that answer, error body and log can be matched;
+//! 2. the access line, written when the answer is over, however it ends;
+//! 3. the bound on headers that HTTP/2 does not enforce by itself;
+//! 4. the API, and a net under it: a panic becomes a 500, and the process
+//!    lives on.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use futures_util::FutureExt;
+use http::Request;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::request::Parts;
+use hyper::body::Incoming;
+
+use super::HEADERS_MAX;
+use crate::api::body::Source;
+use crate::api::{self, Answer, ApiError, Readiness};
+use crate::registry::Body;
+
+/// The request's id, in and out.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The longest id that is taken from a client, in bytes.
+const REQUEST_ID_LEN_MAX: usize = 64;
+/// Characters of client text in a log line.
+const LOGGED_MAX: usize = 512;
+
+/// What all requests share.
+pub struct Layers {
+    readiness: Arc<dyn Readiness>,
+    ids: Ids,
+}
+
+impl Layers {
+    /// Layers around an API that is as ready as this says.
+    pub fn new(readiness: Arc<dyn Readiness>) -> Layers {
+        Layers {
+            readiness,
+            ids: Ids::new(),
+        }
+    }
+
+    /// Serves one request.
+    pub(super) async fn serve(
+        &self,
+        peer: SocketAddr,
+        request: Request<Incoming>,
+    ) -> Result<Answer, Infallible> {
+        let (head, body) = request.into_parts();
+        let id = self.ids.of(&head.headers);
+        let mut line = AccessLine::new(&id, peer, &head);
+        let source = Source::new(body);
+        let mut answer = match self.handle(&head, source.stream()).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                report(&error, &id);
+                source.discard(&head.headers).await;
+                error.answer(&id)
+            }
+        };
+        if let Ok(value) = HeaderValue::from_str(&id) {
+            answer.headers_mut().insert(REQUEST_ID, value);
+        }
+        line.status = answer.status().as_u16();
+        let at_end = move |sent, is_whole| line.end(sent, is_whole);
+        answer.body_mut().set_at_end(Box::new(at_end));
+        Ok(answer)
+    }
+
+    async fn handle(&self, head: &Parts, body: Body) -> Result<Answer, ApiError> {
+        if head.headers.len() > HEADERS_MAX {
+            return Err(ApiError::too_many_headers());
+        }
+        let answer = api::handle(self.readiness.as_ref(), head, body);
+        match AssertUnwindSafe(answer).catch_unwind().await {
+            Ok(answer) => answer,
+            Err(_) => Err(ApiError::internal("a handler panicked")),
+        }
+    }
+}
+
+/// Logs what the client is not told.
+fn report(error: &ApiError, id: &str) {
+    let Some(cause) = error.cause() else {
+        return;
+    };
+    let (status, code) = (error.status().as_u16(), error.code());
+    match status {
+        500 => tracing::error!(request = id, status, code, cause, "request failed"),
+        501.. => tracing::warn!(request = id, status, code, cause, "request failed"),
+        _ => tracing::info!(request = id, status, code, cause, "request refused"),
+    }
+}
+
+/// Makes ids of requests: random for the process, then counted.
+struct Ids {
+    prefix: u32,
+    next: AtomicU64,
+}
+
+impl Ids {
+    fn new() -> Ids {
+        // Without randomness ids are still unique within the process.
+        Ids {
+            prefix: getrandom::u32().unwrap_or_else(|_| std::process::id()),
+            next: AtomicU64::new(1),
+        }
+    }
+
+    /// The client's own id if it can stand in a log line, else a new one.
+    fn of(&self, headers: &HeaderMap) -> String {
+        let given = headers
+            .get(REQUEST_ID)
+            .and_then(|value| value.to_str().ok())
+            .filter(|id| is_plain(id));
+        match given {
+            Some(id) => id.to_owned(),
+            None => {
+                let number = self.next.fetch_add(1, Ordering::Relaxed);
+                format!("{:08x}-{number:06x}", self.prefix)
+            }
+        }
+    }
+}
+
+fn is_plain(id: &str) -> bool {
+    (1..=REQUEST_ID_LEN_MAX).contains(&id.len())
+        && id
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+}
+
+/// One line of the log per request, written when it is dropped: when the
+/// answer is over, or when the connection ended before there was one.
+struct AccessLine {
+    id: String,
+    peer: SocketAddr,
+    method: String,
+    path: String,
+    agent: String,
+    started: Instant,
+    /// 0 while there is no answer.
+    status: u16,
+    sent: u64,
+    is_whole: bool,
+}
+
+impl AccessLine {
+    fn new(id: &str, peer: SocketAddr, head: &Parts) -> AccessLine {
+        let target = head
+            .uri
+            .path_and_query()
+            .map_or("", |target| target.as_str());
+        let agent = head.headers.get(header::USER_AGENT);
+        AccessLine {
+            id: id.to_owned(),
+            peer,
+            method: shorten(head.method.as_str()),
+            path: shorten(target),
+            agent: agent.map_or_else(String::new, |agent| {
+                shorten(&String::from_utf8_lossy(agent.as_bytes()))
+            }),
+            started: Instant::now(),
+            status: 0,
+            sent: 0,
+            is_whole: false,
+        }
+    }
+
+    fn end(mut self, sent: u64, is_whole: bool) {
+        self.sent = sent;
+        self.is_whole = is_whole;
+    }
+}
+
+/// Text of a client for a log line: short, and nothing in it that a terminal
+/// or a line reader would act on.
+fn shorten(text: &str) -> String {
+    let mut out = String::with_capacity(text.len().min(LOGGED_MAX));
+    for character in text.chars().take(LOGGED_MAX) {
+        if character.is_control() {
+            out.extend(character.escape_default());
+        } else {
+            out.push(character);
+        }
+    }
+    out
+}
+
+impl Drop for AccessLine {
+    fn drop(&mut self) {
+        let micros = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let outcome = match (self.status, self.is_whole) {
+            (0, _) => "no answer",
+            (_, true) => "done",
+            (_, false) => "cut",
+        };
+        tracing::info!(
+            target: "access",
+            request = self.id.as_str(),
+            peer = %self.peer,
+            method = self.method.as_str(),
+            path = self.path.as_str(),
+            status = self.status,
+            sent = self.sent,
+            micros,
+            agent = self.agent.as_str(),
+            outcome,
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id_for(given: Option<&str>) -> String {
+        let mut headers = HeaderMap::new();
+        if let Some(id) = given {
+            headers.insert(REQUEST_ID, HeaderValue::from_bytes(id.as_bytes()).unwrap());
+        }
+        Ids::new().of(&headers)
+    }
+
+    #[test]
+    fn plain_ids_are_kept() {
+        for id in ["a", "0af7651916cd43dd-8448eb", &"x".repeat(64), "A_b.c"] {
+            assert_eq!(id_for(Some(id)), id);
+        }
+    }
+
+    #[test]
+    fn other_ids_are_replaced() {
+        for id in ["", "a b", "a\"b", "a/b", "é", &"x".repeat(65), "a;b"] {
+            let made = id_for(Some(id));
+            assert_ne!(made, id);
+            assert!(is_plain(&made));
+        }
+        let ids = Ids::new();
+        assert_ne!(ids.of(&HeaderMap::new()), ids.of(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn a97_control_characters_are_escaped() {
+        assert_eq!(
+            shorten("a\r\nb\x1b[31m\0c\u{9b}"),
+            "a\\r\\nb\\u{1b}[31m\\u{0}c\\u{9b}"
+        );
+        assert_eq!(shorten(&"x".repeat(10_000)).len(), LOGGED_MAX);
+    }
+}

@@ -1,0 +1,32 @@
+//! The program `orlop`: reads the command line and runs one command.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use orlop::commands::{doctor, serve, version};
+
+/// A container registry on its own storage engine.
+#[derive(Parser)]
+#[command(name = "orlop", version, about)]
+struct Line {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve the registry
+    Serve(serve::Args),
+    /// Check whether this machine and data folder can keep the promises
+    Doctor(doctor::Args),
+    /// Print the version
+    Version(version::Args),
+}
+
+fn main() -> ExitCode {
+    match Line::parse().command {
+        Command::Serve(args) => serve::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Version(args) => version::run(&args),
+    }
+}

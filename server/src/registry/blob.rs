@@ -1,0 +1,90 @@
+//! Blobs of a repository: found, read, and mounted from another one.
+//!
+//! The store is asked first, which takes a lease, and the link is looked at
+//! after that: what the client is told to be here then stays here.
+
+use orlop_oci::{Digest, RepositoryName};
+
+use super::access::{self, Subject, Verb};
+use super::note::Note;
+use super::seam::{Content, Fault};
+use super::{Error, Registry};
+
+impl Registry {
+    /// The size of a blob, in bytes.
+    pub async fn blob_stat(
+        &self,
+        subject: Subject,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<u64, Error> {
+        access::allow(subject, Verb::Pull, repository)?;
+        let found = self.blobs.stat(digest);
+        self.check_link(repository, digest).await?;
+        found.map_err(|fault| blob_error(fault, digest))
+    }
+
+    /// A blob to read.
+    pub async fn blob_open(
+        &self,
+        subject: Subject,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Box<dyn Content>, Error> {
+        access::allow(subject, Verb::Pull, repository)?;
+        let found = self.blobs.read(digest);
+        self.check_link(repository, digest).await?;
+        found.map_err(|fault| blob_error(fault, digest))
+    }
+
+    /// Gives a repository a blob that another one has. False when that one
+    /// does not have it or the subject may not read it, which are not told
+    /// apart.
+    pub async fn blob_mount(
+        &self,
+        subject: Subject,
+        repository: &RepositoryName,
+        from: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<bool, Error> {
+        access::allow(subject, Verb::Push, repository)?;
+        if access::allow(subject, Verb::Pull, from).is_err() {
+            return Ok(false);
+        }
+        let size = match self.blobs.stat(digest) {
+            Ok(size) => size,
+            Err(Fault::NotFound | Fault::Corrupt(_)) => return Ok(false),
+            Err(fault) => return Err(fault.into()),
+        };
+        if !self.names.blob_linked(from, digest).await? {
+            return Ok(false);
+        }
+        let (registry, repository, digest) = (self.clone(), repository.clone(), *digest);
+        self.to_the_end(async move {
+            let note = Note::Link {
+                repository: repository.clone(),
+                digest,
+                size,
+            };
+            registry.blobs.note(note.encode())?;
+            registry.names.link_blob(&repository, &digest, size).await?;
+            Ok(true)
+        })
+        .await
+    }
+
+    async fn check_link(&self, repository: &RepositoryName, digest: &Digest) -> Result<(), Error> {
+        if self.names.blob_linked(repository, digest).await? {
+            Ok(())
+        } else {
+            Err(Error::BlobUnknown(*digest))
+        }
+    }
+}
+
+fn blob_error(fault: Fault, digest: &Digest) -> Error {
+    match fault {
+        Fault::NotFound => Error::BlobUnknown(*digest),
+        other => Error::Storage(other),
+    }
+}

@@ -1,0 +1,223 @@
+//! Manifests: pushed under a tag or digest, and pulled exactly as pushed.
+//!
+//! A manifest is accepted when everything it needs is in its repository. Its
+//! bytes and all it names are pinned from that check until the catalog has
+//! its row, so that a collection in between takes nothing away.
+
+use std::collections::HashSet;
+
+use bytes::Bytes;
+use orlop_oci::{
+    Algorithm, Digest, MANIFEST_BYTES_MAX, Manifest, RefKind, Reference, RepositoryName,
+};
+
+use super::access::{self, Subject, Verb};
+use super::note::Note;
+use super::seam::{Edge, Fault, ManifestRow, NewManifest};
+use super::{Error, Registry};
+
+/// A manifest with its bytes.
+#[derive(Clone, Debug)]
+pub struct Pulled {
+    /// What the catalog knows of it.
+    pub row: ManifestRow,
+    /// Exactly what was pushed.
+    pub bytes: Bytes,
+}
+
+/// A manifest that was stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pushed {
+    /// Digest by which it can be pulled.
+    pub digest: Digest,
+}
+
+impl Registry {
+    /// What is known of a manifest, without its bytes.
+    pub async fn manifest_stat(
+        &self,
+        subject: Subject,
+        repository: &RepositoryName,
+        reference: &Reference,
+    ) -> Result<ManifestRow, Error> {
+        let row = self.manifest_row(subject, repository, reference).await?;
+        self.blobs.stat(&row.digest).map_err(manifest_error)?;
+        Ok(row)
+    }
+
+    /// A manifest and its bytes.
+    pub async fn manifest_pull(
+        &self,
+        subject: Subject,
+        repository: &RepositoryName,
+        reference: &Reference,
+    ) -> Result<Pulled, Error> {
+        let row = self.manifest_row(subject, repository, reference).await?;
+        let content = self.blobs.read(&row.digest).map_err(manifest_error)?;
+        let bytes = content.bytes(MANIFEST_BYTES_MAX).await?;
+        Ok(Pulled { row, bytes })
+    }
+
+    /// Stores a manifest. Under a tag it is addressed by SHA-256, under a
+    /// digest by that, which the bytes must have.
+    pub async fn manifest_push(
+        &self,
+        subject: Subject,
+        repository: &RepositoryName,
+        reference: &Reference,
+        content_type: Option<&str>,
+        bytes: Bytes,
+    ) -> Result<Pushed, Error> {
+        access::allow(subject, Verb::Push, repository)?;
+        let manifest = Manifest::parse(&bytes, content_type)?;
+        let digest = digest_for(reference, &bytes)?;
+        let new = NewManifest {
+            repository: repository.clone(),
+            digest,
+            media_type: manifest.media_type.as_str().to_owned(),
+            artifact_type: manifest.effective_artifact_type().map(str::to_owned),
+            size: bytes.len() as u64,
+            subject: manifest.subject.as_ref().map(|s| s.digest),
+            edges: edges(&manifest),
+            tags: reference
+                .tag()
+                .map(ToString::to_string)
+                .into_iter()
+                .collect(),
+            annotations: manifest.annotations.clone(),
+        };
+        let registry = self.clone();
+        self.to_the_end(async move {
+            registry.store_manifest(&manifest, new, bytes).await?;
+            Ok(Pushed { digest })
+        })
+        .await
+    }
+
+    async fn manifest_row(
+        &self,
+        subject: Subject,
+        repository: &RepositoryName,
+        reference: &Reference,
+    ) -> Result<ManifestRow, Error> {
+        access::allow(subject, Verb::Pull, repository)?;
+        self.names
+            .manifest(repository, reference)
+            .await?
+            .ok_or(Error::ManifestUnknown)
+    }
+
+    async fn store_manifest(
+        &self,
+        manifest: &Manifest,
+        new: NewManifest,
+        bytes: Bytes,
+    ) -> Result<(), Error> {
+        let mut digests: Vec<Digest> = new.edges.iter().map(|edge| edge.digest).collect();
+        digests.push(new.digest);
+        // The store can hold what is still to come by its SHA-256 only.
+        digests.push(Digest::of(Algorithm::Sha256, &bytes));
+        let pinned = self.blobs.pin(&digests)?;
+        self.check_references(manifest, &new, &pinned.sizes).await?;
+        let note = Note::Manifest {
+            repository: new.repository.clone(),
+            digest: new.digest,
+            media_type: new.media_type.clone(),
+            tags: new.tags.clone(),
+        };
+        self.blobs.put(bytes, new.digest, note.encode()).await?;
+        self.names.put_manifest(new).await?;
+        drop(pinned.guard);
+        Ok(())
+    }
+
+    /// Checks that what the manifest needs is in the repository, and has the
+    /// size it says. `sizes` are those of the stored blobs, edge by edge.
+    async fn check_references(
+        &self,
+        manifest: &Manifest,
+        new: &NewManifest,
+        sizes: &[Option<u64>],
+    ) -> Result<(), Error> {
+        let optional: HashSet<(RefKind, Digest)> = manifest
+            .references()
+            .filter(|reference| !reference.is_required())
+            .map(|reference| (reference.kind, reference.descriptor.digest))
+            .collect();
+        let mut missing = Vec::new();
+        for (edge, size) in new.edges.iter().zip(sizes) {
+            if optional.contains(&(edge.kind, edge.digest)) {
+                continue;
+            }
+            match size {
+                Some(stored) if self.is_in(&new.repository, edge).await? => {
+                    if *stored != edge.size {
+                        return Err(Error::DescriptorSize {
+                            digest: edge.digest,
+                            declared: edge.size,
+                            stored: *stored,
+                        });
+                    }
+                }
+                _ => missing.push(edge.digest),
+            }
+        }
+        if missing.is_empty() {
+            Ok(())
+        } else {
+            Err(Error::references_unknown(missing))
+        }
+    }
+
+    async fn is_in(&self, repository: &RepositoryName, edge: &Edge) -> Result<bool, Error> {
+        Ok(match edge.kind {
+            RefKind::Config | RefKind::Layer => {
+                self.names.blob_linked(repository, &edge.digest).await?
+            }
+            RefKind::Child | RefKind::Subject => {
+                let child = Reference::Digest(edge.digest);
+                self.names.manifest(repository, &child).await?.is_some()
+            }
+        })
+    }
+}
+
+/// What the manifest refers to, each digest once per kind.
+fn edges(manifest: &Manifest) -> Vec<Edge> {
+    let mut seen = HashSet::new();
+    manifest
+        .references()
+        .filter(|reference| seen.insert((reference.kind, reference.descriptor.digest)))
+        .map(|reference| Edge {
+            digest: reference.descriptor.digest,
+            kind: reference.kind,
+            size: reference.descriptor.size,
+            media_type: reference.descriptor.media_type.clone(),
+        })
+        .collect()
+}
+
+fn digest_for(reference: &Reference, bytes: &[u8]) -> Result<Digest, Error> {
+    match reference {
+        Reference::Tag(_) => Ok(Digest::of(Algorithm::Sha256, bytes)),
+        Reference::Digest(expected) => {
+            let actual = Digest::of(expected.algorithm(), bytes);
+            if actual == *expected {
+                Ok(actual)
+            } else {
+                Err(Error::mismatch(*expected, actual))
+            }
+        }
+    }
+}
+
+fn manifest_error(fault: Fault) -> Error {
+    match fault {
+        Fault::NotFound => Error::ManifestUnknown,
+        other => Error::Storage(other),
+    }
+}
+
+#[cfg(test)]
+#[path = "manifest_tests.rs"]
+mod tests;

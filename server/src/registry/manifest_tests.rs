@@ -1,0 +1,217 @@
+//! Manifests over memory.
+
+use super::super::memory::Memory;
+use super::*;
+use orlop_oci::ManifestType;
+use serde_json::{Value, json};
+
+const WHO: Subject = Subject::Anonymous;
+
+fn name(text: &str) -> RepositoryName {
+    RepositoryName::parse(text).unwrap()
+}
+
+fn reference(text: &str) -> Reference {
+    Reference::parse(text).unwrap()
+}
+
+fn descriptor(media_type: &str, digest: Digest, size: usize) -> Value {
+    json!({"mediaType": media_type, "digest": digest.to_string(), "size": size})
+}
+
+fn image(config: Value, layers: Vec<Value>) -> Bytes {
+    let body = json!({
+        "schemaVersion": 2,
+        "mediaType": ManifestType::OciImage.as_str(),
+        "config": config,
+        "layers": layers,
+    });
+    // Trailing space: bytes come back as they were.
+    format!("{body} \n").into()
+}
+
+fn index(manifests: Vec<Value>) -> Bytes {
+    let body = json!({
+        "schemaVersion": 2,
+        "mediaType": ManifestType::OciIndex.as_str(),
+        "manifests": manifests,
+    });
+    body.to_string().into()
+}
+
+fn an_image(memory: &Memory, repository: &str) -> Bytes {
+    let config = memory.add(repository, b"{}");
+    let layer = memory.add(repository, b"layer");
+    image(
+        descriptor("application/vnd.oci.image.config.v1+json", config, 2),
+        vec![descriptor("application/vnd.oci.image.layer.v1.tar", layer, 5); 2],
+    )
+}
+
+async fn push(registry: &Registry, at: &str, bytes: Bytes) -> Result<Pushed, Error> {
+    registry
+        .manifest_push(WHO, &name("a"), &reference(at), None, bytes)
+        .await
+}
+
+#[tokio::test]
+async fn pushed_bytes_come_back_exactly() {
+    let memory = Memory::default();
+    let registry = memory.registry();
+    let bytes = an_image(&memory, "a");
+    let digest = push(&registry, "latest", bytes.clone())
+        .await
+        .unwrap()
+        .digest;
+    for at in ["latest".to_owned(), digest.to_string()] {
+        let at = reference(&at);
+        let pulled = registry.manifest_pull(WHO, &name("a"), &at).await.unwrap();
+        assert_eq!(pulled.bytes, bytes);
+        assert_eq!(pulled.row.digest, digest);
+        let row = registry.manifest_stat(WHO, &name("a"), &at).await.unwrap();
+        assert_eq!(row.size, bytes.len() as u64);
+        assert_eq!(row.media_type, ManifestType::OciImage.as_str());
+    }
+    assert_eq!(memory.pins(), 0);
+    assert_eq!(
+        memory.notes(),
+        [Note::Manifest {
+            repository: name("a"),
+            digest,
+            media_type: ManifestType::OciImage.as_str().to_owned(),
+            tags: vec!["latest".to_owned()],
+        }]
+    );
+    for (repository, at) in [("a", "other"), ("b", "latest")] {
+        assert_eq!(
+            registry
+                .manifest_stat(WHO, &name(repository), &reference(at))
+                .await,
+            Err(Error::ManifestUnknown)
+        );
+    }
+}
+
+#[tokio::test]
+async fn a42_a43_the_digest_asked_for_is_the_digest() {
+    let memory = Memory::default();
+    let registry = memory.registry();
+    let bytes = an_image(&memory, "a");
+    for algorithm in Algorithm::ALL {
+        let digest = Digest::of(algorithm, &bytes);
+        let pushed = push(&registry, &digest.to_string(), bytes.clone()).await;
+        assert_eq!(pushed, Ok(Pushed { digest }));
+        let other = Digest::of(algorithm, b"other");
+        assert_eq!(
+            push(&registry, &other.to_string(), bytes.clone()).await,
+            Err(Error::mismatch(other, digest))
+        );
+    }
+}
+
+#[tokio::test]
+async fn a47_what_it_names_must_be_in_the_repository() {
+    let memory = Memory::default();
+    let registry = memory.registry();
+    let config = memory.add("a", b"{}");
+    let config = descriptor("application/vnd.oci.image.config.v1+json", config, 2);
+    let elsewhere = memory.add("b", b"layer");
+    let absent = Digest::of(Algorithm::Sha256, b"absent");
+    for digest in [elsewhere, absent] {
+        let layer = descriptor("application/vnd.oci.image.layer.v1.tar", digest, 5);
+        assert_eq!(
+            push(&registry, "t", image(config.clone(), vec![layer])).await,
+            Err(Error::references_unknown(vec![digest]))
+        );
+    }
+    assert_eq!(memory.pins(), 0);
+    let foreign = "application/vnd.oci.image.layer.nondistributable.v1.tar";
+    let foreign = descriptor(foreign, absent, 5);
+    push(&registry, "t", image(config, vec![foreign]))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a49_sizes_must_be_those_of_the_blobs() {
+    let memory = Memory::default();
+    let registry = memory.registry();
+    let digest = memory.add("a", b"{}");
+    let config = descriptor("application/vnd.oci.image.config.v1+json", digest, 3);
+    assert_eq!(
+        push(&registry, "t", image(config, vec![])).await,
+        Err(Error::DescriptorSize {
+            digest,
+            declared: 3,
+            stored: 2
+        })
+    );
+}
+
+#[tokio::test]
+async fn an_index_needs_its_manifests() {
+    let memory = Memory::default();
+    let registry = memory.registry();
+    let bytes = an_image(&memory, "a");
+    let child = Digest::of(Algorithm::Sha256, &bytes);
+    let entry = descriptor(ManifestType::OciImage.as_str(), child, bytes.len());
+    assert_eq!(
+        push(&registry, "multi", index(vec![entry.clone()])).await,
+        Err(Error::references_unknown(vec![child]))
+    );
+    push(&registry, &child.to_string(), bytes).await.unwrap();
+    push(&registry, "multi", index(vec![entry])).await.unwrap();
+}
+
+#[tokio::test]
+async fn a15_a_deep_dag_is_pushed_level_by_level() {
+    let memory = Memory::default();
+    let registry = memory.registry();
+    let mut bytes = an_image(&memory, "a");
+    push(&registry, "leaf", bytes.clone()).await.unwrap();
+    let mut media_type = ManifestType::OciImage.as_str();
+    for level in 0..40 {
+        let digest = Digest::of(Algorithm::Sha256, &bytes);
+        let entry = descriptor(media_type, digest, bytes.len());
+        bytes = index(vec![entry.clone(), entry]);
+        media_type = ManifestType::OciIndex.as_str();
+        push(&registry, &format!("level-{level}"), bytes.clone())
+            .await
+            .unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_subject_may_come_later() {
+    let memory = Memory::default();
+    let registry = memory.registry();
+    let config = memory.add("a", b"{}");
+    let absent = Digest::of(Algorithm::Sha256, b"later");
+    let body = json!({
+        "schemaVersion": 2,
+        "mediaType": ManifestType::OciImage.as_str(),
+        "artifactType": "application/vnd.example.sbom",
+        "config": descriptor("application/vnd.oci.empty.v1+json", config, 2),
+        "layers": [],
+        "subject": descriptor(ManifestType::OciImage.as_str(), absent, 7),
+    });
+    push(&registry, "sbom", body.to_string().into())
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_failed_catalog_names_nothing() {
+    let memory = Memory::default();
+    let registry = memory.registry();
+    let bytes = an_image(&memory, "a");
+    memory.fail_writes(Some(Fault::Poisoned("sync failed".into())));
+    push(&registry, "t", bytes).await.unwrap_err();
+    assert_eq!(memory.pins(), 0);
+    assert_eq!(
+        registry
+            .manifest_stat(WHO, &name("a"), &reference("t"))
+            .await,
+        Err(Error::ManifestUnknown)
+    );
+}

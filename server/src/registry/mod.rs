@@ -1,0 +1,87 @@
+//! The rules of the protocol, without HTTP: what may be pushed, what a pull
+//! finds, and in which order blobs and names become durable.
+//!
+//! Invariants: every verb asks [`access`] first; a blob is durable before a
+//! name points to it; whatever tells a client that a blob is here has taken a
+//! lease on it before it looks at the link; work that makes things durable
+//! runs to its end even if the client goes away.
+//!
+//! Knows neither headers nor status codes, nor how blobs and names are kept:
+//! it reaches them through the traits of [`seam`], and only `engine` and
+//! `names` know which engine and which catalog stand behind those.
+
+mod access;
+mod blob;
+mod engine;
+mod error;
+mod manifest;
+#[cfg(test)]
+pub(crate) mod memory;
+mod names;
+pub mod note;
+mod seam;
+mod tag;
+mod upload;
+
+pub use access::{Subject, Verb};
+pub use error::Error;
+pub use manifest::{Pulled, Pushed};
+pub use orlop_oci::{
+    Algorithm, Digest, DigestError, MANIFEST_BYTES_MAX, ManifestError, NameError, Reference,
+    ReferenceError, RepositoryName,
+};
+pub use seam::{
+    Blobs, Body, BodyFault, Content, ContentStream, Edge, Fault, Health, ManifestRow, Mismatch,
+    Names, NewManifest, Pinned, Upload, UploadId,
+};
+pub use tag::TagPage;
+pub use upload::Span;
+
+use std::future::Future;
+use std::sync::Arc;
+
+use tokio::sync::RwLock;
+
+/// The registry: every verb of the protocol. Cheap to clone.
+#[derive(Clone)]
+pub struct Registry {
+    blobs: Arc<dyn Blobs>,
+    names: Arc<dyn Names>,
+    /// Held by work that has to reach its end, for reading.
+    work: Arc<RwLock<()>>,
+}
+
+impl Registry {
+    /// A registry over these blobs and names.
+    pub fn new(blobs: Arc<dyn Blobs>, names: Arc<dyn Names>) -> Registry {
+        let work = Arc::default();
+        Registry { blobs, names, work }
+    }
+
+    /// How blob store and catalog are.
+    pub async fn health(&self) -> Health {
+        let mut health = self.blobs.health().await;
+        health.poisoned = health.poisoned.or_else(|| self.names.poisoned());
+        health
+    }
+
+    /// Waits until all work that has to reach its end has done so.
+    pub async fn settle(&self) {
+        drop(self.work.write().await);
+    }
+
+    /// Runs work that has to reach its end even if nobody waits for it any
+    /// more: a connection that breaks drops the future that serves it.
+    async fn to_the_end<T, F>(&self, work: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Error>> + Send + 'static,
+    {
+        let under_way = Arc::clone(&self.work).read_owned().await;
+        let task = tokio::spawn(async move {
+            let _under_way = under_way;
+            work.await
+        });
+        task.await.unwrap_or(Err(Error::Panicked))
+    }
+}

@@ -1,0 +1,107 @@
+//! The names of the registry: the catalog behind [`Names`].
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use orlop_oci::{Digest, RefKind, Reference, RepositoryName};
+
+use super::seam::{Edge, Fault, ManifestRow, Names, NewManifest};
+use crate::catalog::{self, Catalog, CatalogError, EdgeKind, PutManifest};
+
+impl From<CatalogError> for Fault {
+    fn from(error: CatalogError) -> Fault {
+        let text = error.to_string();
+        match error {
+            CatalogError::Refused(_) => Fault::Invalid(text),
+            CatalogError::Full(_) => Fault::Full(text),
+            CatalogError::Unavailable(_) => Fault::Unavailable(text),
+            CatalogError::Poisoned(_) => Fault::Poisoned(text),
+            CatalogError::Missing { .. }
+            | CatalogError::Newer { .. }
+            | CatalogError::Damaged(_) => Fault::Io(text),
+        }
+    }
+}
+
+impl Names for Catalog {
+    fn manifest<'a>(
+        &'a self,
+        repository: &'a RepositoryName,
+        reference: &'a Reference,
+    ) -> BoxFuture<'a, Result<Option<ManifestRow>, Fault>> {
+        async move {
+            let row = Catalog::manifest(self, repository.as_str(), reference).await?;
+            Ok(row.map(|row| ManifestRow {
+                digest: row.digest,
+                media_type: row.media_type,
+                size: row.size,
+            }))
+        }
+        .boxed()
+    }
+
+    fn blob_linked<'a>(
+        &'a self,
+        repository: &'a RepositoryName,
+        digest: &'a Digest,
+    ) -> BoxFuture<'a, Result<bool, Fault>> {
+        async move { Ok(Catalog::blob_linked(self, repository.as_str(), digest).await?) }.boxed()
+    }
+
+    fn link_blob<'a>(
+        &'a self,
+        repository: &'a RepositoryName,
+        digest: &'a Digest,
+        size: u64,
+    ) -> BoxFuture<'a, Result<(), Fault>> {
+        async move { Ok(Catalog::link_blob(self, repository.as_str(), digest, size).await?) }
+            .boxed()
+    }
+
+    fn put_manifest(&self, manifest: NewManifest) -> BoxFuture<'_, Result<(), Fault>> {
+        async move { Ok(Catalog::put_manifest(self, row(manifest)).await?) }.boxed()
+    }
+
+    fn tags<'a>(
+        &'a self,
+        repository: &'a RepositoryName,
+        last: Option<&'a str>,
+        n: usize,
+    ) -> BoxFuture<'a, Result<Option<Vec<String>>, Fault>> {
+        async move { Ok(Catalog::tags(self, repository.as_str(), last, n).await?) }.boxed()
+    }
+
+    fn poisoned(&self) -> Option<String> {
+        Catalog::poisoned(self)
+    }
+}
+
+fn row(manifest: NewManifest) -> PutManifest {
+    let annotations = Some(&manifest.annotations)
+        .filter(|annotations| !annotations.is_empty())
+        .map(|annotations| serde_json::json!(annotations).to_string());
+    PutManifest {
+        repository: manifest.repository.to_string(),
+        digest: manifest.digest,
+        media_type: manifest.media_type,
+        artifact_type: manifest.artifact_type,
+        size: manifest.size,
+        subject: manifest.subject,
+        edges: manifest.edges.into_iter().map(edge).collect(),
+        tags: manifest.tags,
+        annotations,
+    }
+}
+
+fn edge(edge: Edge) -> catalog::Edge {
+    catalog::Edge {
+        digest: edge.digest,
+        kind: match edge.kind {
+            RefKind::Config => EdgeKind::Config,
+            RefKind::Layer => EdgeKind::Layer,
+            RefKind::Child => EdgeKind::Child,
+            RefKind::Subject => EdgeKind::Subject,
+        },
+        size: edge.size,
+        media_type: edge.media_type,
+    }
+}

@@ -1,0 +1,183 @@
+//! Opening: the checks before anything is served, and what they say when they
+//! fail.
+
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use orlop_disk::lock::{Lock, LockError};
+use orlop_disk::probe::{self, Unfit};
+use orlop_disk::{Access, Disk, Kind};
+use orlop_engine::{CatalogMatch, Config, IndexFactory, Progress, Store, System};
+use orlop_index::rocks::{Options as RocksOptions, Rocks};
+use orlop_index::{Index, IndexError};
+
+use super::{CATALOG, LOCK};
+use crate::catalog::{Catalog, CatalogError, Location, Options};
+use crate::settings::Settings;
+
+/// Part of the cache that goes to blocks of the index.
+const INDEX_CACHE_FRACTION: u64 = 4;
+/// The most of it, in bytes.
+const INDEX_CACHE_MAX: u64 = 256 * 1024 * 1024;
+
+/// Why the server does not start, or why its storage failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data folder cannot be made or entered.
+    #[error(
+        "cannot use the data folder {path}: {source}; make it, give this user the right to write in it, or pass another --data"
+    )]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Another process has the folder.
+    #[error(transparent)]
+    Locked(LockError),
+    /// No disk threads.
+    #[error("cannot start the disk: {0}")]
+    Disk(io::Error),
+    /// The file system does not keep the promises, or they cannot be tried.
+    #[error(
+        "{0}; `orlop doctor` says more. Choose a folder on a local file system such as ext4 or xfs"
+    )]
+    Unfit(Unfit),
+    /// The store cannot be opened.
+    #[error("cannot open the store: {0}")]
+    Store(#[from] orlop_engine::Error),
+    /// The catalog cannot be opened.
+    #[error("cannot open the catalog: {0}")]
+    Catalog(#[from] CatalogError),
+    /// The store has names and the catalog is gone.
+    #[error(
+        "{path} is missing, but the store beside it has names, which only the catalog tells. Put the catalog back, or let `orlop-fsck {folder} --repair` make it again from the copies and notes that the store keeps"
+    )]
+    CatalogMissing {
+        /// Where it should be.
+        path: PathBuf,
+        /// The data folder.
+        folder: String,
+    },
+}
+
+/// Makes the data folder if there is none, readable for its owner only.
+pub fn prepare(folder: &Path) -> Result<(), StartError> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .map_err(|source| StartError::Folder {
+            path: folder.to_owned(),
+            source,
+        })
+}
+
+/// Takes the folder for this process.
+pub fn lock(folder: &Path) -> Result<Lock, StartError> {
+    Lock::acquire(&folder.join(LOCK)).map_err(|error| match error {
+        LockError::Disk(error) => StartError::Folder {
+            path: folder.to_owned(),
+            source: error.source,
+        },
+        held => StartError::Locked(held),
+    })
+}
+
+/// Checks the file system and opens the store.
+pub(super) async fn store(
+    settings: &Settings,
+    lock: Lock,
+    disk: Arc<dyn Disk>,
+    progress: &Progress,
+) -> Result<Store, StartError> {
+    let access = fitness(disk.as_ref(), &settings.data)?;
+    let index_cache = (settings.cache_size / INDEX_CACHE_FRACTION).min(INDEX_CACHE_MAX);
+    let factory = Factory(RocksOptions {
+        cache_bytes: usize::try_from(index_cache).unwrap_or(usize::MAX),
+        direct: access == Access::Direct,
+        ..RocksOptions::default()
+    });
+    let mut config = Config::new(settings.data.clone());
+    config.lock = Some(lock);
+    config.lease = settings.gc_lease;
+    config.reserve = settings.space_reserve;
+    config.cache = settings.cache_size.saturating_sub(index_cache);
+    Ok(Store::open(config, System::start(), disk, &factory, progress).await?)
+}
+
+/// Whether the folder can keep the promises, and how its bytes travel. A full
+/// one was found fit when it was made: pulls go on from it.
+fn fitness(disk: &dyn Disk, folder: &Path) -> Result<Access, StartError> {
+    match probe::folder(disk, folder) {
+        Ok(report) => {
+            for note in &report.notes {
+                tracing::warn!(note, "about the data folder");
+            }
+            Ok(report.access)
+        }
+        Err(Unfit::Disk(error)) if error.kind == Kind::Full => {
+            tracing::warn!(%error, "the data folder was not tried: there is no room");
+            Ok(Access::Buffered)
+        }
+        Err(unfit) => Err(StartError::Unfit(unfit)),
+    }
+}
+
+/// Opens the catalog, or makes the first one of a store without names.
+pub(super) async fn catalog(store: &Store, folder: &Path) -> Result<Catalog, StartError> {
+    let path = folder.join(CATALOG);
+    let is_there = path.try_exists().map_err(|source| StartError::Folder {
+        path: path.clone(),
+        source,
+    })?;
+    if !is_there && store.names().await?.any {
+        return Err(StartError::CatalogMissing {
+            path,
+            folder: folder.display().to_string(),
+        });
+    }
+    let options = Options {
+        create: !is_there,
+        ..Options::default()
+    };
+    Ok(Catalog::open(Location::Sqlite(path), options).await?)
+}
+
+/// Whether the catalog is the store's and not older than it was.
+pub(super) async fn pair(store: &Store, catalog: &Catalog) -> Result<bool, StartError> {
+    let sequence = catalog.sequence();
+    match store.catalog_seen(catalog.id(), sequence).await? {
+        CatalogMatch::Same => Ok(true),
+        CatalogMatch::Older { seen } => {
+            tracing::error!(
+                sequence,
+                seen,
+                "the catalog is older than one this store has seen: names given since are missing; requests are served, collection stays off until the newer catalog is back or this one is adopted"
+            );
+            Ok(false)
+        }
+        CatalogMatch::Other => {
+            tracing::error!(
+                "the catalog belongs to another store: blobs it names may be missing; requests are served, collection stays off until the right catalog is back or this one is adopted"
+            );
+            Ok(false)
+        }
+    }
+}
+
+/// Makes the index of the store.
+struct Factory(RocksOptions);
+
+impl IndexFactory for Factory {
+    fn open(&self, folder: &Path) -> Result<Arc<dyn Index>, IndexError> {
+        Ok(Arc::new(Rocks::open(folder, &self.0)?))
+    }
+
+    fn destroy(&self, folder: &Path) -> Result<(), IndexError> {
+        Rocks::destroy(folder)
+    }
+}

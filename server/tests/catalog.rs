@@ -1,0 +1,68 @@
+//! The catalog on SQLite, and on PostgreSQL where its server is installed: one
+//! suite of cases on both, and what only a file can go through.
+//!
+//! `ORLOP_SEED=<number>` repeats a random case; seeds are printed.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test ends where it fails"
+)]
+
+#[path = "catalog/cases.rs"]
+mod cases;
+#[path = "catalog/file.rs"]
+mod file;
+#[path = "catalog/lists.rs"]
+mod lists;
+#[path = "catalog/place.rs"]
+mod place;
+
+use place::{Place, Postgres};
+
+macro_rules! suite {
+    ($($file:ident::$case:ident),* $(,)?) => {
+        mod sqlite {
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $case() {
+                    let folder = tempfile::TempDir::new().unwrap();
+                    super::$file::$case(&super::Place::file(folder.path())).await;
+                }
+            )*
+        }
+
+        /// All cases on one server, each in a database of its own.
+        #[tokio::test(flavor = "multi_thread")]
+        async fn postgres() {
+            let server = match Postgres::start().await {
+                Ok(server) => server,
+                Err(reason) => {
+                    eprintln!("catalog on PostgreSQL: skipped, {reason}");
+                    return;
+                }
+            };
+            $(
+                eprintln!("postgres: {}", stringify!($case));
+                $file::$case(&server.database(stringify!($case)).await).await;
+            )*
+        }
+    };
+}
+
+suite!(
+    cases::finds_what_was_put,
+    cases::moves_hides_and_brings_back_tags,
+    cases::hides_manifests_and_repositories,
+    cases::refuses_one_change_and_keeps_the_others,
+    cases::commits_many_writers_at_once,
+    cases::keeps_totals_of_all_rows,
+    lists::lists_tags_in_byte_order,
+    lists::lists_repositories_in_byte_order,
+    lists::lists_referrers,
+    cases::numbers_changes_and_forgets_old_ones,
+    cases::readers_never_go_back,
+    cases::comes_back_as_it_was,
+    cases::refuses_newer_and_missing,
+    lists::measures_lists_and_lookups,
+);
