@@ -17,11 +17,10 @@ use orlop_disk::Choice;
 const SERVICE_DATA: &str = "/var/lib/orlop";
 /// Where anything else does, below the working folder.
 const LOCAL_DATA: &str = "orlop-data";
-/// Memory for hot content, unless the machine has little.
-const CACHE_DEFAULT: u64 = 256 * MIB;
 /// The smallest cache, so that a zero is no surprise.
 const CACHE_MIN: u64 = 8 * MIB;
-/// The largest fraction of the memory limit that the cache takes by default.
+/// The fraction of the machine's memory, or of the control group's limit, that
+/// the cache may take by default.
 const CACHE_FRACTION: u64 = 4;
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
@@ -81,7 +80,7 @@ pub struct ServeArgs {
     #[arg(long, value_name = "SIZE", env = "ORLOP_SPACE_RESERVE")]
     pub space_reserve: Option<Size>,
 
-    /// Memory for hot content, such as 1GiB [default: 256 MiB, at most a quarter of the memory limit]
+    /// Memory for hot content, such as 1GiB [default: a quarter of the machine's memory or of the control group's limit]
     #[arg(long, value_name = "SIZE", env = "ORLOP_CACHE_SIZE")]
     pub cache_size: Option<Size>,
 
@@ -181,7 +180,7 @@ impl Settings {
         let cache_size = match args.cache_size {
             Some(Size(bytes)) if bytes < CACHE_MIN => return Err(SettingsError::Cache(bytes)),
             Some(Size(bytes)) => bytes,
-            None => default_cache(memory_limit()),
+            None => default_cache(memory_limit().unwrap_or(u64::MAX).min(machine_memory())),
         };
         Ok(Settings {
             data: data_folder(&args.data)?,
@@ -229,9 +228,15 @@ fn is_writable(path: &Path) -> bool {
     .is_ok()
 }
 
-fn default_cache(limit: Option<u64>) -> u64 {
-    let fraction = limit.map_or(u64::MAX, |limit| limit / CACHE_FRACTION);
-    CACHE_DEFAULT.min(fraction).max(CACHE_MIN)
+fn default_cache(memory: u64) -> u64 {
+    (memory / CACHE_FRACTION).max(CACHE_MIN)
+}
+
+/// Bytes of memory the machine has.
+fn machine_memory() -> u64 {
+    let info = rustix::system::sysinfo();
+    let unit = u64::from(info.mem_unit.max(1));
+    (info.totalram as u64).saturating_mul(unit)
 }
 
 /// Bytes of memory this process may use, if its control group sets a limit.
@@ -398,9 +403,8 @@ mod tests {
 
     #[test]
     fn the_cache_leaves_memory_to_others() {
-        assert_eq!(default_cache(None), CACHE_DEFAULT);
-        assert_eq!(default_cache(Some(64 << 30)), CACHE_DEFAULT);
-        assert_eq!(default_cache(Some(400 * MIB)), 100 * MIB);
-        assert_eq!(default_cache(Some(1)), CACHE_MIN);
+        assert_eq!(default_cache(400 * MIB), 100 * MIB);
+        assert_eq!(default_cache(1), CACHE_MIN);
+        assert!(machine_memory() > 64 * MIB);
     }
 }
