@@ -158,9 +158,16 @@ impl Core {
         Arc::clone(&self.ahead).try_acquire_owned().ok()
     }
 
-    /// Wakes maintenance: a file was filled.
+    /// Wakes maintenance.
     pub(crate) fn wake(&self) {
         self.rotated.notify_one();
+    }
+
+    /// Wakes maintenance if a segment waits to be sealed.
+    pub(crate) fn wake_if_full(&self) {
+        if self.segments.has_full() {
+            self.wake();
+        }
     }
 
     pub(crate) fn closing(&self) -> bool {

@@ -76,6 +76,9 @@ pub enum Invalid {
         /// The bound.
         limit: u64,
     },
+    /// The log knows another state of the upload than the caller.
+    #[error("the upload has changed meanwhile; ask for its offset and go on from there")]
+    Stale,
     /// The data folder is of a newer version.
     #[error("{what} was written by a newer version; start the newer program")]
     Newer {

@@ -135,6 +135,16 @@ fn row(kind: Kind, place: &Place, body: &[u8]) -> Vec<u8> {
     w.finish()
 }
 
+/// A commit says where its bytes are; one without them is damaged.
+fn whole(record: &Record, place: &Place) -> bool {
+    match record {
+        Record::Commit(commit) if commit.extents.is_empty() => {
+            u64::from(place.payload) == commit.size
+        }
+        _ => true,
+    }
+}
+
 fn parse(
     key: &[u8],
     value: &[u8],
@@ -164,6 +174,7 @@ fn apply(index: &dyn Index, recycled: u64) -> Result<()> {
                     if lsn == good_lsn {
                         return Ok(());
                     }
+                    let good = good && whole(&record, &place);
                     if good {
                         good_lsn = lsn;
                     }

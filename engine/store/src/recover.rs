@@ -110,7 +110,7 @@ fn refuse_orphans(disk: &dyn Disk, layout: &Layout) -> Result<()> {
             && disk
                 .list(&folder)?
                 .iter()
-                .any(|name| !name.starts_with("spare-"))
+                .any(|name| !name.starts_with("spare-") && !name.starts_with("making-"))
         {
             return Err(Error::corrupt(
                 layout.root().display(),
@@ -126,8 +126,6 @@ pub(crate) struct Recovered {
     pub(crate) index: Arc<dyn Index>,
     /// Where the journal ends; `None` for a new store.
     pub(crate) end: Option<End>,
-    /// Whether the store was closed in order.
-    pub(crate) clean: bool,
     /// Blobs whose inline payload was found damaged.
     pub(crate) damaged: Vec<Record>,
 }
@@ -157,7 +155,6 @@ pub(crate) async fn recover(
         return Ok(Recovered {
             index,
             end: None,
-            clean: true,
             damaged: Vec::new(),
         });
     }
@@ -172,7 +169,7 @@ pub(crate) async fn recover(
         replay.record(entry)
     })
     .await?;
-    let (clean, damaged) = replay.finish(end.next_lsn)?;
+    let damaged = replay.finish()?;
     if watermark >= end.next_lsn {
         return Err(Error::corrupt(
             "the journal",
@@ -182,6 +179,7 @@ pub(crate) async fn recover(
             ),
         ));
     }
+    files.settle()?;
     if end.torn > 0 {
         tracing::info!(
             file = end.sequence,
@@ -190,16 +188,9 @@ pub(crate) async fn recover(
             "the journal had a torn tail; it was cut, nothing acknowledged was in it"
         );
     }
-    // Nothing was replayed: whether the last stop was clean is in the last
-    // record all the same.
-    let clean = match clean {
-        Some(clean) => clean,
-        None => last_is_clean(pool, &journal, end.next_lsn).await?,
-    };
     Ok(Recovered {
         index,
         end: Some(end),
-        clean,
         damaged,
     })
 }
@@ -263,24 +254,11 @@ fn open_index(
     Ok(None)
 }
 
-/// Whether the record before `next_lsn` is a clean mark.
-async fn last_is_clean(pool: &Pool, journal: &[JournalFile], next_lsn: u64) -> Result<bool> {
-    let mut clean = false;
-    let after = next_lsn.saturating_sub(2);
-    scan(pool, journal, after, &mut |entry: &Entry<'_>| {
-        clean = matches!(entry.record(), Ok(Record::Mark { clean: true }));
-        Ok(())
-    })
-    .await?;
-    Ok(clean)
-}
-
 /// Applies records to the index in batches.
 struct Replay<'a> {
     index: &'a dyn Index,
     view: View<'a>,
     lsn: u64,
-    clean: Option<bool>,
     damaged: Vec<Record>,
     file: Option<orlop_format::location::Home>,
     progress: &'a Progress,
@@ -293,7 +271,6 @@ impl<'a> Replay<'a> {
             index,
             view,
             lsn: 0,
-            clean: None,
             damaged: Vec::new(),
             file: None,
             progress,
@@ -319,7 +296,6 @@ impl<'a> Replay<'a> {
             self.damage(entry, &record)?;
         }
         self.lsn = entry.lsn;
-        self.clean = Some(matches!(record, Record::Mark { clean: true }));
         if self.view.len() >= REPLAY_ROWS {
             self.flush()?;
         }
@@ -357,8 +333,8 @@ impl<'a> Replay<'a> {
         Ok(())
     }
 
-    fn finish(mut self, _next_lsn: u64) -> Result<(Option<bool>, Vec<Record>)> {
+    fn finish(mut self) -> Result<Vec<Record>> {
         self.flush()?;
-        Ok((self.clean, self.damaged))
+        Ok(self.damaged)
     }
 }

@@ -13,8 +13,10 @@ use orlop_disk::{Create, Lane, OpenOptions};
 use orlop_format::BLOCK;
 use orlop_format::group::{Builder, Entries, Entry, Head, footprint};
 use orlop_format::location::Class;
-use orlop_format::record::{Kind, MAX_MOVES, Moved, Record, Relocation};
+use orlop_format::record::{Kind, MAX_MOVES, Moved, Record, Relocation, UploadId};
 use orlop_format::row::{Form, State};
+
+use orlop_index::IndexError;
 
 use crate::config::{GROUP_SOFT, JOURNAL_KEEP};
 use crate::core::Core;
@@ -33,14 +35,16 @@ pub(crate) async fn run(core: Weak<Core>) {
         if held.closing() {
             return;
         }
-        if let Err(error) = tend(&held, &mut flushed).await {
-            match error {
-                Error::Poisoned { .. } => {}
-                error => tracing::warn!(%error, "maintenance could not go on; it tries again"),
-            }
-        }
+        let tended = tend(&held, &mut flushed).await;
         let (rotated, sleep) = (Arc::clone(&held.rotated), held.runtime.sleep(TICK));
         drop(held);
+        if let Err(error) = tended {
+            if !matches!(error, Error::Poisoned { .. }) {
+                tracing::warn!(%error, "maintenance could not go on; it tries again");
+            }
+            sleep.await;
+            continue;
+        }
         let notified = std::pin::pin!(rotated.notified());
         futures_util::future::select(notified, sleep).await;
     }
@@ -51,7 +55,6 @@ async fn tend(core: &Core, flushed: &mut u64) -> Result<()> {
     core.pool.trim();
     core.pages.trim();
     core.poison.check()?;
-    core.files.prepare().await?;
     seal(core).await?;
     // A flush for each file keeps the next start's replay short.
     let newest = core
@@ -60,38 +63,42 @@ async fn tend(core: &Core, flushed: &mut u64) -> Result<()> {
         .last()
         .map_or(0, |file| file.header.sequence);
     if newest != *flushed {
-        core.index
-            .flush()
-            .map_err(|error| core.poison.set(&error))?;
+        flush(core)?;
         *flushed = newest;
     }
     loop {
         let files = core.files.all();
-        let Some([oldest, next]) = files.first_chunk::<2>() else {
-            return Ok(());
-        };
-        if files.len() <= JOURNAL_KEEP || core.closing() {
-            return Ok(());
+        match files.first_chunk::<2>() {
+            Some([oldest, next]) if files.len() > JOURNAL_KEEP && !core.closing() => {
+                recycle(core, oldest, next).await?;
+            }
+            _ => break,
         }
-        recycle(
-            core,
-            oldest,
-            next.header.previous_end,
-            next.header.first_lsn,
-        )
-        .await?;
     }
+    // Last: it needs room, and recycling may have made a spare without any.
+    core.files.prepare().await
+}
+
+/// Flushes the index. A full disk is no reason to stop writing: the journal
+/// still has it all.
+fn flush(core: &Core) -> Result<u64> {
+    core.index.flush().map_err(|error| match error {
+        error @ IndexError::Full { .. } => error.into(),
+        error => core.poison.set(&error),
+    })
 }
 
 /// Seals raw segments that were filled.
 async fn seal(core: &Core) -> Result<()> {
-    for full in core.segments.take_full() {
-        let record = core
-            .segments
-            .seal(&full, 0)
-            .await
-            .map_err(|error| core.poison.set(&error))?;
-        core.record(vec![record]).await?;
+    while let Some(full) = core.segments.next_full() {
+        match core.segments.seal(&full, 0).await {
+            Ok(record) => core.record(vec![record]).await?,
+            Err(error @ Error::Full { .. }) => {
+                core.segments.put_back(full);
+                return Err(error);
+            }
+            Err(error) => return Err(core.poison.set(&error)),
+        }
     }
     Ok(())
 }
@@ -100,6 +107,8 @@ async fn seal(core: &Core) -> Result<()> {
 enum Keep {
     /// Nothing needs it.
     Drop,
+    /// Only that it ended an upload.
+    Ended(UploadId),
     /// It is rewritten without its payload's place mattering.
     Meta,
     /// Its payload moves with it.
@@ -176,21 +185,55 @@ impl Copier {
 }
 
 /// Moves what matters out of the oldest file and lets it go.
-async fn recycle(core: &Core, file: &JournalFile, end: u32, next_lsn: u64) -> Result<()> {
+async fn recycle(core: &Core, file: &JournalFile, next: &JournalFile) -> Result<()> {
     let mut small = Copier::new(Class::Small);
     let mut meta = Copier::new(Class::Meta);
+    let end = next.header.previous_end;
+    if let Err(error) = copy(core, file, end, &mut small, &mut meta).await {
+        small.pen.discard(&core.segments);
+        meta.pen.discard(&core.segments);
+        return Err(error);
+    }
+    let mut records = small.finish(core).await?;
+    records.extend(meta.finish(core).await?);
+    for record in records {
+        core.record(vec![record]).await?;
+    }
+    let recycled = next.header.first_lsn.saturating_sub(1);
+    let durable = flush(core)?;
+    if durable < recycled {
+        return Err(Error::Busy {
+            what: format!("the index: it is durable to LSN {durable} only"),
+        });
+    }
+    core.superblock
+        .lock()
+        .await
+        .write(|slot| {
+            slot.recycled = slot.recycled.max(recycled);
+            slot.journal = slot.journal.max(next.header.sequence);
+        })
+        .await
+        .map_err(|error| core.poison.set(&error))?;
+    core.files.retire(file.header.sequence)?;
+    core.metrics.recycled();
+    Ok(())
+}
+
+/// Copies what matters of a file's records up to `end`.
+async fn copy(
+    core: &Core,
+    file: &JournalFile,
+    end: u32,
+    small: &mut Copier,
+    meta: &mut Copier,
+) -> Result<()> {
     let volume = file.volume();
     let mut offset = BLOCK as u32;
     while offset < end {
         let block = read(&core.pool, &file.shared, u64::from(offset), BLOCK).await?;
         let head = Head::decode(&volume, &block).map_err(|error| damage(file, offset, error))?;
-        let bytes = read(
-            &core.pool,
-            &file.shared,
-            u64::from(offset),
-            head.bytes as usize,
-        )
-        .await?;
+        let bytes = read_group(core, file, offset, head.bytes as usize).await?;
         let mut entries = Entries::new(volume, &head, offset, &bytes);
         loop {
             if entries.offset() >= end {
@@ -198,60 +241,74 @@ async fn recycle(core: &Core, file: &JournalFile, end: u32, next_lsn: u64) -> Re
             }
             let Some(entry) = entries.next() else { break };
             let entry = entry.map_err(|error| damage(file, offset, error))?;
-            match judge(core, &entry)? {
-                Keep::Drop => {}
-                Keep::Meta => meta.push(core, &entry, None).await?,
-                Keep::Small(Moved::Upload(upload)) if !entry.payload_good => {
-                    // Without its tail the upload can never be finished.
-                    set_aside(core, &entry).await?;
-                    core.record(vec![Record::Abandon { upload }]).await?;
-                }
-                Keep::Small(Moved::Blob(..)) if !entry.payload_good => {
-                    set_aside(core, &entry).await?;
-                    // The commit stays known, so that the blob stays named.
-                    meta.push(
-                        core,
-                        &Entry {
-                            payload: &[],
-                            ..entry
-                        },
-                        None,
-                    )
-                    .await?;
-                }
-                Keep::Small(moved) => small.push(core, &entry, Some(moved)).await?,
-            }
+            place(core, &entry, small, meta).await?;
         }
         offset = offset.saturating_add(head.bytes);
     }
-    let mut records = small.finish(core).await?;
-    records.extend(meta.finish(core).await?);
-    for record in records {
-        core.record(vec![record]).await?;
-    }
-    let recycled = next_lsn.saturating_sub(1);
-    let durable = core
-        .index
-        .flush()
-        .map_err(|error| core.poison.set(&error))?;
-    if durable < recycled {
-        return Err(Error::Busy {
-            what: format!("the index: it is durable to LSN {durable} only"),
-        });
-    }
-    let next = file.header.sequence.saturating_add(1);
-    core.superblock
-        .lock()
-        .await
-        .write(|slot| {
-            slot.recycled = slot.recycled.max(recycled);
-            slot.journal = slot.journal.max(next);
-        })
-        .await
-        .map_err(|error| core.poison.set(&error))?;
-    core.files.retire(file.header.sequence)?;
-    core.metrics.recycled();
     Ok(())
+}
+
+/// Puts one record where it belongs.
+async fn place(
+    core: &Core,
+    entry: &Entry<'_>,
+    small: &mut Copier,
+    meta: &mut Copier,
+) -> Result<()> {
+    match judge(core, entry)? {
+        Keep::Drop => Ok(()),
+        Keep::Meta => meta.push(core, entry, None).await,
+        Keep::Ended(upload) => {
+            let body = Record::Abandon { upload }.encode();
+            let ended = Entry {
+                kind: Kind::Abandon,
+                body: &body,
+                payload: &[],
+                ..entry.clone()
+            };
+            meta.push(core, &ended, None).await
+        }
+        Keep::Small(Moved::Upload(upload)) if !entry.payload_good => {
+            // Without its tail the upload can never be finished.
+            set_aside(core, entry).await?;
+            core.record(vec![Record::Abandon { upload }]).await
+        }
+        Keep::Small(Moved::Blob(sha256, birth)) if !entry.payload_good => {
+            // In the log before the only copy goes.
+            core.record(vec![Record::Quarantine { sha256, birth }])
+                .await?;
+            core.metrics.quarantined();
+            set_aside(core, entry).await?;
+            // The commit stays known, so that the blob stays named.
+            let bare = Entry {
+                payload: &[],
+                ..entry.clone()
+            };
+            meta.push(core, &bare, None).await
+        }
+        Keep::Small(moved) => small.push(core, entry, Some(moved)).await,
+    }
+}
+
+/// Reads a group; what the disk cannot read of it comes back as zeros, so that
+/// a lost sector costs the payload it lies in and holds nothing else up.
+async fn read_group(core: &Core, file: &JournalFile, offset: u32, len: usize) -> Result<Vec<u8>> {
+    let offset = u64::from(offset);
+    if let Ok(bytes) = read(&core.pool, &file.shared, offset, len).await {
+        return Ok(bytes);
+    }
+    let mut bytes = Vec::with_capacity(len);
+    while bytes.len() < len {
+        let at = offset.saturating_add(bytes.len() as u64);
+        match read(&core.pool, &file.shared, at, BLOCK).await {
+            Ok(block) => bytes.extend_from_slice(&block),
+            Err(error) => {
+                tracing::error!(%error, at, "a block of the journal cannot be read");
+                bytes.resize(bytes.len().saturating_add(BLOCK), 0);
+            }
+        }
+    }
+    Ok(bytes)
 }
 
 /// Whether a record still matters.
@@ -266,9 +323,9 @@ fn judge(core: &Core, entry: &Entry<'_>) -> Result<Keep> {
                 Form::Inline(place) if place == entry.place => {
                     Keep::Small(Moved::Blob(commit.sha256, entry.lsn))
                 }
-                Form::Inline(_) => Keep::Drop,
+                Form::Inline(_) => commit.upload.map_or(Keep::Drop, Keep::Ended),
             },
-            _ => Keep::Drop,
+            _ => commit.upload.map_or(Keep::Drop, Keep::Ended),
         },
         Record::Checkpoint(checkpoint) => match core.upload_row(&checkpoint.upload)? {
             Some(row) if row.tail == Some(entry.place) => {
@@ -318,13 +375,6 @@ fn damage(file: &JournalFile, offset: u32, error: orlop_format::Malformed) -> Er
 
 /// Saves a record with a damaged payload for whoever wants to look at it.
 async fn set_aside(core: &Core, entry: &Entry<'_>) -> Result<()> {
-    if let (Kind::Commit, Ok(Record::Commit(commit))) = (entry.kind, entry.record()) {
-        let error = Error::corrupt(
-            format!("the record with LSN {}", entry.lsn),
-            "its checksum does not hold",
-        );
-        core.damaged(&commit.sha256, entry.lsn, &error);
-    }
     let path = core
         .layout
         .quarantine()

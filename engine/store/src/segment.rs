@@ -311,9 +311,19 @@ impl Segments {
         Ok(())
     }
 
-    /// Segments that were filled since the last call.
-    pub(crate) fn take_full(&self) -> Vec<Full> {
-        std::mem::take(&mut *self.full.lock())
+    /// A segment that was filled and waits to be sealed.
+    pub(crate) fn next_full(&self) -> Option<Full> {
+        self.full.lock().pop()
+    }
+
+    /// Whether a segment waits to be sealed.
+    pub(crate) fn has_full(&self) -> bool {
+        !self.full.lock().is_empty()
+    }
+
+    /// Gives back a segment that could not be sealed.
+    pub(crate) fn put_back(&self, full: Full) {
+        self.full.lock().push(full);
     }
 
     /// Writes a filled segment's footer, durable on return.
@@ -421,6 +431,18 @@ impl Pen {
         open.groups = open.groups.saturating_add(1);
         open.chain = crc;
         Ok(())
+    }
+
+    /// Removes what was written: the pass did not come to its end.
+    pub(crate) fn discard(mut self, segments: &Segments) {
+        self.filled.extend(self.open.take().map(filled));
+        for full in &self.filled {
+            let id = full.segment.id();
+            segments.handles.lock().remove(&id);
+            if let Err(error) = segments.disk.remove(&segments.unsealed(&id)) {
+                tracing::warn!(%error, "what an interrupted pass of recycling left goes at the next start");
+            }
+        }
     }
 
     /// Seals what was written: durable and complete on return. Returns the

@@ -90,8 +90,8 @@ impl Store {
     /// and recovers it.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] when the log has lost something that it had: nothing
-    /// was changed. [`Invalid::Newer`] when a newer version wrote it.
+    /// [`Error::Corrupt`] when the log has lost something that it had: the log
+    /// was not changed. [`Invalid::Newer`] when a newer version wrote it.
     pub async fn open(
         config: Config,
         runtime: Arc<dyn Runtime>,
@@ -149,7 +149,7 @@ impl Store {
             store: slot.store,
         };
         let mut slots = slots;
-        let mut writer = Writer::start(parts, found.end, found.clean).await?;
+        let mut writer = Writer::start(parts, found.end).await?;
         writer.mark(false).await?;
         if slot.journal == 0 {
             slots.write(|slot| slot.journal = 1).await?;
@@ -333,6 +333,22 @@ impl Store {
                 .map_err(|error| self.core.poison.set(&error))?;
         }
         Ok(CatalogMatch::Same)
+    }
+
+    /// Makes a catalog the store's, whatever was seen before: an operator said
+    /// so.
+    pub async fn catalog_adopt(&self, catalog: [u8; 16], sequence: u64) -> Result<()> {
+        self.core.poison.check()?;
+        self.core
+            .superblock
+            .lock()
+            .await
+            .write(|slot| {
+                slot.catalog = catalog;
+                slot.catalog_sequence = sequence;
+            })
+            .await
+            .map_err(|error| self.core.poison.set(&error))
     }
 
     /// Stores a copy of the catalog, read from `file`, as an internal blob.

@@ -413,7 +413,7 @@ impl Upload {
             .await?;
         self.end();
         let new = !matches!(fates.first(), Some(Fate::Present));
-        self.core.wake();
+        self.core.wake_if_full();
         // The answer "it is here" is a promise: it takes its lease.
         self.core.stat(&expected)?;
         Ok(Committed {

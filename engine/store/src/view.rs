@@ -25,7 +25,9 @@ pub(crate) struct View<'a> {
 pub(crate) fn unreadable(table: Table, error: orlop_format::Malformed) -> Error {
     Error::Io {
         what: "index".to_owned(),
-        reason: format!("a row of table {table} cannot be read: {error}; restart to rebuild it"),
+        reason: format!(
+            "a row of table {table} cannot be read: {error}; stop the server and remove the folder index/, it is made again at the next start"
+        ),
     }
 }
 

@@ -4,7 +4,8 @@
 //! and Docker manifest lists. The pushed bytes are what is stored and served;
 //! the value here is a view of them and is never written out again.
 //!
-//! Refuses: bodies over [`MANIFEST_BYTES_MAX`], a body whose `mediaType` is
+//! Refuses: bodies over [`MANIFEST_BYTES_MAX`], more than [`DESCRIPTORS_MAX`]
+//! descriptors, a body whose `mediaType` is
 //! not its `Content-Type`, both or neither of `layers` and `manifests`, keys
 //! that appear twice, sizes that are not whole numbers, types whose
 //! references it could not read, schema 1.
@@ -20,6 +21,9 @@ use crate::media_type::{self, ManifestType};
 
 /// The largest manifest, in bytes (the specification's minimum limit).
 pub const MANIFEST_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Descriptors one manifest may have: config, layers, entries and subject.
+pub const DESCRIPTORS_MAX: usize = 4096;
 
 /// What a manifest stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,6 +108,9 @@ pub enum ManifestError {
     /// Over [`MANIFEST_BYTES_MAX`].
     #[error("the manifest is larger than {MANIFEST_BYTES_MAX} bytes")]
     TooLarge,
+    /// Over [`DESCRIPTORS_MAX`].
+    #[error("the manifest has {0} descriptors, at most {DESCRIPTORS_MAX} are allowed; split it up")]
+    TooMany(usize),
     /// Not JSON, or not of the shape its type asks for.
     #[error("the manifest cannot be read: {0}")]
     Json(String),
@@ -156,6 +163,10 @@ impl Manifest {
         }
         json::check(bytes).map_err(unreadable)?;
         let body: Body<'_> = serde_json::from_slice(bytes).map_err(unreadable)?;
+        let count = body.descriptors();
+        if count > DESCRIPTORS_MAX {
+            return Err(ManifestError::TooMany(count));
+        }
         let media_type = agree_on_type(content_type, &body)?;
         if body.schema_version != 2 {
             return Err(field("schemaVersion", "must be 2"));
@@ -217,6 +228,14 @@ struct Body<'a> {
     subject: Option<RawDescriptor<'a>>,
     #[serde(default)]
     annotations: Option<BTreeMap<String, String>>,
+}
+
+impl Body<'_> {
+    fn descriptors(&self) -> usize {
+        let listed = [&self.layers, &self.manifests].map(|list| list.as_ref().map_or(0, Vec::len));
+        let single = [&self.config, &self.subject].map(|one| usize::from(one.is_some()));
+        listed.into_iter().chain(single).fold(0, usize::saturating_add)
+    }
 }
 
 #[derive(Deserialize)]

@@ -4,6 +4,8 @@
 //! Bodies carry no statement, path, version or stack: the texts of storage
 //! faults go to the log, under the request's id.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Response, StatusCode};
@@ -53,6 +55,7 @@ codes! {
     MANIFEST_UNKNOWN = (StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN");
     MANIFEST_INVALID = (StatusCode::BAD_REQUEST, "MANIFEST_INVALID");
     MANIFEST_TOO_LARGE = (StatusCode::PAYLOAD_TOO_LARGE, "MANIFEST_INVALID");
+    MANIFEST_TIMEOUT = (StatusCode::REQUEST_TIMEOUT, "MANIFEST_INVALID");
     MANIFEST_BLOB_UNKNOWN = (StatusCode::BAD_REQUEST, "MANIFEST_BLOB_UNKNOWN");
     PAGINATION_INVALID = (StatusCode::BAD_REQUEST, "PAGINATION_NUMBER_INVALID");
     DENIED = (StatusCode::FORBIDDEN, "DENIED");
@@ -211,6 +214,11 @@ impl ApiError {
         ApiError::new(MANIFEST_TOO_LARGE, ManifestError::TooLarge)
     }
 
+    pub(super) fn manifest_too_slow(limit: Duration) -> ApiError {
+        let message = format!("the manifest did not arrive within {} s", limit.as_secs());
+        ApiError::new(MANIFEST_TIMEOUT, message)
+    }
+
     /// The answer, with the request's id in its body.
     pub fn answer(self, request_id: &str) -> Answer {
         let parts = *self.0;
@@ -265,6 +273,9 @@ impl From<Error> for ApiError {
                     .with_detail(json!({ "missing": missing }))
             }
             Error::DescriptorSize { .. } => ApiError::new(SIZE_INVALID, message),
+            Error::Unpaired(_) => {
+                ApiError::new(UNAVAILABLE, message).retry_after(RETRY_POISONED)
+            }
             Error::Storage(fault) => fault.into(),
             Error::Panicked => ApiError::internal(message),
         }

@@ -49,15 +49,15 @@ pub(super) async fn readyz(readiness: &dyn Readiness) -> Answer {
         }
         State::Ready(registry) => {
             let health = registry.health().await;
-            let writes = match (health.poisoned.is_some(), health.full) {
-                (true, _) => "off until a restart",
-                (false, true) => "no space",
-                (false, false) => "on",
+            let body = match (health.poisoned, health.unpaired, health.full) {
+                (Some(_), _, _) => json!({ "status": "ready", "writes": "off until a restart" }),
+                (None, Some(why), _) => {
+                    json!({ "status": "ready", "writes": "off", "reason": why.to_string() })
+                }
+                (None, None, true) => json!({ "status": "ready", "writes": "no space" }),
+                (None, None, false) => json!({ "status": "ready", "writes": "on" }),
             };
-            answer(
-                StatusCode::OK,
-                &json!({ "status": "ready", "writes": writes }),
-            )
+            answer(StatusCode::OK, &body)
         }
     }
 }

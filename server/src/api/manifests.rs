@@ -1,7 +1,10 @@
 //! `/v2/<name>/manifests/<reference>`: HEAD, GET and PUT.
 
+use std::time::Duration;
+
 use http::header::{self, HeaderValue};
 use http::{Method, Response, StatusCode};
+use tokio::time::timeout;
 
 use super::Call;
 use super::blobs::{self, CONTENT_DIGEST};
@@ -9,6 +12,9 @@ use super::body::{Answer, AnswerBody, whole};
 use super::error::ApiError;
 use super::wire;
 use crate::registry::{Body, MANIFEST_BYTES_MAX, ManifestRow, Reference, RepositoryName};
+
+/// From the head of a manifest's PUT to the end of its body.
+const MANIFEST_TIME: Duration = Duration::from_secs(60);
 
 pub(super) async fn get(
     call: &Call<'_>,
@@ -49,13 +55,16 @@ pub(super) async fn put(
     let headers = &call.head.headers;
     let announced = wire::content_length(headers)?;
     let content_type = wire::text(headers, &header::CONTENT_TYPE)?;
-    let bytes = whole(
+    let _room = call.registry.manifest_room(room_for(announced)?)?;
+    let read = whole(
         body,
         announced,
         MANIFEST_BYTES_MAX,
         ApiError::manifest_too_large,
-    )
-    .await?;
+    );
+    let bytes = timeout(MANIFEST_TIME, read)
+        .await
+        .map_err(|_| ApiError::manifest_too_slow(MANIFEST_TIME))??;
     let pushed = call
         .registry
         .manifest_push(call.subject, name, reference, content_type, bytes)
@@ -67,6 +76,17 @@ pub(super) async fn put(
     headers.insert(header::LOCATION, wire::value(&location));
     headers.insert(CONTENT_DIGEST, wire::value(&pushed.digest.to_string()));
     Ok(answer)
+}
+
+/// Bytes to set aside for a manifest: as announced, else the most it may have.
+fn room_for(announced: Option<u64>) -> Result<usize, ApiError> {
+    let Some(announced) = announced else {
+        return Ok(MANIFEST_BYTES_MAX);
+    };
+    usize::try_from(announced)
+        .ok()
+        .filter(|bytes| *bytes <= MANIFEST_BYTES_MAX)
+        .ok_or_else(ApiError::manifest_too_large)
 }
 
 fn with_headers(body: AnswerBody, row: &ManifestRow, len: u64) -> Answer {

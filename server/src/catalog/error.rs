@@ -14,7 +14,7 @@ use sqlx::sqlite::SqliteError;
 pub enum CatalogError {
     /// There is no catalog, and none was to be made.
     #[error(
-        "there is no catalog at {place}; put it back, or repair the data folder with orlop-fsck"
+        "there is no catalog at {place}; put it back from a backup. `orlop-fsck` checks the store beside it"
     )]
     Missing {
         /// The file, or the database.
@@ -42,7 +42,7 @@ pub enum CatalogError {
     #[error("the catalog cannot be used now: {0}")]
     Unavailable(String),
     /// Its contents are damaged.
-    #[error("the catalog is damaged: {0}; stop the server and run orlop-fsck")]
+    #[error("the catalog is damaged: {0}; stop the server and put the catalog back from a backup. `orlop-fsck` checks the store beside it")]
     Damaged(String),
     /// A write failed earlier. Nothing is written until a restart; reads go on.
     #[error("the catalog takes no changes since a write failed: {0}; restart the server")]

@@ -4,13 +4,21 @@
 //! no effect outside of it, so that it may be run again; totals and change
 //! rows are written with the rows they are about; deleting hides.
 
+use std::fmt::Write as _;
+use std::sync::LazyLock;
+
 use orlop_format::digest::Digest;
 
 use super::cache::{Item, Key, KeyRef, Touched};
 use super::change;
 use super::sql::{Arg, Connection};
 use super::totals::Totals;
-use super::types::{ChangeKind, PutManifest};
+use super::types::{ChangeKind, Edge, PutManifest};
+
+/// Edges that go in with one statement, while there are as many.
+const EDGE_ROWS: usize = 64;
+static INSERT_EDGE: LazyLock<String> = LazyLock::new(|| insert_edges_statement(1));
+static INSERT_EDGES: LazyLock<String> = LazyLock::new(|| insert_edges_statement(EDGE_ROWS));
 
 type Result<T> = std::result::Result<T, sqlx::Error>;
 
@@ -208,26 +216,45 @@ async fn insert_edges(
     digest: &[u8],
     manifest: &PutManifest,
 ) -> Result<()> {
-    for edge in &manifest.edges {
-        let kind = edge.kind as i64;
-        let target = edge.digest.encode();
-        connection
-            .run(
-                "INSERT INTO edge (repository, manifest, kind, digest, size, media_type) \
-                 VALUES ($1, $2, $3, $4, $5, $6)",
-                &[
-                    Arg::Int(repository.id),
-                    Arg::Bytes(digest),
-                    Arg::Int(kind),
-                    Arg::Bytes(&target),
-                    Arg::Int(clamp(edge.size)),
-                    Arg::Text(&edge.media_type),
-                ],
-            )
-            .await?;
-        repository.totals.add_edge(digest, kind, &target);
+    let targets: Vec<Vec<u8>> = manifest.edges.iter().map(|e| e.digest.encode()).collect();
+    let rows: Vec<(&Edge, &Vec<u8>)> = manifest.edges.iter().zip(&targets).collect();
+    let (many, single) = rows.as_chunks::<EDGE_ROWS>();
+    let statements = many.iter().map(|rows| (INSERT_EDGES.as_str(), rows.as_slice()));
+    let rest = single.chunks(1).map(|row| (INSERT_EDGE.as_str(), row));
+    for (statement, rows) in statements.chain(rest) {
+        let mut arguments = vec![Arg::Int(repository.id), Arg::Bytes(digest)];
+        for (edge, target) in rows {
+            arguments.extend([
+                Arg::Int(edge.kind as i64),
+                Arg::Bytes(target),
+                Arg::Int(clamp(edge.size)),
+                Arg::Text(&edge.media_type),
+            ]);
+        }
+        connection.run(statement, &arguments).await?;
+    }
+    for (edge, target) in rows {
+        repository
+            .totals
+            .add_edge(digest, edge.kind as i64, target);
     }
     Ok(())
+}
+
+/// The statement for this many edges of one manifest.
+fn insert_edges_statement(rows: usize) -> String {
+    let mut sql =
+        "INSERT INTO edge (repository, manifest, kind, digest, size, media_type) VALUES".to_owned();
+    for row in 0..rows {
+        let comma = if row == 0 { "" } else { "," };
+        let [kind, target, size, media_type] = [3, 4, 5, 6].map(|first| row * 4 + first);
+        // Writing to a string does not fail.
+        let _ = write!(
+            sql,
+            "{comma} ($1, $2, ${kind}, ${target}, ${size}, ${media_type})"
+        );
+    }
+    sql
 }
 
 async fn write_totals(connection: &mut Connection, repository: &Repository) -> Result<()> {

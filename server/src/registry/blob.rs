@@ -47,7 +47,7 @@ impl Registry {
         from: &RepositoryName,
         digest: &Digest,
     ) -> Result<bool, Error> {
-        access::allow(subject, Verb::Push, repository)?;
+        self.may_push(subject, repository)?;
         if access::allow(subject, Verb::Pull, from).is_err() {
             return Ok(false);
         }

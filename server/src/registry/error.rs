@@ -7,6 +7,22 @@ use super::seam::{BodyFault, Fault, Mismatch};
 /// Digests that are named back to a client in one error.
 const NAMED_MAX: usize = 32;
 
+/// Why the catalog is not the one that goes with the blobs, so that no name is
+/// written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unpaired {
+    /// Names were given since that it does not have.
+    #[error(
+        "the catalog is older than one this store has seen; put the newer one back or run `orlop catalog adopt`"
+    )]
+    Older,
+    /// Blobs it names may be missing, and blobs here be unknown to it.
+    #[error(
+        "the catalog belongs to another store; put the right one back or run `orlop catalog adopt`"
+    )]
+    Other,
+}
+
 /// Why a verb was refused or failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -71,6 +87,9 @@ pub enum Error {
         /// Size in bytes, as stored.
         stored: u64,
     },
+    /// Nothing is written until the right catalog is back.
+    #[error("pushes are refused, pulls go on: {0}")]
+    Unpaired(Unpaired),
     /// Storage could not do it.
     #[error(transparent)]
     Storage(#[from] Fault),

@@ -68,7 +68,7 @@ impl Registry {
         content_type: Option<&str>,
         bytes: Bytes,
     ) -> Result<Pushed, Error> {
-        access::allow(subject, Verb::Push, repository)?;
+        self.may_push(subject, repository)?;
         let manifest = Manifest::parse(&bytes, content_type)?;
         let digest = digest_for(reference, &bytes)?;
         let new = NewManifest {

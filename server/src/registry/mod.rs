@@ -24,7 +24,7 @@ mod tag;
 mod upload;
 
 pub use access::{Subject, Verb};
-pub use error::Error;
+pub use error::{Error, Unpaired};
 pub use manifest::{Pulled, Pushed};
 pub use orlop_oci::{
     Algorithm, Digest, DigestError, MANIFEST_BYTES_MAX, ManifestError, NameError, Reference,
@@ -40,7 +40,10 @@ pub use upload::Span;
 use std::future::Future;
 use std::sync::Arc;
 
-use tokio::sync::RwLock;
+use tokio::sync::{OwnedSemaphorePermit, RwLock, Semaphore};
+
+/// Bytes of manifests that are being pushed, in memory at once.
+const MANIFESTS_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// The registry: every verb of the protocol. Cheap to clone.
 #[derive(Clone)]
@@ -49,20 +52,54 @@ pub struct Registry {
     names: Arc<dyn Names>,
     /// Held by work that has to reach its end, for reading.
     work: Arc<RwLock<()>>,
+    /// Why nothing is written, if so.
+    unpaired: Option<Unpaired>,
+    /// Bytes left of [`MANIFESTS_BYTES_MAX`].
+    manifests: Arc<Semaphore>,
 }
 
 impl Registry {
     /// A registry over these blobs and names.
     pub fn new(blobs: Arc<dyn Blobs>, names: Arc<dyn Names>) -> Registry {
-        let work = Arc::default();
-        Registry { blobs, names, work }
+        Registry {
+            blobs,
+            names,
+            work: Arc::default(),
+            unpaired: None,
+            manifests: Arc::new(Semaphore::new(MANIFESTS_BYTES_MAX)),
+        }
+    }
+
+    /// The same, refusing every push.
+    #[must_use]
+    pub fn without_writes(mut self, why: Unpaired) -> Registry {
+        self.unpaired = Some(why);
+        self
+    }
+
+    /// Takes memory for `bytes` of a manifest until the result is dropped.
+    ///
+    /// # Errors
+    /// `Busy` when all of it is taken.
+    pub fn manifest_room(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Error> {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        Arc::clone(&self.manifests)
+            .try_acquire_many_owned(bytes)
+            .map_err(|_| Fault::Busy("too many manifests are being pushed".to_owned()).into())
     }
 
     /// How blob store and catalog are.
     pub async fn health(&self) -> Health {
         let mut health = self.blobs.health().await;
         health.poisoned = health.poisoned.or_else(|| self.names.poisoned());
+        health.unpaired = self.unpaired;
         health
+    }
+
+    /// Whether the subject may push to the repository, now.
+    fn may_push(&self, subject: Subject, repository: &RepositoryName) -> Result<(), Error> {
+        access::allow(subject, Verb::Push, repository)?;
+        self.unpaired.map_or(Ok(()), |why| Err(Error::Unpaired(why)))
     }
 
     /// Waits until all work that has to reach its end has done so.

@@ -13,6 +13,8 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use orlop_oci::{Algorithm, Digest, RefKind, Reference, RepositoryName};
 
+use super::error::Unpaired;
+
 pub use orlop_format::record::UploadId;
 
 /// Why storage could not do what it was asked, grouped by what to do next.
@@ -85,6 +87,8 @@ pub struct Health {
     pub poisoned: Option<String>,
     /// Whether pushes are refused for want of space.
     pub full: bool,
+    /// Why nothing is written until the right catalog is back, if so.
+    pub unpaired: Option<Unpaired>,
 }
 
 /// Blobs held against collection until this is dropped.

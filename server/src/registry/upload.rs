@@ -30,7 +30,7 @@ impl Registry {
         repository: &RepositoryName,
         also: Option<Algorithm>,
     ) -> Result<UploadId, Error> {
-        access::allow(subject, Verb::Push, repository)?;
+        self.may_push(subject, repository)?;
         let also = also.filter(|algorithm| *algorithm != Algorithm::Sha256);
         Ok(self.blobs.upload_open(repository.as_str(), also)?)
     }
@@ -58,6 +58,7 @@ impl Registry {
         span: Option<Span>,
         body: Body,
     ) -> Result<u64, Error> {
+        self.may_push(subject, repository)?;
         let mut upload = self.resume(subject, repository, id).await?;
         self.to_the_end(async move {
             receive(upload.as_mut(), span, body).await?;
@@ -77,6 +78,7 @@ impl Registry {
         body: Body,
         expected: Digest,
     ) -> Result<(), Error> {
+        self.may_push(subject, repository)?;
         let mut upload = self.resume(subject, repository, id).await?;
         let (registry, repository) = (self.clone(), repository.clone());
         self.to_the_end(async move {
@@ -98,13 +100,15 @@ impl Registry {
         let mut upload = self.resume(subject, repository, id).await?;
         let (registry, repository) = (self.clone(), repository.clone());
         self.to_the_end(async move {
-            match fill(upload.as_mut(), None, body).await {
-                Ok(()) => registry.commit(&repository, upload, expected).await,
-                Err(error) => {
-                    upload.cancel().await?;
-                    Err(error)
-                }
+            if let Err(error) = fill(upload.as_mut(), None, body).await {
+                upload.cancel().await?;
+                return Err(error);
             }
+            let stored = registry.commit(&repository, upload, expected).await;
+            if stored.is_err() {
+                registry.forget(&repository, id).await;
+            }
+            stored
         })
         .await
     }
@@ -132,6 +136,19 @@ impl Registry {
             .upload_resume(id, repository.as_str())
             .await
             .map_err(upload_error)
+    }
+
+    /// Cancels a session that a failed commit left, if it did. The failure is
+    /// what the client hears of.
+    async fn forget(&self, repository: &RepositoryName, id: UploadId) {
+        let cancelled = match self.blobs.upload_resume(id, repository.as_str()).await {
+            Ok(upload) => upload.cancel().await,
+            Err(Fault::NotFound) => Ok(()),
+            Err(fault) => Err(fault),
+        };
+        if let Err(fault) = cancelled {
+            tracing::debug!(upload = %id, %fault, "a failed upload was not cancelled; it expires");
+        }
     }
 
     async fn commit(

@@ -5,6 +5,7 @@
 //! write and one sync and never needs room. Knows nothing of groups.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use orlop_disk::{Create, Disk, File, Lane, OpenOptions, Pool};
@@ -18,6 +19,10 @@ use crate::error::{Error, Invalid, Result};
 use crate::layout::Layout;
 use crate::sync::Mutex;
 
+/// What the name of a whole, unused file begins with.
+const SPARE: &str = "spare-";
+/// What the name of one that is being written begins with.
+const MAKING: &str = "making-";
 /// Bytes written at once when a file is pre-written.
 const CHUNK: usize = 1024 * 1024;
 
@@ -54,6 +59,8 @@ struct State {
     files: BTreeMap<u64, JournalFile>,
     spares: Vec<String>,
     next_spare: u64,
+    /// Files that hold nothing, by sequence.
+    unused: Vec<u64>,
 }
 
 impl Files {
@@ -75,30 +82,46 @@ impl Files {
             len,
             state: Mutex::default(),
         };
-        let (spares, names): (Vec<_>, Vec<_>) = files
-            .disk
-            .list(&files.layout.journal())?
-            .into_iter()
-            .partition(|name| name.starts_with("spare-"));
-        for name in spares {
-            // Perhaps half written: made anew when one is needed.
-            files.disk.remove(&files.layout.journal().join(&name))?;
-        }
-        for name in names {
-            let Some(sequence) = parse_name(&name) else {
+        for name in files.disk.list(&files.layout.journal())? {
+            let path = files.layout.journal().join(&name);
+            if name.starts_with(MAKING) {
+                files.disk.remove(&path)?;
+            } else if let Some(number) = name.strip_prefix(SPARE) {
+                files.keep_spare(&name, number, &path)?;
+            } else if let Some(sequence) = parse_name(&name) {
+                files.adopt(sequence, store, first).await?;
+            } else {
                 tracing::warn!(%name, "a file in the journal's folder is not the store's; it is left alone");
-                continue;
-            };
-            files.adopt(sequence, store, first).await?;
+            }
         }
         Ok(files)
+    }
+
+    /// Takes a spare in that an earlier process made, if it is whole.
+    fn keep_spare(&self, name: &str, number: &str, path: &Path) -> Result<()> {
+        let options = OpenOptions {
+            create: Create::Never,
+            lane: Lane::Inline,
+            direct: true,
+            write: false,
+        };
+        let len = self.disk.open(path, options)?.len()?;
+        let mut state = self.state.lock();
+        state.next_spare = state.next_spare.max(number.parse().unwrap_or(0));
+        if len == self.len && state.spares.len() < JOURNAL_SPARES {
+            state.spares.push(name.to_owned());
+            return Ok(());
+        }
+        drop(state);
+        Ok(self.disk.remove(path)?)
     }
 
     /// Takes one existing file in.
     async fn adopt(&self, sequence: u64, store: [u8; 16], first: u64) -> Result<()> {
         let path = self.layout.journal_file(sequence);
         if sequence < first {
-            return self.retire_path(&path);
+            self.state.lock().unused.push(sequence);
+            return Ok(());
         }
         let inline = self.handle(sequence, Lane::Inline)?;
         let block = read(&self.pool, &inline, 0, BLOCK).await?;
@@ -123,10 +146,16 @@ impl Files {
                 what: format!("the {what} of {}", path.display()),
             }
             .into()),
-            // Renamed for its next life, but the header of that never came:
-            // the file holds nothing. Should one follow it, the scan sees it.
-            Ok(_) => self.never_used(&path),
-            Err(_) if block.iter().all(|byte| *byte == 0) => self.never_used(&path),
+            // Renamed for its next life, but the header of that never came: the
+            // file holds nothing. Should one follow it, the scan sees it.
+            Ok(header) if header.sequence < sequence => self.never_used(sequence),
+            Err(_) if block.iter().all(|byte| *byte == 0) && self.untouched(&inline).await? => {
+                self.never_used(sequence)
+            }
+            Ok(header) => Err(Error::corrupt(
+                path.display(),
+                format_args!("its header is that of file {}", header.sequence),
+            )),
             Err(error) => Err(Error::corrupt(
                 path.display(),
                 format_args!("its header block: {error}"),
@@ -134,9 +163,29 @@ impl Files {
         }
     }
 
-    fn never_used(&self, path: &std::path::Path) -> Result<()> {
-        tracing::warn!(path = %path.display(), "a journal file was never used; it becomes a spare");
-        self.retire_path(path)
+    /// Whether the first group of a file was never written.
+    async fn untouched(&self, file: &Arc<dyn File>) -> Result<bool> {
+        let block = read(&self.pool, file, BLOCK as u64, BLOCK).await?;
+        Ok(block.iter().all(|byte| *byte == 0))
+    }
+
+    fn never_used(&self, sequence: u64) -> Result<()> {
+        tracing::warn!(
+            sequence,
+            "a journal file was never used; it becomes a spare"
+        );
+        self.state.lock().unused.push(sequence);
+        Ok(())
+    }
+
+    /// Lets go of files that hold nothing, once the scan has shown that
+    /// nothing is missing.
+    pub(crate) fn settle(&self) -> Result<()> {
+        let unused = std::mem::take(&mut self.state.lock().unused);
+        for sequence in unused {
+            self.retire_path(&self.layout.journal_file(sequence))?;
+        }
+        Ok(())
     }
 
     fn handle(&self, sequence: u64, lane: Lane) -> Result<Arc<dyn File>> {
@@ -174,9 +223,9 @@ impl Files {
                 return Ok(());
             }
             state.next_spare = state.next_spare.saturating_add(1);
-            format!("spare-{}", state.next_spare)
+            format!("{SPARE}{}", state.next_spare)
         };
-        let path = self.layout.journal().join(&name);
+        let path = self.layout.journal().join(format!("{MAKING}{name}"));
         let options = OpenOptions {
             create: Create::IfMissing,
             lane: Lane::Inline,
@@ -189,6 +238,9 @@ impl Files {
             let _ = self.disk.remove(&path);
             return Err(error);
         }
+        drop(file);
+        self.disk
+            .rename(&path, &self.layout.journal().join(&name))?;
         self.state.lock().spares.push(name);
         Ok(())
     }
@@ -251,14 +303,14 @@ impl Files {
         self.retire_path(&self.layout.journal().join(file_name(sequence)))
     }
 
-    fn retire_path(&self, path: &std::path::Path) -> Result<()> {
+    fn retire_path(&self, path: &Path) -> Result<()> {
         let name = {
             let mut state = self.state.lock();
             if state.spares.len() >= JOURNAL_SPARES {
                 None
             } else {
                 state.next_spare = state.next_spare.saturating_add(1);
-                Some(format!("spare-{}", state.next_spare))
+                Some(format!("{SPARE}{}", state.next_spare))
             }
         };
         let full = {

@@ -10,6 +10,7 @@
 //! decided here and nowhere else.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use orlop_disk::Pool;
@@ -18,18 +19,22 @@ use orlop_format::group::{Builder, OVERHEAD, footprint};
 use orlop_format::journal::FileHeader;
 use orlop_format::record::{Commit, Record};
 use orlop_format::row::State;
-use orlop_index::Index;
+use orlop_index::{Batch, Index, IndexError};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::files::{Files, JournalFile};
 use super::queue::{Command, Fate, Poison, Request};
 use super::scan::End;
 use crate::config::{GROUP_SOFT, MARK_AFTER};
-use crate::error::{Error, Result};
+use crate::error::{Error, Invalid, Result};
 use crate::metrics::Metrics;
 use crate::quarantine::Quarantine;
 use crate::runtime::{Runtime, random_u64};
 use crate::view::View;
+
+/// How often, and how far apart, a full index is tried.
+const FULL_TRIES: usize = 240;
+const FULL_PAUSE: Duration = Duration::from_millis(250);
 
 /// Where the next group goes.
 struct Tail {
@@ -70,10 +75,9 @@ pub(crate) struct Parts {
 }
 
 impl Writer {
-    /// A writer that goes on behind `end`: in the same file after a clean
-    /// stop, in a new one otherwise, so that nothing is ever written where an
-    /// earlier process may have been writing.
-    pub(crate) async fn start(parts: Parts, end: Option<End>, clean: bool) -> Result<Self> {
+    /// A writer that goes on behind `end`: in a new file after a torn tail,
+    /// which its header cuts for good, in the same file otherwise.
+    pub(crate) async fn start(parts: Parts, end: Option<End>) -> Result<Self> {
         let end = end.unwrap_or(End {
             sequence: 0,
             offset: 0,
@@ -82,7 +86,7 @@ impl Writer {
             chain: 0,
             torn: 0,
         });
-        let kept = if clean {
+        let kept = if end.torn == 0 {
             parts.files.get(end.sequence)
         } else {
             None
@@ -226,10 +230,10 @@ impl Writer {
             data.extend(request.data);
         }
         match self.commit(work, data).await {
-            Ok(fates) => {
-                for (reply, fate) in replies.into_iter().zip(fates) {
+            Ok(answers) => {
+                for (reply, answer) in replies.into_iter().zip(answers) {
                     if let Some(reply) = reply {
-                        let _ = reply.send(Ok(fate));
+                        let _ = reply.send(answer);
                     }
                 }
                 Ok(())
@@ -248,7 +252,7 @@ impl Writer {
         &mut self,
         work: Vec<Vec<(Record, Bytes)>>,
         mut data: Vec<Arc<crate::segment::SegmentFile>>,
-    ) -> Result<Vec<Vec<Fate>>> {
+    ) -> Result<Vec<Result<Vec<Fate>>>> {
         self.poison.check()?;
         data.sort_by_key(|segment| segment.id());
         data.dedup_by_key(|segment| segment.id());
@@ -273,29 +277,40 @@ impl Writer {
         let mut view = View::new(index.as_ref());
         let mut lsn = self.tail.next_lsn;
         let mut settled = Vec::new();
-        let mut fates = Vec::with_capacity(work.len());
+        let mut answers = Vec::with_capacity(work.len());
         for records in work {
-            let mut answer = Vec::with_capacity(records.len());
+            // A record that cannot be judged refuses its request; nothing was
+            // written for it yet.
+            let mut answer = Ok(Vec::with_capacity(records.len()));
             for (record, payload) in records {
                 if let Record::Quarantine { sha256, birth } = &record {
                     settled.push((*sha256, *birth));
                 }
-                let (fate, write) = self.resolve(&view, record)?;
+                let (fate, write) = match self.resolve(&view, record) {
+                    Ok(resolved) => resolved,
+                    Err(error) => {
+                        answer = Err(error);
+                        break;
+                    }
+                };
                 for (record, own) in write {
                     let bytes = if own { payload.as_ref() } else { &[] };
                     let place = builder.push(lsn, &record, bytes);
-                    view.apply(lsn, &record, &place)
-                        .map_err(|error| self.poison.set(&error))?;
+                    // The group is not written yet: a failed read of the index
+                    // ends it and poisons nothing.
+                    view.apply(lsn, &record, &place)?;
                     lsn = lsn.saturating_add(1);
                 }
-                answer.push(match fate {
-                    Fate::Written { .. } => Fate::Written {
-                        lsn: lsn.saturating_sub(1),
-                    },
-                    Fate::Present => Fate::Present,
-                });
+                if let Ok(fates) = &mut answer {
+                    fates.push(match fate {
+                        Fate::Written { .. } => Fate::Written {
+                            lsn: lsn.saturating_sub(1),
+                        },
+                        Fate::Present => Fate::Present,
+                    });
+                }
             }
-            fates.push(answer);
+            answers.push(answer);
         }
         if !builder.is_empty() {
             self.write(builder)
@@ -303,42 +318,65 @@ impl Writer {
                 .map_err(|error| self.poison.set(&error))?;
             self.tail.next_lsn = lsn;
             let batch = view.into_batch(lsn.saturating_sub(1));
-            self.index
-                .apply(batch)
-                .map_err(|error| self.poison.set(&error))?;
+            self.apply(batch).await?;
             self.marked = false;
         }
         for (sha256, birth) in settled {
             self.quarantine.settle(&sha256, birth);
         }
-        Ok(fates)
+        Ok(answers)
+    }
+
+    /// Brings the index up to the group that is durable now. A full disk is
+    /// waited out for a while: what is in the log must be in the index before
+    /// anything else is.
+    async fn apply(&self, batch: Batch) -> Result<()> {
+        for _ in 0..FULL_TRIES {
+            match self.index.apply(batch.clone()) {
+                Ok(()) => return Ok(()),
+                Err(IndexError::Full { reason, .. }) => {
+                    tracing::warn!(%reason, "no room for the index; writes wait until there is");
+                    self.runtime.sleep(FULL_PAUSE).await;
+                }
+                Err(error) => return Err(self.poison.set(&error)),
+            }
+        }
+        self.index
+            .apply(batch)
+            .map_err(|error| self.poison.set(&error))
     }
 
     /// What to write for a record; `true` with the one that takes its payload.
     fn resolve(&self, view: &View<'_>, record: Record) -> Result<(Fate, Vec<(Record, bool)>)> {
         let written = Fate::Written { lsn: 0 };
-        let Record::Commit(commit) = record else {
-            return Ok((written, vec![(record, true)]));
+        let commit = match record {
+            Record::Commit(commit) => commit,
+            Record::Checkpoint(checkpoint) => {
+                // What does not go on from the row would be passed over.
+                let fits = view.upload(&checkpoint.upload)?.is_some_and(|row| {
+                    row.checkpoint.extents.len() == checkpoint.extents_before as usize
+                        && row.checkpoint.offset <= checkpoint.offset
+                });
+                if !fits {
+                    return Err(Invalid::Stale.into());
+                }
+                return Ok((written, vec![(Record::Checkpoint(checkpoint), true)]));
+            }
+            other => return Ok((written, vec![(other, true)])),
         };
-        let row = view
-            .blob(&commit.sha256)
-            .map_err(|error| self.poison.set(&error))?;
+        let row = view.blob(&commit.sha256)?;
         let here = row.is_some_and(|row| {
             row.state == State::Live && !self.quarantine.contains(&commit.sha256, row.birth)
         });
         if !here {
-            let ordinal = view
-                .next_ordinal()
-                .map_err(|error| self.poison.set(&error))?;
+            let ordinal = view.next_ordinal()?;
             let commit = Commit { ordinal, ..commit };
             return Ok((written, vec![(Record::Commit(commit), true)]));
         }
         // It is there: only what is new about it is written.
         let mut write = Vec::new();
         for alias in commit.aliases {
-            let known = view
-                .alias(&alias.encode())
-                .map_err(|error| self.poison.set(&error))?;
+            let known = view.alias(&alias.encode())?;
             if known.is_none() {
                 write.push((
                     Record::Alias {
@@ -365,7 +403,7 @@ impl Writer {
             return Ok(());
         }
         if needed.saturating_add(BLOCK as u64) > self.files.len() {
-            return Err(crate::error::Invalid::TooLarge {
+            return Err(Invalid::TooLarge {
                 what: "a group of records",
                 limit: self.files.len(),
             }

@@ -14,3 +14,4 @@ mod faults; // every operation fails once
 mod model; // random sequences against a map
 mod real; // real files, RocksDB, ring and pool
 mod support; // a store on a simulated disk
+mod upkeep; // full disks, lost sectors, starts that fail

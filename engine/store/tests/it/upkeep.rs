@@ -1,0 +1,209 @@
+//! Upkeep when things go wrong: full disks, lost sectors, starts that fail.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use orlop_disk::sim::{Crash, Fault, Plan, Sim, Verb};
+use orlop_disk::{Disk, Kind};
+use orlop_engine::{Error, MemoryIndex, Store};
+
+use crate::support::{content, disk, folder, open, pull, push, sha256};
+
+fn journal(sequence: u64) -> PathBuf {
+    folder().join(format!("journal/J-{sequence:016x}"))
+}
+
+/// Small blobs, enough for several journal files.
+async fn fill(store: &Store, seeds: std::ops::Range<u64>) -> Vec<Bytes> {
+    let mut blobs = Vec::new();
+    for seed in seeds {
+        let bytes = content(seed, 60_000);
+        push(store, &bytes, sha256(&bytes)).await.unwrap();
+        blobs.push(bytes);
+    }
+    blobs
+}
+
+async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
+    for _ in 0..400 {
+        if done().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("{what} did not happen");
+}
+
+fn names(sim: &Sim, at: &str) -> Vec<String> {
+    sim.list(&folder().join(at)).unwrap()
+}
+
+#[tokio::test]
+async fn starts_that_fail_or_die_cost_no_journal_file_each() {
+    let sim = disk(1);
+    let index = MemoryIndex::default();
+    for _ in 0..20 {
+        drop(open(&sim, &index).await.unwrap());
+    }
+    let files = names(&sim, "journal");
+    assert!(files.len() <= 3, "{files:?}");
+}
+
+#[tokio::test]
+async fn a_store_on_a_full_disk_starts_and_serves_after_a_power_cut() {
+    let sim = disk(2);
+    let store = open(&sim, &MemoryIndex::default()).await.unwrap();
+    let blobs = fill(&store, 0..20).await;
+    let room = sim.space(&folder()).unwrap();
+    sim.set_capacity(room.total - room.available);
+    for crash in [Crash::Killed, Crash::Lost, Crash::Torn(7)] {
+        let sim = sim.crash(crash);
+        let store = open(&sim, &MemoryIndex::default()).await.unwrap();
+        for bytes in &blobs {
+            assert_eq!(&pull(&store, &sha256(bytes)).await.unwrap(), bytes);
+        }
+        let more = content(99, 2_000_000);
+        let error = push(&store, &more, sha256(&more)).await.unwrap_err();
+        assert!(matches!(error, Error::Full { .. }), "{error}");
+        assert_eq!(store.health().await.poisoned, None);
+    }
+}
+
+#[tokio::test]
+async fn a_lost_sector_in_the_journal_costs_one_blob_and_holds_nothing_up() {
+    let sim = disk(3);
+    let store = open(&sim, &MemoryIndex::default()).await.unwrap();
+    let mut blobs = fill(&store, 0..10).await;
+    let image = sim.peek(&journal(1)).unwrap();
+    let at = image
+        .windows(64)
+        .position(|window| window == &blobs[4][30_000..30_064])
+        .unwrap();
+    assert!(sim.spoil(&journal(1), at as u64 / 4096 * 4096, 512));
+    blobs.extend(fill(&store, 10..400).await);
+    until("recycling", async || {
+        store.health().await.counts.recycled >= 2
+    })
+    .await;
+    assert!(
+        matches!(store.stat(&sha256(&blobs[4])), Err(Error::NotFound { .. })),
+        "a push heals it"
+    );
+    assert!(
+        matches!(store.read(&sha256(&blobs[4])), Err(Error::Corrupt { .. })),
+        "it is named"
+    );
+    assert!(push(&store, &blobs[4], sha256(&blobs[4])).await.unwrap());
+    store.close().await.unwrap();
+    let store = open(&sim, &MemoryIndex::default()).await.unwrap();
+    for bytes in &blobs {
+        assert_eq!(&pull(&store, &sha256(bytes)).await.unwrap(), bytes);
+    }
+}
+
+#[tokio::test]
+async fn recycling_that_finds_no_room_leaves_nothing_behind_and_poisons_nothing() {
+    let sim = disk(4);
+    let store = open(&sim, &MemoryIndex::default()).await.unwrap();
+    let small = folder().join("data/small");
+    sim.plan(
+        Plan::new(Fault::Fail(Kind::Full))
+            .on(Verb::Allocate)
+            .under(&small)
+            .sticky(),
+    );
+    let blobs = fill(&store, 0..400).await;
+    until("a pass without room", async || sim.struck() > 0).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(store.health().await.poisoned, None);
+    assert_eq!(store.health().await.counts.recycled, 0);
+    let left = names(&sim, "data/small");
+    assert!(left.is_empty(), "{left:?}");
+    sim.clear_plans();
+    until("recycling", async || {
+        store.health().await.counts.recycled >= 2
+    })
+    .await;
+    for bytes in &blobs {
+        assert_eq!(&pull(&store, &sha256(bytes)).await.unwrap(), bytes);
+    }
+}
+
+#[tokio::test]
+async fn a_lost_header_of_the_last_journal_file_refuses_the_start_and_keeps_the_file() {
+    for damage in [vec![0u8; 4096], vec![0x5a; 64]] {
+        let sim = disk(5);
+        let store = open(&sim, &MemoryIndex::default()).await.unwrap();
+        let blobs = fill(&store, 0..3).await;
+        let sim = sim.crash(Crash::Lost);
+        let header = sim.peek(&journal(1)).unwrap()[..4096].to_vec();
+        assert!(sim.poke(&journal(1), 0, &damage));
+        for _ in 0..2 {
+            let error = open(&sim, &MemoryIndex::default()).await.err().unwrap();
+            assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+        }
+        assert!(sim.poke(&journal(1), 0, &header));
+        let store = open(&sim, &MemoryIndex::default()).await.unwrap();
+        for bytes in &blobs {
+            assert_eq!(&pull(&store, &sha256(bytes)).await.unwrap(), bytes);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_catalog_older_than_one_seen_stays_refused_until_it_is_adopted() {
+    use orlop_engine::CatalogMatch;
+    let sim = disk(6);
+    let index = MemoryIndex::default();
+    let store = open(&sim, &index).await.unwrap();
+    store.catalog_seen([1; 16], 8).await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(
+            store.catalog_seen([1; 16], 4).await.unwrap(),
+            CatalogMatch::Older { seen: 8 }
+        );
+        assert_eq!(
+            store.catalog_seen([2; 16], 9).await.unwrap(),
+            CatalogMatch::Other
+        );
+    }
+    store.catalog_adopt([1; 16], 4).await.unwrap();
+    store.close().await.unwrap();
+    drop(store);
+    let store = open(&sim, &index).await.unwrap();
+    assert_eq!(
+        store.catalog_seen([1; 16], 4).await.unwrap(),
+        CatalogMatch::Same
+    );
+}
+
+#[tokio::test]
+async fn a_damaged_payload_before_a_cut_is_damage_and_not_a_torn_tail() {
+    let sim = disk(7);
+    let store = open(&sim, &MemoryIndex::default()).await.unwrap();
+    // One group of two blobs, whose second one is torn.
+    let (one, two) = (content(1, 5_000), content(2, 5_000));
+    let (first, second) = (
+        push(&store, &one, sha256(&one)),
+        push(&store, &two, sha256(&two)),
+    );
+    let (first, second) = futures_util::future::join(first, second).await;
+    assert!(first.unwrap() && second.unwrap());
+    let sim: Arc<Sim> = sim.crash(Crash::Lost);
+    let image = sim.peek(&journal(1)).unwrap();
+    let find = |bytes: &Bytes| image.windows(64).position(|w| w == &bytes[..64]).unwrap() as u64;
+    let (early, late) = (find(&one).min(find(&two)), find(&one).max(find(&two)));
+    let end = image.len() as u64;
+    assert!(sim.poke(&journal(1), late, &vec![0; (end - late) as usize]));
+    // Recovery cuts the second blob; then the first one rots.
+    drop(open(&sim, &MemoryIndex::default()).await.unwrap());
+    assert!(sim.poke(&journal(1), early + 9, &[0xff, 0xfe]));
+    let store = open(&sim, &MemoryIndex::default()).await.unwrap();
+    let kept = if find(&one) < find(&two) { &one } else { &two };
+    assert!(
+        matches!(store.read(&sha256(kept)), Err(Error::Corrupt { .. })),
+        "it stays named"
+    );
+}
