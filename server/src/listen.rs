@@ -1,14 +1,19 @@
 //! Connections: accepted, bounded, served over HTTP/1.1 or HTTP/2 without
 //! TLS, and ended in order.
 //!
-//! Knows no route. Every bound on a connection stands in this file or in
-//! [`guard`].
+//! Knows no route. Every bound on a connection stands in this file or in one
+//! below it.
 
 mod guard;
 mod layers;
+mod patience;
+mod peers;
+mod streams;
 
 pub use layers::Layers;
 
+use std::convert::Infallible;
+use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -19,14 +24,19 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use guard::{Guard, HEAD_TIME};
+use patience::WriteDeadline;
+use peers::{PeerPlace, Peers};
+use streams::{End, Streams};
 
 /// Connections served at once. More wait to be accepted.
 const CONNECTIONS_MAX: u32 = 4096;
+/// Connections of one peer. More are closed at once.
+const PEER_CONNECTIONS_MAX: u32 = CONNECTIONS_MAX / 4;
 /// Bytes of the head of a request.
 const HEADER_BYTES_MAX: u32 = 32 * 1024;
 /// Fields in the head of a request.
@@ -36,7 +46,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(60);
 /// Bytes read ahead of a handler, and written ahead of a client.
 const BUFFER_MAX: usize = 256 * 1024;
 /// Requests at once on one HTTP/2 connection.
-const STREAMS_MAX: u32 = 128;
+const STREAMS_MAX: u32 = 32;
 /// Bytes in flight on one HTTP/2 stream, and on its connection.
 const STREAM_WINDOW: u32 = 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
@@ -44,7 +54,11 @@ const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 const RESETS_MAX: usize = 64;
 /// Pause after accepting failed, as it does without free descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Pause between looks at a connection that has sent a byte or two.
+/// What a client that speaks HTTP/2 sends first.
+const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// How long a connection that was told to close may take.
+const CLOSE_TIME: Duration = Duration::from_secs(10);
+/// Pause between looks at a connection that has sent a part of that.
 const SNIFF_PAUSE: Duration = Duration::from_millis(10);
 
 /// How far serving is. Only goes forward.
@@ -58,10 +72,23 @@ pub enum Phase {
     Ended,
 }
 
+/// Listens there, for as many at once as may be served: the usual 128 that wait
+/// to be accepted are few for a burst, and one that is dropped waits a second.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(CONNECTIONS_MAX)
+}
+
 /// Accepts and serves connections until the phase says otherwise. When it
 /// returns, no connection is left.
 pub async fn serve(listener: TcpListener, layers: Arc<Layers>, mut phase: watch::Receiver<Phase>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX as usize));
+    let peers = Peers::new(PEER_CONNECTIONS_MAX);
     loop {
         let accepted = tokio::select! {
             biased;
@@ -70,12 +97,16 @@ pub async fn serve(listener: TcpListener, layers: Arc<Layers>, mut phase: watch:
         };
         match accepted {
             Ok((stream, peer, place)) => {
-                let task = connection(stream, peer, Arc::clone(&layers), phase.clone(), place);
+                let Some(of_peer) = peers.admit(peer.ip()) else {
+                    continue;
+                };
+                let layers = Arc::clone(&layers);
+                let task = connection(stream, peer, layers, phase.clone(), (place, of_peer));
                 tokio::spawn(task);
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection; trying again");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                sleep(ACCEPT_PAUSE).await;
             }
         }
     }
@@ -101,7 +132,7 @@ async fn connection(
     peer: SocketAddr,
     layers: Arc<Layers>,
     mut phase: watch::Receiver<Phase>,
-    _place: OwnedSemaphorePermit,
+    _places: (OwnedSemaphorePermit, PeerPlace),
 ) {
     // Answers are written whole; waiting for more only delays them.
     if stream.set_nodelay(true).is_err() {
@@ -114,30 +145,48 @@ async fn connection(
     let Ok(Ok(is_http2)) = first else {
         return;
     };
-    let service = service_fn(move |request| {
-        let layers = Arc::clone(&layers);
-        async move { layers.serve(peer, request).await }
-    });
+    let stream = WriteDeadline::new(stream);
     if is_http2 {
+        let streams = Streams::new();
+        let opened = streams.clone();
+        let service = service_fn(move |request| {
+            let (layers, stream) = (Arc::clone(&layers), opened.open());
+            async move { Ok::<_, Infallible>(stream.answer(layers.serve(peer, request).await)) }
+        });
         let io = TokioIo::new(stream);
-        drive(http2_builder().serve_connection(io, service), phase).await;
+        let connection = http2_builder().serve_connection(io, service);
+        drive(connection, peer, phase, Some(&streams)).await;
     } else {
+        let service = service_fn(move |request| {
+            let layers = Arc::clone(&layers);
+            async move { Ok::<_, Infallible>(layers.serve(peer, request).await) }
+        });
         let io = TokioIo::new(Guard::new(stream));
-        drive(http1_builder().serve_connection(io, service), phase).await;
+        let connection = http1_builder().serve_connection(io, service);
+        // Its parser sees to it.
+        drive(connection, peer, phase, None).await;
     }
 }
 
-/// Serves a connection to its end, or to the end of serving.
-async fn drive<C>(connection: C, phase: watch::Receiver<Phase>)
-where
-    C: GracefulConnection,
-    C::Error: std::fmt::Display,
+/// Serves a connection to its end, to the end of serving, or until there is
+/// nothing more to expect of it.
+async fn drive<C>(
+    connection: C,
+    peer: SocketAddr,
+    phase: watch::Receiver<Phase>,
+    streams: Option<&Streams>,
+) where
+    C: GracefulConnection<Error = hyper::Error>,
 {
     let (mut draining, mut ended) = (phase.clone(), phase);
     let mut connection = pin!(connection);
     let finished = tokio::select! {
         result = connection.as_mut() => Some(result),
         _ = draining.wait_for(|phase| *phase > Phase::Serving) => None,
+        end = end_of(streams) => match end {
+            End::Idle => None,
+            End::Stalled => return,
+        },
     };
     let result = match finished {
         Some(result) => result,
@@ -145,29 +194,44 @@ where
             connection.as_mut().graceful_shutdown();
             tokio::select! {
                 result = connection.as_mut() => result,
+                // Whatever it began since may still be done.
+                _ = async { sleep(CLOSE_TIME).await; end_of(streams).await } => return,
                 _ = ended.wait_for(|phase| *phase > Phase::Draining) => return,
             }
         }
     };
-    if let Err(error) = result {
-        tracing::debug!(%error, "a connection failed");
+    match result {
+        Ok(()) => {}
+        // Such a request got no id, and no access line.
+        Err(error) if error.is_parse() => {
+            tracing::info!(%peer, %error, "a request was refused before it was read");
+        }
+        Err(error) => tracing::debug!(%peer, %error, "a connection failed"),
     }
 }
 
-/// Whether a client opens with the preface of HTTP/2. Looks without reading.
+/// When a connection should end, if its streams say so.
+async fn end_of(streams: Option<&Streams>) -> End {
+    match streams {
+        Some(streams) => streams.end().await,
+        None => pending().await,
+    }
+}
+
+/// Whether a client opens with the preface of HTTP/2, all of it. Looks without
+/// reading.
 async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
-    const PREFACE: &[u8; 3] = b"PRI";
-    let mut first = [0; PREFACE.len()];
+    let mut first = [0; HTTP2_PREFACE.len()];
     loop {
         let seen = stream.peek(&mut first).await?;
         let seen = first.get(..seen).unwrap_or_default();
-        if seen.is_empty() || !PREFACE.starts_with(seen) {
+        if seen.is_empty() || !HTTP2_PREFACE.starts_with(seen) {
             return Ok(false);
         }
-        if seen.len() == PREFACE.len() {
+        if seen.len() == HTTP2_PREFACE.len() {
             return Ok(true);
         }
-        tokio::time::sleep(SNIFF_PAUSE).await;
+        sleep(SNIFF_PAUSE).await;
     }
 }
 
@@ -198,3 +262,6 @@ fn http2_builder() -> http2::Builder<TokioExecutor> {
         .max_pending_accept_reset_streams(RESETS_MAX);
     builder
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use orlop::commands::{doctor, serve, version};
+use orlop::commands::{catalog, doctor, serve, version};
 
 /// A container registry on its own storage engine.
 #[derive(Parser)]
@@ -19,6 +19,8 @@ enum Command {
     Serve(serve::Args),
     /// Check whether this machine and data folder can keep the promises
     Doctor(doctor::Args),
+    /// Work on the catalog of a stopped store
+    Catalog(catalog::Args),
     /// Print the version
     Version(version::Args),
 }
@@ -27,6 +29,7 @@ fn main() -> ExitCode {
     match Line::parse().command {
         Command::Serve(args) => serve::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Catalog(args) => catalog::run(&args),
         Command::Version(args) => version::run(&args),
     }
 }

@@ -164,6 +164,21 @@ pub enum SettingsError {
 }
 
 impl Settings {
+    /// Settings for work on a stopped store.
+    pub fn stopped(data: PathBuf) -> Settings {
+        Settings {
+            data,
+            listen: (Ipv4Addr::LOCALHOST, 0).into(),
+            gc_lease: Duration::from_secs(3600),
+            disk_backend: Choice::Pool,
+            space_reserve: None,
+            cache_size: CACHE_MIN,
+            log_format: LogFormat::Text,
+            log_level: "warn".to_owned(),
+            drain: Duration::ZERO,
+        }
+    }
+
     /// Checks and completes what was written.
     pub fn resolve(args: &ServeArgs) -> Result<Settings, SettingsError> {
         let listen = parse_listen(&args.listen)?;

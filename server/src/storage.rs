@@ -4,24 +4,27 @@
 //!
 //! Invariants: the folder's lock is held before anything is opened; a store
 //! that has names is not served without its catalog; a catalog that is not the
-//! store's, or is older than one seen before, serves pulls but never decides
-//! what may be collected.
+//! store's, or is older than one seen before, serves pulls, but takes no push
+//! and never decides what may be collected; the store is told within moments
+//! how far the catalog is, and never a number below one it was told before.
 
 mod opening;
 
 pub use opening::{StartError, lock, prepare};
 
+use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use orlop_disk::Disk;
 use orlop_disk::lock::Lock;
-use orlop_engine::{Progress, Store};
+use orlop_engine::{CatalogMatch, Progress, Store};
+use tokio::sync::Mutex;
+use tokio::time::{MissedTickBehavior, interval};
 
 use crate::catalog::Catalog;
-use crate::registry::Registry;
+use crate::registry::{Registry, Unpaired};
 use crate::settings::Settings;
 
 /// The lock file within the data folder.
@@ -33,21 +36,38 @@ pub const CONTROL_SOCKET: &str = "control.sock";
 /// Where a copy of the catalog stands before it goes into the store.
 const CATALOG_COPY: &str = "catalog-copy.tmp";
 /// How often the catalog is copied into the store, if it changed.
-pub const COPY_EVERY: Duration = Duration::from_secs(15 * 60);
+const COPY_EVERY: Duration = Duration::from_secs(15 * 60);
+/// A copy younger than this is not made again when the storage is closed.
+const COPY_YOUNG: Duration = Duration::from_secs(60);
+/// How often the store is told how far the catalog is, if it went on.
+const MARK_EVERY: Duration = Duration::from_secs(1);
 
 /// An open store and its catalog.
 pub struct Storage {
     store: Store,
     catalog: Catalog,
     folder: PathBuf,
-    /// Sequence of the catalog in the newest copy.
-    copied: AtomicU64,
-    /// Whether the catalog is the store's, so that copies of it are kept.
-    is_paired: bool,
+    /// What keeps the catalog from being the store's, if anything. While it is
+    /// not, no copies of it are kept.
+    unpaired: Option<Unpaired>,
+    /// The newest copy. Held while one is made.
+    copied: Mutex<Copied>,
+    /// The sequence of the catalog that the store was told last. Held while it
+    /// is told, so that it never hears a lower one after a higher.
+    marked: Mutex<u64>,
+}
+
+/// The newest copy of the catalog.
+struct Copied {
+    /// Its sequence; 0 when there is none of this catalog, as of an empty one.
+    sequence: u64,
+    /// When this process made it, if it did.
+    at: Option<Instant>,
 }
 
 impl Storage {
-    /// Opens the store, then the catalog, and compares the two.
+    /// Opens the store, then the catalog, and compares the two. What was opened
+    /// is closed again when it fails.
     pub async fn open(
         settings: &Settings,
         lock: Lock,
@@ -55,39 +75,124 @@ impl Storage {
         progress: &Progress,
     ) -> Result<Storage, StartError> {
         let store = opening::store(settings, lock, disk, progress).await?;
-        let catalog = opening::catalog(&store, &settings.data).await?;
-        let is_paired = opening::pair(&store, &catalog).await?;
-        let newest = store
-            .names()
-            .await?
-            .copies
-            .last()
-            .map(|(_, sequence)| *sequence);
-        Ok(Storage {
-            store,
-            catalog,
-            folder: settings.data.clone(),
-            copied: AtomicU64::new(newest.unwrap_or_default()),
-            is_paired,
-        })
+        let opened = Storage::beside(&store, &settings.data).await;
+        if opened.is_err()
+            && let Err(error) = store.close().await
+        {
+            tracing::warn!(%error, "the store did not close well");
+        }
+        opened
+    }
+
+    async fn beside(store: &Store, folder: &Path) -> Result<Storage, StartError> {
+        let catalog = opening::catalog(store, folder).await?;
+        let compared = async {
+            let unpaired = opening::pair(store, &catalog).await?;
+            let copies = store.names().await?.copies;
+            let newest = copies.last().map(|(_, sequence)| *sequence);
+            Ok((unpaired, newest.unwrap_or_default()))
+        };
+        match compared.await {
+            Ok((unpaired, sequence)) => Ok(Storage {
+                store: store.clone(),
+                folder: folder.to_owned(),
+                unpaired,
+                copied: Mutex::new(Copied { sequence, at: None }),
+                marked: Mutex::new(catalog.sequence()),
+                catalog,
+            }),
+            Err(error) => {
+                catalog.close().await;
+                Err(error)
+            }
+        }
     }
 
     /// The registry over this store and catalog.
     pub fn registry(&self) -> Registry {
-        Registry::new(Arc::new(self.store.clone()), Arc::new(self.catalog.clone()))
+        let registry = Registry::new(Arc::new(self.store.clone()), Arc::new(self.catalog.clone()));
+        match self.unpaired {
+            Some(why) => registry.without_writes(why),
+            None => registry,
+        }
+    }
+
+    /// The catalog's id and the sequence it is at.
+    pub fn catalog(&self) -> ([u8; 16], u64) {
+        (self.catalog.id(), self.catalog.sequence())
+    }
+
+    /// Makes the catalog the store's, and says what kept it from being that;
+    /// None when it was already.
+    pub async fn adopt(&mut self) -> Result<Option<Unpaired>, StartError> {
+        let Some(why) = self.unpaired else {
+            return Ok(None);
+        };
+        let (id, sequence) = self.catalog();
+        self.store.catalog_adopt(id, sequence).await?;
+        self.unpaired = None;
+        *self.marked.get_mut() = sequence;
+        // What copies there are, are of another catalog.
+        self.copied.get_mut().sequence = 0;
+        Ok(Some(why))
+    }
+
+    /// Tells the store how far the catalog is, and copies the catalog into it,
+    /// again and again.
+    pub async fn watch(&self) {
+        let marks = async {
+            let mut ticks = interval(MARK_EVERY);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                self.mark().await;
+            }
+        };
+        let copies = async {
+            let mut ticks = interval(COPY_EVERY);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            ticks.tick().await;
+            loop {
+                ticks.tick().await;
+                self.copy_catalog(Duration::ZERO).await;
+            }
+        };
+        tokio::join!(marks, copies);
+    }
+
+    /// Tells the store how far the catalog is, if it went on since.
+    async fn mark(&self) {
+        let mut marked = self.marked.lock().await;
+        let (id, sequence) = self.catalog();
+        if self.unpaired.is_some() || sequence == *marked {
+            return;
+        }
+        *marked = sequence;
+        match self.store.catalog_seen(id, sequence).await {
+            Ok(CatalogMatch::Same) => {}
+            Ok(found) => {
+                tracing::error!(?found, sequence, "the store was told of another catalog");
+            }
+            Err(error) => {
+                tracing::warn!(%error, sequence, "the store was not told how far the catalog is");
+            }
+        }
     }
 
     /// Puts a copy of the catalog into the store if it changed since the last
-    /// one. A failure is logged and tried again next time: the catalog itself
-    /// is not touched by it.
-    pub async fn copy_catalog(&self) {
-        let sequence = self.catalog.sequence();
-        if !self.is_paired || sequence == self.copied.load(Ordering::Relaxed) {
+    /// one and that is at least this old. A failure is logged and tried again
+    /// next time: the catalog itself is not touched by it.
+    async fn copy_catalog(&self, age: Duration) {
+        let mut copied = self.copied.lock().await;
+        let is_young = copied.at.is_some_and(|at| at.elapsed() < age);
+        let is_same = copied.sequence == self.catalog.sequence();
+        if self.unpaired.is_some() || is_young || is_same {
             return;
         }
         match self.copy().await {
             Ok(sequence) => {
-                self.copied.store(sequence, Ordering::Relaxed);
+                let at = Some(Instant::now());
+                *copied = Copied { sequence, at };
                 tracing::debug!(sequence, "the catalog was copied into the store");
             }
             Err(error) => {
@@ -107,17 +212,25 @@ impl Storage {
 
     async fn copy_by_way_of(&self, copy: &Path) -> Result<u64, StartError> {
         let sequence = self.catalog.copy_to(copy).await?;
-        let id = self.catalog.id();
-        self.store.catalog_copy(copy, id, sequence).await?;
-        self.store.catalog_seen(id, sequence).await?;
+        self.store
+            .catalog_copy(copy, self.catalog.id(), sequence)
+            .await?;
         Ok(sequence)
     }
 
-    /// Copies the catalog if it changed, then closes catalog and store.
-    /// Everything acknowledged is durable already.
-    pub async fn close(self) -> Result<(), StartError> {
-        self.copy_catalog().await;
+    /// Copies the catalog if it changed, unless that is given up, then closes
+    /// catalog and store. Everything acknowledged is durable already: a copy
+    /// that is not made loses nothing.
+    pub async fn close(&self, give_up: impl Future<Output = ()>) -> Result<(), StartError> {
+        tokio::select! {
+            biased;
+            () = give_up => {
+                tracing::warn!("the last copy of the catalog was given up; nothing is lost by that");
+            }
+            () = self.copy_catalog(COPY_YOUNG) => {}
+        }
         self.catalog.close().await;
+        self.mark().await;
         self.store.close().await?;
         Ok(())
     }
@@ -133,3 +246,6 @@ fn remove(path: &Path) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

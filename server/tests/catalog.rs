@@ -57,6 +57,7 @@ suite!(
     cases::refuses_one_change_and_keeps_the_others,
     cases::commits_many_writers_at_once,
     cases::keeps_totals_of_all_rows,
+    cases::keeps_every_edge_of_large_manifests,
     lists::lists_tags_in_byte_order,
     lists::lists_repositories_in_byte_order,
     lists::lists_referrers,

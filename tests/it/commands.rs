@@ -35,7 +35,7 @@ fn version_prints_one_line_or_one_document() {
 #[test]
 fn help_names_the_commands_and_an_unknown_one_fails() {
     let help = tools::run(orlop().arg("--help"));
-    for command in ["serve", "doctor", "version"] {
+    for command in ["serve", "doctor", "catalog", "version"] {
         assert!(help.contains(command), "{help}");
     }
     let ran = tools::try_run(orlop().arg("sevre"));

@@ -12,6 +12,7 @@
 
 // The protocol, one file per resource.
 mod blobs;
+mod connections;
 mod errors;
 mod health;
 mod manifests;
@@ -25,6 +26,7 @@ mod abuse_limits;
 mod abuse_names;
 
 // Starting, stopping, and what goes wrong in between.
+mod catalog;
 mod commands;
 mod concurrency;
 mod damage;

@@ -2,8 +2,10 @@
 //!
 //! A reader fetches up to [`READ_AHEAD`] pages ahead, and all readers together
 //! no more than [`READ_AHEAD_ALL`]: what a slow client has not taken is bounded
-//! by one page each beyond that. Damage ends the stream with an error and puts
-//! the blob into quarantine; a short body is never finished as if whole.
+//! by one page each beyond that. What a reader has not taken holds up no other
+//! reader. Damage, an unreadable sector included, ends the stream with an error
+//! and puts the blob into quarantine; a short body is never finished as if
+//! whole.
 
 use std::ops::Range;
 use std::pin::Pin as StdPin;
@@ -92,9 +94,22 @@ impl Blob {
         }
     }
 
-    /// The payload of an inline blob. It may have moved since the row was
-    /// read: then it is looked up once more.
+    /// The payload of an inline blob, as long as the blob.
     async fn inline(&self) -> Result<Bytes> {
+        let bytes = self.payload().await?;
+        if bytes.len() as u64 == self.row.size {
+            return Ok(bytes);
+        }
+        let found = bytes.len();
+        Err(self.quarantine(Error::corrupt(
+            "its record",
+            format_args!("it holds {found} bytes, not {}", self.row.size),
+        )))
+    }
+
+    /// What its record holds. That may have moved since the row was read: then
+    /// it is looked up once more.
+    async fn payload(&self) -> Result<Bytes> {
         let Form::Inline(place) = &self.row.form else {
             return Ok(Bytes::new());
         };
@@ -225,11 +240,8 @@ impl Stream for BlobStream {
             };
             if !this.fetch(permit) {
                 this.failed = true;
-                let error = Error::corrupt(
-                    format!("blob {}", this.blob.digest),
-                    "its extents are short",
-                );
-                return Poll::Ready(Some(Err(error)));
+                let short = Error::corrupt("its extents", "they are short");
+                return Poll::Ready(Some(Err(this.blob.quarantine(short))));
             }
         }
         match this.ahead.poll_next_unpin(context) {

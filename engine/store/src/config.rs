@@ -29,14 +29,30 @@ pub const PAGE: usize = 256 * 1024;
 pub const READ_AHEAD: usize = 8;
 /// Pages that all readers together hold ahead of what they send.
 pub const READ_AHEAD_ALL: usize = 256;
+/// Fetches of one kind that run at a time.
+pub const MAX_FETCHES: usize = 512;
 /// Bytes of one upload that are on their way to the disk.
 pub const WRITE_AHEAD: usize = 8 * 1024 * 1024;
-/// Bytes of buffers that uploads and reads share.
+/// Bytes of buffers that uploads share. Half of them may wait for clients, the
+/// other half is always on its way to the disk or free.
 pub const BUFFERS: usize = 512 * 1024 * 1024;
+/// The fewest that may be asked for: one large extent and one that waits.
+pub const MIN_BUFFERS: usize = 32 * 1024 * 1024;
+/// How long an upload waits for a buffer before it is told to come again.
+pub const BUFFER_WAIT: Duration = Duration::from_secs(10);
+/// Extents of one upload below which it gives up its buffer, for want of
+/// buffers, by a short extent.
+pub const SHORT_EXTENTS: usize = 1024;
 /// Bytes after which a running upload is made durable.
 pub const CHECKPOINT_EVERY: u64 = 64 * 1024 * 1024;
 /// Upload sessions in memory.
 pub const MAX_SESSIONS: usize = 65_536;
+/// Upload sessions whose state is kept at hand between requests.
+pub const WARM_SESSIONS: usize = 1024;
+/// How long it is kept.
+pub const WARM_TIME: Duration = Duration::from_secs(30);
+/// Extents of an upload above which its state is not kept.
+pub const WARM_EXTENTS: usize = 1024;
 /// Segment files kept open.
 pub const MAX_OPEN_SEGMENTS: usize = 1024;
 /// Headers of extents kept in memory.
@@ -57,6 +73,8 @@ pub struct Config {
     /// Bytes of free space below which pushes are refused; `None` for the
     /// larger of 1 GiB and 2 % of the file system.
     pub reserve: Option<u64>,
+    /// Bytes of buffers that uploads share, at least [`MIN_BUFFERS`].
+    pub buffers: usize,
     /// Bytes of hot pages kept in memory.
     pub cache: u64,
     /// Bytes of one journal file, at least [`MIN_JOURNAL_FILE`].
@@ -73,6 +91,7 @@ impl Config {
             lock: None,
             lease: Duration::from_secs(3600),
             reserve: None,
+            buffers: BUFFERS,
             cache: 256 * 1024 * 1024,
             journal_file: JOURNAL_FILE,
             segment: SEGMENT,

@@ -117,6 +117,7 @@ impl Core {
             lock,
             running,
         } = parts;
+        let sessions = Sessions::new(pool.limit());
         Self {
             runtime,
             disk,
@@ -130,7 +131,7 @@ impl Core {
             poison,
             room,
             leases,
-            sessions: Sessions::default(),
+            sessions,
             metrics,
             quarantine,
             superblock: tokio::sync::Mutex::new(superblock),

@@ -13,6 +13,7 @@ pub mod config;
 mod core;
 mod error;
 mod factory;
+mod flight;
 mod journal;
 mod layout;
 mod lease;

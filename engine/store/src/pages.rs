@@ -3,14 +3,18 @@
 //! Owns: the cache. What is in it was checked against its checksum when it
 //! came from the disk and never changes: a page is named by segment,
 //! generation and offset, a record by its place. One fetch serves all who
-//! wait for the same page. Knows no digests and no blobs: whoever asks must
-//! know where the bytes are, and what to do when they are damaged.
+//! wait for the same page, and depends on none of them. What a second read
+//! cannot mend either, a failed checksum or a sector that cannot be read, is
+//! damage; any other failure says nothing about the bytes. Knows no digests
+//! and no blobs: whoever asks must know where the bytes are, and what to do
+//! when they are damaged.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::future::FutureExt;
 use moka::future::Cache;
-use orlop_disk::{Buffer, File, Pool};
+use orlop_disk::{Buffer, File, Kind, Pool};
 use orlop_format::BLOCK;
 use orlop_format::checksum::{SPAN, crc};
 use orlop_format::group;
@@ -19,8 +23,10 @@ use orlop_format::segment::ExtentHeader;
 
 use crate::config::{MAX_TABLES, PAGE};
 use crate::error::{Error, Result};
+use crate::flight::Flights;
 use crate::journal::files::Files;
 use crate::metrics::Metrics;
+use crate::runtime::Runtime;
 use crate::segment::{SegmentFile, Segments};
 
 /// What the cost of one cached entry is beside its bytes.
@@ -35,14 +41,36 @@ enum Key {
     Record(Place),
 }
 
+/// Something to fetch.
+#[derive(Debug, Clone, Copy)]
+enum Wanted {
+    /// A page of an extent, and where in it.
+    Page(Extent, u32),
+    Record(Place),
+}
+
+impl Wanted {
+    fn key(&self) -> Key {
+        match self {
+            Wanted::Page(extent, at) => Key::Page(extent.segment, extent.offset, *at),
+            Wanted::Record(place) => Key::Record(*place),
+        }
+    }
+}
+
 /// Reads and caches.
-pub(crate) struct Pages {
+pub(crate) struct Pages(Arc<Inner>);
+
+struct Inner {
     segments: Arc<Segments>,
     files: Arc<Files>,
     pool: Pool,
     cache: Cache<Key, Bytes>,
     tables: Cache<(SegmentId, u32), Arc<[u32]>>,
     metrics: Arc<Metrics>,
+    fetches: Flights<Key, Result<Bytes>>,
+    /// Apart from the pages, which wait for them.
+    table_fetches: Flights<(SegmentId, u32), Result<Arc<[u32]>>>,
 }
 
 impl Pages {
@@ -51,6 +79,7 @@ impl Pages {
         files: Arc<Files>,
         budget: u64,
         metrics: Arc<Metrics>,
+        runtime: &Arc<dyn Runtime>,
     ) -> Self {
         let cache = Cache::builder()
             .max_capacity(budget)
@@ -60,34 +89,37 @@ impl Pages {
                     .saturating_add(ENTRY)
             })
             .build();
-        let tables = Cache::new(MAX_TABLES);
         // Pages live as long as the cache and its readers hold them, beyond
         // any limit of a pool; the pool only reuses their memory.
-        Self {
+        Self(Arc::new(Inner {
             segments,
             files,
             pool: Pool::new(BLOCK),
             cache,
-            tables,
+            tables: Cache::new(MAX_TABLES),
             metrics,
-        }
+            fetches: Flights::new(Arc::clone(runtime)),
+            table_fetches: Flights::new(Arc::clone(runtime)),
+        }))
     }
 
     /// The page of an extent's payload that starts at `at`, a multiple of
     /// [`PAGE`].
     ///
     /// # Errors
-    /// [`Error::Corrupt`] when a checksum does not hold.
+    /// [`Error::Corrupt`] when it cannot be read or a checksum does not hold.
     pub(crate) async fn page(&self, extent: &Extent, at: u32) -> Result<Bytes> {
-        self.metrics.page();
-        let key = Key::Page(extent.segment, extent.offset, at);
-        if let Some(bytes) = self.cache.get(&key).await {
-            return Ok(bytes);
-        }
-        self.cache
-            .try_get_with(key, self.read_page(*extent, at))
-            .await
-            .map_err(|error| Error::clone(&error))
+        self.0.metrics.page();
+        self.0.get(Wanted::Page(*extent, at)).await
+    }
+
+    /// The payload of a record.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when it is not there or damaged.
+    pub(crate) async fn record(&self, place: &Place) -> Result<Bytes> {
+        self.0.metrics.page();
+        self.0.get(Wanted::Record(*place)).await
     }
 
     /// Some bytes of an extent without filling the cache: for short ranges.
@@ -102,12 +134,9 @@ impl Pages {
                 Err(damaged(extent, "it is short"))
             }
         };
-        if let Some(bytes) = self
-            .cache
-            .get(&Key::Page(extent.segment, extent.offset, page))
-            .await
-        {
-            self.metrics.page();
+        let key = Wanted::Page(*extent, page).key();
+        if let Some(bytes) = self.0.cache.get(&key).await {
+            self.0.metrics.page();
             return slice(bytes, page);
         }
         let whole = from == page && to == page.saturating_add(PAGE as u32).min(extent.len);
@@ -116,23 +145,99 @@ impl Pages {
         }
         let start = from / SPAN as u32 * SPAN as u32;
         let end = to.next_multiple_of(SPAN as u32).min(extent.len);
-        let segment = self.segments.get(&extent.segment).await?;
-        let table = self.table(&segment, extent).await?;
-        let bytes = self.spans(&segment, extent, &table, start, end).await?;
+        let bytes = twice(|| self.0.range(extent, start, end)).await?;
         slice(bytes, start)
     }
 
+    /// Gives unused memory back to the system.
+    pub(crate) fn trim(&self) {
+        self.0.pool.trim();
+    }
+
+    /// Bytes in the cache.
+    pub(crate) fn cached(&self) -> u64 {
+        self.0.cache.weighted_size()
+    }
+}
+
+impl Inner {
+    /// From the cache, or by a fetch that all who want it share.
+    async fn get(self: &Arc<Self>, wanted: Wanted) -> Result<Bytes> {
+        let key = wanted.key();
+        if let Some(bytes) = self.cache.get(&key).await {
+            return Ok(bytes);
+        }
+        let this = Arc::clone(self);
+        let landed = self.fetches.join(key, || this.fetch(wanted).boxed()).await;
+        match landed {
+            Some(result) => result,
+            None => Arc::clone(self).fetch(wanted).await,
+        }
+    }
+
+    async fn fetch(self: Arc<Self>, wanted: Wanted) -> Result<Bytes> {
+        let key = wanted.key();
+        // Somebody else's fetch may have ended just before this one began.
+        if let Some(bytes) = self.cache.get(&key).await {
+            return Ok(bytes);
+        }
+        let bytes = match wanted {
+            Wanted::Page(extent, at) => twice(|| self.read_page(extent, at)).await?,
+            Wanted::Record(place) => twice(|| self.read_record(place)).await?,
+        };
+        self.cache.insert(key, bytes.clone()).await;
+        Ok(bytes)
+    }
+
     /// The checksums of an extent's payload, from its header block.
-    async fn table(&self, segment: &Arc<SegmentFile>, extent: &Extent) -> Result<Arc<[u32]>> {
-        self.tables
-            .try_get_with((extent.segment, extent.offset), async {
-                let buf = self
-                    .read(&segment.file, u64::from(extent.offset), BLOCK)
-                    .await?;
-                decode(segment, extent, buf.as_slice())
+    async fn table(
+        self: &Arc<Self>,
+        segment: &Arc<SegmentFile>,
+        extent: &Extent,
+    ) -> Result<Arc<[u32]>> {
+        let key = (extent.segment, extent.offset);
+        if let Some(table) = self.tables.get(&key).await {
+            return Ok(table);
+        }
+        let (this, of, extent) = (Arc::clone(self), Arc::clone(segment), *extent);
+        let landed = self
+            .table_fetches
+            .join(key, || {
+                async move { this.fetch_table(&of, extent).await }.boxed()
             })
-            .await
-            .map_err(|error: Arc<Error>| Error::clone(&error))
+            .await;
+        match landed {
+            Some(result) => result,
+            None => self.fetch_table(segment, extent).await,
+        }
+    }
+
+    async fn fetch_table(&self, segment: &Arc<SegmentFile>, extent: Extent) -> Result<Arc<[u32]>> {
+        let table = twice(|| async {
+            let buf = self
+                .read(&segment.file, u64::from(extent.offset), BLOCK)
+                .await?;
+            decode(segment, &extent, buf.as_slice())
+        })
+        .await?;
+        let key = (extent.segment, extent.offset);
+        self.tables.insert(key, Arc::clone(&table)).await;
+        Ok(table)
+    }
+
+    /// A handle of a segment, asked for twice if its header cannot be read.
+    async fn segment(&self, id: &SegmentId) -> Result<Arc<SegmentFile>> {
+        match self.segments.get(id).await {
+            Err(Error::Corrupt { .. } | Error::Io { .. }) => self.segments.get(id).await,
+            done => done,
+        }
+    }
+
+    /// Verified bytes `from..to` of an extent, in whole spans.
+    async fn range(self: &Arc<Self>, extent: &Extent, from: u32, to: u32) -> Result<Bytes> {
+        let segment = self.segment(&extent.segment).await?;
+        let table = self.table(&segment, extent).await?;
+        self.spans(&segment, extent, &table, from, to).await
     }
 
     async fn read(&self, file: &Arc<dyn File>, offset: u64, len: usize) -> Result<Buffer> {
@@ -140,25 +245,26 @@ impl Pages {
         buf.set_len(len);
         let (result, buf) = Arc::clone(file).read_at(offset, buf).await;
         self.metrics.page_read();
-        result.map(|()| buf).map_err(|error| {
-            if error.source.kind() == std::io::ErrorKind::UnexpectedEof {
-                Error::corrupt(
-                    file.path().display(),
-                    "the file is shorter than what it must hold",
-                )
-            } else {
-                error.into()
-            }
+        result.map(|()| buf).map_err(|error| match error.kind {
+            Kind::Io if error.source.kind() == std::io::ErrorKind::UnexpectedEof => Error::corrupt(
+                file.path().display(),
+                "the file is shorter than what it must hold",
+            ),
+            // The medium gives the bytes no more: they are as good as damaged.
+            Kind::Io => Error::corrupt(
+                file.path().display(),
+                format_args!("{len} bytes at {offset} cannot be read: {}", error.source),
+            ),
+            _ => error.into(),
         })
     }
 
-    async fn read_page(&self, extent: Extent, at: u32) -> Result<Bytes> {
-        let segment = self.segments.get(&extent.segment).await?;
+    async fn read_page(self: &Arc<Self>, extent: Extent, at: u32) -> Result<Bytes> {
         let end = at.saturating_add(PAGE as u32).min(extent.len);
         if at > 0 {
-            let table = self.table(&segment, &extent).await?;
-            return self.spans(&segment, &extent, &table, at, end).await;
+            return self.range(&extent, at, end).await;
         }
+        let segment = self.segment(&extent.segment).await?;
         // The header block lies right before the first page: one read for both.
         let len = (end as usize).next_multiple_of(BLOCK).saturating_add(BLOCK);
         let buf = self
@@ -204,22 +310,6 @@ impl Pages {
         Ok(buf.freeze().slice(..len))
     }
 
-    /// The payload of a record.
-    ///
-    /// # Errors
-    /// [`Error::Corrupt`] when it is not there or damaged.
-    pub(crate) async fn record(&self, place: &Place) -> Result<Bytes> {
-        self.metrics.page();
-        let key = Key::Record(*place);
-        if let Some(bytes) = self.cache.get(&key).await {
-            return Ok(bytes);
-        }
-        self.cache
-            .try_get_with(key, self.read_record(*place))
-            .await
-            .map_err(|error| Error::clone(&error))
-    }
-
     async fn read_record(&self, place: Place) -> Result<Bytes> {
         let (volume, file) = match &place.home {
             Home::Journal(sequence) => {
@@ -229,7 +319,7 @@ impl Pages {
                 (file.volume(), file.shared)
             }
             Home::Segment(id) => {
-                let segment = self.segments.get(id).await?;
+                let segment = self.segment(id).await?;
                 (segment.volume(), Arc::clone(&segment.file))
             }
         };
@@ -253,15 +343,16 @@ impl Pages {
         // Most records are far smaller than the blocks around them.
         Ok(Bytes::copy_from_slice(bytes.get(range).unwrap_or_default()))
     }
+}
 
-    /// Gives unused memory back to the system.
-    pub(crate) fn trim(&self) {
-        self.pool.trim();
-    }
-
-    /// Bytes in the cache.
-    pub(crate) fn cached(&self) -> u64 {
-        self.cache.weighted_size()
+/// Reads again what looked damaged: only what both reads say is believed.
+async fn twice<T, F>(read: impl Fn() -> F) -> Result<T>
+where
+    F: Future<Output = Result<T>>,
+{
+    match read().await {
+        Err(Error::Corrupt { .. }) => read().await,
+        done => done,
     }
 }
 

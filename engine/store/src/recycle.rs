@@ -21,7 +21,7 @@ use orlop_index::IndexError;
 use crate::config::{GROUP_SOFT, JOURNAL_KEEP};
 use crate::core::Core;
 use crate::error::{Error, Result};
-use crate::journal::files::{JournalFile, read};
+use crate::journal::files::{JournalFile, read, read_lenient};
 use crate::segment::Pen;
 
 /// Time between looks at what is to be done.
@@ -233,7 +233,8 @@ async fn copy(
     while offset < end {
         let block = read(&core.pool, &file.shared, u64::from(offset), BLOCK).await?;
         let head = Head::decode(&volume, &block).map_err(|error| damage(file, offset, error))?;
-        let bytes = read_group(core, file, offset, head.bytes as usize).await?;
+        let len = head.bytes as usize;
+        let (bytes, _) = read_lenient(&core.pool, &file.shared, u64::from(offset), len).await;
         let mut entries = Entries::new(volume, &head, offset, &bytes);
         loop {
             if entries.offset() >= end {
@@ -288,27 +289,6 @@ async fn place(
         }
         Keep::Small(moved) => small.push(core, entry, Some(moved)).await,
     }
-}
-
-/// Reads a group; what the disk cannot read of it comes back as zeros, so that
-/// a lost sector costs the payload it lies in and holds nothing else up.
-async fn read_group(core: &Core, file: &JournalFile, offset: u32, len: usize) -> Result<Vec<u8>> {
-    let offset = u64::from(offset);
-    if let Ok(bytes) = read(&core.pool, &file.shared, offset, len).await {
-        return Ok(bytes);
-    }
-    let mut bytes = Vec::with_capacity(len);
-    while bytes.len() < len {
-        let at = offset.saturating_add(bytes.len() as u64);
-        match read(&core.pool, &file.shared, at, BLOCK).await {
-            Ok(block) => bytes.extend_from_slice(&block),
-            Err(error) => {
-                tracing::error!(%error, at, "a block of the journal cannot be read");
-                bytes.resize(bytes.len().saturating_add(BLOCK), 0);
-            }
-        }
-    }
-    Ok(bytes)
 }
 
 /// Whether a record still matters.

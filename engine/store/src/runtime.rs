@@ -1,5 +1,5 @@
-//! The one seam for time, randomness and threads (invariant 13), so that a
-//! simulator can own them. Locks come from [`crate::sync`].
+//! The one seam for time, randomness, threads and tasks (invariant 13), so that
+//! a simulator can own them. Locks come from [`crate::sync`].
 //!
 //! The clock orders nothing: order is the log's.
 
@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
+use tokio::runtime::Handle;
 
 /// What the store asks of the world besides the disk.
 pub trait Runtime: Send + Sync + 'static {
@@ -20,6 +21,9 @@ pub trait Runtime: Send + Sync + 'static {
     /// # Errors
     /// When the system has no thread to give.
     fn spawn(&self, name: &'static str, task: BoxFuture<'static, ()>) -> std::io::Result<()>;
+    /// Runs a short task that never blocks to its end beside its caller, who may
+    /// stop polling or go away. Only the end of the runtime drops it before.
+    fn task(&self, task: BoxFuture<'static, ()>);
     /// Ready after `time`.
     fn sleep(&self, time: Duration) -> BoxFuture<'static, ()>;
 }
@@ -31,18 +35,21 @@ pub(crate) fn random_u64(runtime: &dyn Runtime) -> u64 {
     u64::from_le_bytes(bytes)
 }
 
-/// The production runtime: the system's clock and random numbers, a thread
-/// for each task.
+/// The production runtime: the system's clock and random numbers, threads, and
+/// the tasks of the tokio runtime it was started in.
 #[derive(Debug)]
 pub struct System {
     start: Instant,
+    tasks: Option<Handle>,
 }
 
 impl System {
-    /// A runtime whose clock starts now.
+    /// A runtime whose clock starts now. Short tasks run on the tokio runtime
+    /// of the caller; without one, each has a thread.
     pub fn start() -> Arc<dyn Runtime> {
         Arc::new(Self {
             start: Instant::now(),
+            tasks: Handle::try_current().ok(),
         })
     }
 }
@@ -68,6 +75,15 @@ impl Runtime for System {
             .name(name.to_owned())
             .spawn(move || runtime.block_on(task))?;
         Ok(())
+    }
+
+    fn task(&self, task: BoxFuture<'static, ()>) {
+        if let Some(tasks) = &self.tasks {
+            drop(tasks.spawn(task));
+        } else if let Err(error) = self.spawn("task", task) {
+            // Who waits for the task learns that it is gone.
+            tracing::error!(%error, "the system gives no thread for a task");
+        }
     }
 
     fn sleep(&self, time: Duration) -> BoxFuture<'static, ()> {

@@ -18,7 +18,6 @@ use orlop_format::segment::{FileHeader, Footer, MAX_FRAMES, UNSEALED, file_name,
 
 use crate::config::{MAX_OPEN_SEGMENTS, SEGMENT_AHEAD};
 use crate::error::{Error, Result};
-use crate::journal::files::read;
 use crate::layout::Layout;
 use crate::runtime::{Runtime, random_u64};
 use crate::sync::Mutex;
@@ -164,9 +163,17 @@ impl Segments {
                 }
                 _ => error.into(),
             })?;
-        let block = read(&self.pool, &file, 0, BLOCK).await?;
-        let header =
-            FileHeader::decode(&block).map_err(|error| Error::corrupt(path.display(), error))?;
+        let mut block = self.pool.take_now(BLOCK);
+        block.set_len(BLOCK);
+        let (done, block) = Arc::clone(&file).read_at(0, block).await;
+        done.map_err(|error| match error.kind {
+            // A sector that is gone is damage; a machine short of something
+            // is not.
+            orlop_disk::Kind::Io => Error::corrupt(path.display(), error),
+            _ => error.into(),
+        })?;
+        let header = FileHeader::decode(block.as_slice())
+            .map_err(|error| Error::corrupt(path.display(), error))?;
         if header.segment != *id || header.store != self.store {
             return Err(Error::corrupt(
                 path.display(),

@@ -1,32 +1,46 @@
 //! Upload sessions between requests.
 //!
 //! A session lives in memory from its opening and in the log from its first
-//! checkpoint. Who asks for another owner's session is told that there is
-//! none. Bounded by [`MAX_SESSIONS`].
+//! checkpoint. What it holds in memory beyond its name is kept at hand for
+//! [`WARM_TIME`] and made again from the log after that. Sessions are bounded
+//! by [`MAX_SESSIONS`]: the longest idle make room for new ones, those that
+//! the log can bring back before the others. Who asks for another owner's
+//! session is told that there is none.
+//!
+//! Invariant: one request at a time holds a session. Its lock is only ever
+//! taken by trying, under the map's lock.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use orlop_format::digest::{Algorithm, Hasher};
 use orlop_format::location::Extent;
 use orlop_format::record::{MAX_OWNER, UploadId};
-use tokio::sync::OwnedMutexGuard;
+use orlop_format::row;
+use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 
-use crate::config::MAX_SESSIONS;
+use crate::config::{MAX_SESSIONS, WARM_EXTENTS, WARM_SESSIONS, WARM_TIME};
 use crate::core::Core;
 use crate::error::{Error, Invalid, Result};
+use crate::runtime::Runtime;
 use crate::sync::Mutex;
 
-/// Idle time after which a session that never became durable may be dropped
-/// to make room for another.
-const IDLE: Duration = Duration::from_secs(3600);
+/// Sessions that make room at once when the map is full.
+const EVICTED: usize = MAX_SESSIONS / 16;
+/// Time after which no request's records can still be queued.
+const QUEUED: Duration = Duration::from_secs(600);
+/// Bytes that one permit to hold a buffer stands for.
+const HELD_UNIT: usize = 64 * 1024;
 
 /// All uploads in memory.
-#[derive(Default)]
 pub(crate) struct Sessions {
     map: Mutex<HashMap<UploadId, Arc<Session>>>,
+    /// Sessions whose state may be at hand and when they were put down, in
+    /// that order.
+    warm: Mutex<VecDeque<(Weak<Session>, Duration)>>,
+    held: Arc<Semaphore>,
 }
 
 /// One upload.
@@ -42,6 +56,8 @@ pub(crate) struct Session {
 /// What a session holds between requests.
 #[derive(Default)]
 pub(crate) struct State {
+    /// Whether the fields down to `tail` are filled in and equal the log.
+    pub(crate) warm: bool,
     pub(crate) hashers: Vec<Hasher>,
     pub(crate) received: u64,
     pub(crate) extents: Vec<Extent>,
@@ -49,17 +65,18 @@ pub(crate) struct State {
     pub(crate) placed: u64,
     /// How many of the extents the log knows.
     pub(crate) saved: usize,
-    /// Bytes behind the last extent.
+    /// Bytes behind the last extent, while no request holds the session.
     pub(crate) tail: Vec<u8>,
-    /// Whether the log knows of the upload.
+    /// Whether the log may know of the upload.
     pub(crate) opened: bool,
-    /// Whether the state is behind or ahead of the log and must be loaded.
-    pub(crate) stale: bool,
+    /// Whether a record of it was queued and nobody saw what became of it.
+    pub(crate) queued: bool,
     /// Whether it ended.
     pub(crate) ended: bool,
 }
 
 impl State {
+    /// The state of an upload that the log does not know.
     pub(crate) fn fresh(also: Option<Algorithm>) -> Self {
         let mut hashers = vec![Hasher::new(Algorithm::Sha256)];
         hashers.extend(
@@ -67,13 +84,40 @@ impl State {
                 .map(Hasher::new),
         );
         Self {
+            warm: true,
             hashers,
             ..Self::default()
         }
     }
+
+    /// Drops what the log can bring back.
+    pub(crate) fn cool(&mut self) {
+        *self = Self {
+            opened: self.opened,
+            queued: self.queued,
+            ended: self.ended,
+            ..Self::default()
+        };
+    }
 }
 
 impl Sessions {
+    /// No sessions. Those that wait for their clients may hold half of
+    /// `buffers` bytes.
+    pub(crate) fn new(buffers: usize) -> Self {
+        Self {
+            map: Mutex::default(),
+            warm: Mutex::default(),
+            held: Arc::new(Semaphore::new(buffers / 2 / HELD_UNIT)),
+        }
+    }
+
+    /// A permit to hold a buffer of `bytes` while waiting for a client.
+    pub(crate) fn hold_buffer(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let units = u32::try_from(bytes.div_ceil(HELD_UNIT)).ok()?;
+        Arc::clone(&self.held).try_acquire_many_owned(units).ok()
+    }
+
     /// Opens an upload. Syncs nothing.
     pub(crate) fn open(
         &self,
@@ -90,86 +134,114 @@ impl Sessions {
             }
             .into());
         }
-        let mut id = [0u8; 16];
-        core.runtime.fill_random(&mut id);
-        let id = UploadId(id);
+        let id = random_id(core.runtime.as_ref());
         let now = core.runtime.now();
-        let mut map = self.map.lock();
-        if map.len() >= MAX_SESSIONS {
-            map.retain(|_, session| {
-                session.durable.load(Ordering::Relaxed) > 0
-                    || now.saturating_sub(*session.touched.lock()) < IDLE
-            });
-        }
-        if map.len() >= MAX_SESSIONS {
-            return Err(Error::Busy {
-                what: format!("the store: {MAX_SESSIONS} uploads are open"),
-            });
-        }
-        map.insert(
-            id,
-            Session::new(id, owner.to_owned(), also, 0, now, State::fresh(also)),
-        );
+        self.cool(now);
+        let session = Session::new(id, owner, also, 0, now, State::default());
+        insert(&mut self.map.lock(), session, now)?;
         Ok(id)
     }
 
-    /// The session, from memory or from the log. An upload of another owner is
-    /// not there.
-    fn find(&self, core: &Core, id: UploadId, owner: &str) -> Result<Arc<Session>> {
-        let missing = || Error::missing(format_args!("upload {id}"));
-        if let Some(session) = self.map.lock().get(&id) {
-            return if session.owner == owner {
-                Ok(Arc::clone(session))
-            } else {
-                Err(missing())
-            };
-        }
-        let Some(row) = core.upload_row(&id)? else {
-            return Err(missing());
-        };
-        if row.owner != owner.as_bytes() {
-            return Err(missing());
-        }
-        let also = Algorithm::from_code(row.also);
-        let state = State {
-            stale: true,
-            opened: true,
-            ..State::fresh(also)
-        };
-        let session = Session::new(
-            id,
-            owner.to_owned(),
-            also,
-            row.checkpoint.offset,
-            core.runtime.now(),
-            state,
-        );
-        Ok(Arc::clone(self.map.lock().entry(id).or_insert(session)))
+    fn known(&self, id: &UploadId) -> Option<Arc<Session>> {
+        self.map.lock().get(id).cloned()
     }
 
     /// Bytes of an upload that are durable.
     pub(crate) fn status(&self, core: &Core, id: UploadId, owner: &str) -> Result<u64> {
-        Ok(self.find(core, id, owner)?.durable.load(Ordering::Acquire))
+        let Some(session) = self.known(&id) else {
+            return Ok(row_of(core, id, owner)?.checkpoint.offset);
+        };
+        if session.owner != owner {
+            return Err(missing(id));
+        }
+        let durable = session.durable.load(Ordering::Acquire);
+        // What a request that went away had queued shows in the row alone.
+        let unsure = session
+            .state
+            .try_lock()
+            .is_ok_and(|state| state.queued && !state.warm);
+        if !unsure {
+            return Ok(durable);
+        }
+        match core.upload_row(&id)? {
+            Some(row) => Ok(row.checkpoint.offset),
+            None if durable == 0 => Ok(0),
+            None => Err(missing(id)),
+        }
     }
 
-    /// Takes hold of a session for one request.
+    /// Takes hold of a session, from memory or from the log, for one request.
+    /// An upload of another owner is not there.
     pub(crate) fn hold(
         &self,
         core: &Core,
         id: UploadId,
         owner: &str,
     ) -> Result<(Arc<Session>, OwnedMutexGuard<State>)> {
-        let session = self.find(core, id, owner)?;
-        let state = Arc::clone(&session.state)
-            .try_lock_owned()
-            .map_err(|_| Error::Busy {
-                what: format!("upload {id}"),
-            })?;
-        if state.ended {
-            return Err(Error::missing(format_args!("upload {id}")));
+        let now = core.runtime.now();
+        self.cool(now);
+        let from_log = match self.known(&id) {
+            Some(_) => None,
+            None => Some(row_of(core, id, owner)?),
+        };
+        let mut map = self.map.lock();
+        let session = match (map.get(&id), from_log) {
+            (Some(session), _) => Arc::clone(session),
+            (None, Some(row)) => {
+                let also = Algorithm::from_code(row.also);
+                let state = State {
+                    opened: true,
+                    ..State::default()
+                };
+                let durable = row.checkpoint.offset;
+                let session = Session::new(id, owner, also, durable, now, state);
+                insert(&mut map, Arc::clone(&session), now)?;
+                session
+            }
+            // It made room for another since it was looked for.
+            (None, None) => return Err(busy(id)),
+        };
+        if session.owner != owner {
+            return Err(missing(id));
         }
-        *session.touched.lock() = core.runtime.now();
+        let state = session.lock()?;
+        if state.ended {
+            return Err(missing(id));
+        }
+        *session.touched.lock() = now;
+        drop(map);
         Ok((session, state))
+    }
+
+    /// Ends a request's hold of a session: its state stays at hand for a while
+    /// if it equals the log and is small.
+    pub(crate) fn put_down(&self, session: &Arc<Session>, state: &mut State, now: Duration) {
+        *session.touched.lock() = now;
+        if state.warm && state.opened && state.extents.len() <= WARM_EXTENTS {
+            state.tail.shrink_to_fit();
+            self.warm.lock().push_back((Arc::downgrade(session), now));
+        } else {
+            state.cool();
+        }
+        self.cool(now);
+    }
+
+    /// Drops the state of sessions that were put down too long ago, or are too
+    /// many.
+    fn cool(&self, now: Duration) {
+        let mut warm = self.warm.lock();
+        while let Some((session, since)) = warm.front() {
+            if warm.len() <= WARM_SESSIONS && now.saturating_sub(*since) < WARM_TIME {
+                return;
+            }
+            if let Some(session) = session.upgrade()
+                && *session.touched.lock() == *since
+                && let Ok(mut state) = session.state.try_lock()
+            {
+                state.cool();
+            }
+            warm.pop_front();
+        }
     }
 
     pub(crate) fn forget(&self, id: &UploadId) {
@@ -177,10 +249,57 @@ impl Sessions {
     }
 }
 
+/// Takes a session in. A full map lets go of the longest idle first.
+fn insert(
+    map: &mut HashMap<UploadId, Arc<Session>>,
+    session: Arc<Session>,
+    now: Duration,
+) -> Result<()> {
+    if map.len() >= MAX_SESSIONS {
+        let mut idle: Vec<_> = map.values().filter_map(|other| other.idle(now)).collect();
+        if idle.len() > EVICTED {
+            idle.select_nth_unstable_by_key(EVICTED, |(order, _)| *order);
+            idle.truncate(EVICTED);
+        }
+        for (_, id) in idle {
+            map.remove(&id);
+        }
+    }
+    if map.len() >= MAX_SESSIONS {
+        return Err(Error::Busy {
+            what: format!("the store: {MAX_SESSIONS} uploads are under way"),
+        });
+    }
+    map.insert(session.id, session);
+    Ok(())
+}
+
+fn row_of(core: &Core, id: UploadId, owner: &str) -> Result<row::Upload> {
+    core.upload_row(&id)?
+        .filter(|row| row.owner == owner.as_bytes())
+        .ok_or_else(|| missing(id))
+}
+
+fn random_id(runtime: &dyn Runtime) -> UploadId {
+    let mut id = [0u8; 16];
+    runtime.fill_random(&mut id);
+    UploadId(id)
+}
+
+pub(crate) fn missing(id: UploadId) -> Error {
+    Error::missing(format_args!("upload {id}"))
+}
+
+pub(crate) fn busy(id: UploadId) -> Error {
+    Error::Busy {
+        what: format!("upload {id}"),
+    }
+}
+
 impl Session {
     fn new(
         id: UploadId,
-        owner: String,
+        owner: &str,
         also: Option<Algorithm>,
         durable: u64,
         now: Duration,
@@ -188,11 +307,40 @@ impl Session {
     ) -> Arc<Self> {
         Arc::new(Self {
             id,
-            owner,
+            owner: owner.to_owned(),
             also,
             durable: AtomicU64::new(durable),
             touched: Mutex::new(now),
             state: Arc::new(tokio::sync::Mutex::new(state)),
         })
+    }
+
+    /// A session of the store itself, which nobody else can find.
+    pub(crate) fn alone(
+        core: &Core,
+        also: Option<Algorithm>,
+    ) -> Result<(Arc<Self>, OwnedMutexGuard<State>)> {
+        let id = random_id(core.runtime.as_ref());
+        let session = Self::new(id, "", also, 0, core.runtime.now(), State::fresh(also));
+        let state = session.lock()?;
+        Ok((session, state))
+    }
+
+    fn lock(&self) -> Result<OwnedMutexGuard<State>> {
+        Arc::clone(&self.state)
+            .try_lock_owned()
+            .map_err(|_| busy(self.id))
+    }
+
+    /// Its name, and what decides which idle session goes first: whether
+    /// something is lost by it, then how long it has been idle. `None` while
+    /// it is in use.
+    fn idle(&self, now: Duration) -> Option<((bool, Duration), UploadId)> {
+        let state = self.state.try_lock().ok()?;
+        let touched = *self.touched.lock();
+        if state.queued && now.saturating_sub(touched) < QUEUED {
+            return None;
+        }
+        Some(((!state.opened, touched), self.id))
     }
 }

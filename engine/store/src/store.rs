@@ -11,7 +11,7 @@ use orlop_format::record::{MAX_NOTE, Record, UploadId};
 use orlop_format::row::State;
 
 use crate::blob::Blob;
-use crate::config::{BUFFERS, Config, MAX_PIN, MIN_JOURNAL_FILE};
+use crate::config::{Config, MAX_PIN, MIN_BUFFERS, MIN_JOURNAL_FILE};
 use crate::core::{Core, Parts, Stat};
 use crate::error::{Error, Invalid, Result};
 use crate::journal::files::Files;
@@ -28,9 +28,6 @@ use crate::runtime::Runtime;
 use crate::segment::Segments;
 use crate::space::Room;
 use crate::upload::{Committed, Upload};
-
-/// Owner of uploads that the store makes for itself.
-const INTERNAL: &str = "";
 
 /// Held by each of the store's tasks; nothing is ever sent on it.
 type Alive = tokio::sync::mpsc::Sender<()>;
@@ -106,7 +103,7 @@ impl Store {
             return Err(Invalid::Folder(reason).into());
         }
         let layout = Layout::new(config.folder.clone());
-        let pool = Pool::new(BUFFERS);
+        let pool = Pool::new(config.buffers.max(MIN_BUFFERS));
         let metrics = Arc::new(Metrics::default());
         let poison = Poison::default();
         let quarantine = Arc::new(Quarantine::default());
@@ -168,6 +165,7 @@ impl Store {
                 Arc::clone(&files),
                 config.cache,
                 Arc::clone(&metrics),
+                &runtime,
             ),
             room: Room::new(Arc::clone(&disk), layout.clone(), config.reserve),
             leases: Arc::new(Leases::new(config.lease, now)),
@@ -223,17 +221,9 @@ impl Store {
         expected: Digest,
         note: Option<Vec<u8>>,
     ) -> Result<Committed> {
-        let id = self.upload_open(INTERNAL, Some(expected.algorithm()))?;
-        let mut upload = self.upload_resume(id, INTERNAL).await?;
-        let stored = async {
-            upload.append(bytes).await?;
-            upload.commit(expected, note).await
-        };
-        let stored = stored.await;
-        if stored.is_err() {
-            self.core.sessions.forget(&id);
-        }
-        stored
+        let mut upload = Upload::alone(&self.core, Some(expected.algorithm()))?;
+        upload.append(bytes).await?;
+        upload.commit(expected, note).await
     }
 
     /// Says that a blob is here, and takes a lease on it.
@@ -357,8 +347,7 @@ impl Store {
             what: format!("cannot read {}", file.display()),
             reason: error.to_string(),
         };
-        let id = self.upload_open(INTERNAL, None)?;
-        let mut upload = self.upload_resume(id, INTERNAL).await?.internal();
+        let mut upload = Upload::alone(&self.core, None)?.internal();
         let mut source = std::fs::File::open(file).map_err(bytes_of)?;
         let mut hasher = orlop_format::digest::Hasher::new(Algorithm::Sha256);
         let mut chunk = vec![0u8; crate::config::PAGE];

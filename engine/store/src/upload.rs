@@ -4,65 +4,61 @@
 //! checkpoint; after a restart it goes on at its last durable offset. One
 //! request at a time works on it, through an [`Upload`].
 //!
-//! Body pieces go into a pooled, aligned buffer and are hashed as they pass;
-//! a full buffer becomes one extent in one write. What is at most
-//! [`INLINE_LIMIT`] at the end goes into the journal record instead. A commit
-//! moves nothing.
+//! Bytes behind the last extent gather in memory, hashed as they pass. What a
+//! journal record can hold costs no pooled buffer and goes into a record in
+//! the end; more goes into a large aligned buffer, which becomes one extent in
+//! one write. A commit moves nothing.
+//!
+//! Invariant: an operation that broke off in the middle ends the request; the
+//! session falls back to what the log knows.
+
+mod extents;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
-use futures_util::stream::{FuturesUnordered, StreamExt};
-use orlop_disk::{Buffer, Moved};
+use futures_util::stream::FuturesUnordered;
+use orlop_disk::Buffer;
 use orlop_format::digest::{Algorithm, Digest, Hasher};
-use orlop_format::location::Extent;
-use orlop_format::record::{
-    Checkpoint, Commit, HashState, INLINE_LIMIT, MAX_EXTENTS, MAX_NOTE, Record, UploadId,
-};
-use orlop_format::segment::ExtentHeader;
-use orlop_format::{BLOCK, checksum};
-use tokio::sync::OwnedMutexGuard;
+use orlop_format::record::{Checkpoint, Commit, HashState, MAX_NOTE, Record, UploadId};
+use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, oneshot};
 
-use crate::config::{CHECKPOINT_EVERY, WRITE_AHEAD};
+use self::extents::Landed;
+use crate::config::CHECKPOINT_EVERY;
 use crate::core::Core;
 use crate::error::{Error, Invalid, Result};
 use crate::journal::queue::Fate;
 use crate::segment::SegmentFile;
-use crate::session::{Session, State};
+use crate::session::{Session, State, busy, missing};
 
 /// Version of the saved hash states this code writes and reads.
 const HASH_VERSION: u8 = 1;
-/// The first buffer of an upload, bytes: most blobs never need a larger one.
-const FIRST_BUFFER: usize = 64 * 1024;
-
-/// Bytes of payload in the extent that starts at `offset` of an upload. They
-/// grow, so that [`MAX_EXTENTS`] reach far beyond 100 GiB.
-fn piece(offset: u64) -> usize {
-    const MIB: usize = 1024 * 1024;
-    match offset >> 30 {
-        0 => MIB,
-        1..8 => MIB.saturating_mul(4),
-        _ => MIB.saturating_mul(8),
-    }
-}
 
 /// An upload that one request works on.
 ///
 /// Dropped without [`Upload::checkpoint`] it falls back to its last durable
-/// offset.
+/// offset; so it does after an operation that failed or was not awaited to its
+/// end.
 pub struct Upload {
     core: Arc<Core>,
     session: Arc<Session>,
     state: OwnedMutexGuard<State>,
-    /// Room for a header block, then bytes behind the last extent.
-    buffer: Buffer,
-    writes: FuturesUnordered<BoxFuture<'static, Moved>>,
+    /// Bytes behind the last extent, while they fit in a record.
+    small: Vec<u8>,
+    /// Room for a header block, then those bytes when they are more.
+    large: Option<Buffer>,
+    /// What lets `large` wait for the client.
+    held: Option<OwnedSemaphorePermit>,
+    writes: FuturesUnordered<oneshot::Receiver<Landed>>,
     /// Bytes on their way.
     writing: usize,
     /// Whether the state equals the log.
     kept: bool,
+    /// Whether an operation is under way, or broke off.
+    broken: bool,
+    /// Whether nobody else can find it: it needs no checkpoints.
+    alone: bool,
     /// Whether the store itself makes this blob.
     internal: bool,
 }
@@ -80,14 +76,18 @@ pub struct Committed {
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        if !self.kept {
-            let opened = self.state.opened;
-            *self.state = State {
-                stale: opened,
-                opened,
-                ..State::fresh(self.session.also)
-            };
+        if self.state.ended || self.alone {
+            return;
         }
+        if self.kept {
+            self.state.tail = std::mem::take(&mut self.small);
+        } else {
+            self.state.cool();
+        }
+        let now = self.core.runtime.now();
+        self.core
+            .sessions
+            .put_down(&self.session, &mut self.state, now);
     }
 }
 
@@ -101,25 +101,42 @@ impl std::fmt::Debug for Upload {
 }
 
 impl Upload {
+    fn new(core: &Arc<Core>, session: Arc<Session>, state: OwnedMutexGuard<State>) -> Self {
+        Self {
+            core: Arc::clone(core),
+            session,
+            state,
+            small: Vec::new(),
+            large: None,
+            held: None,
+            writes: FuturesUnordered::new(),
+            writing: 0,
+            kept: false,
+            broken: false,
+            alone: false,
+            internal: false,
+        }
+    }
+
     /// Takes up the upload `id` of `owner`.
     pub(crate) async fn resume(core: &Arc<Core>, id: UploadId, owner: &str) -> Result<Self> {
         core.poison.check()?;
         let (session, state) = core.sessions.hold(core, id, owner)?;
-        let mut upload = Self {
-            core: Arc::clone(core),
-            session,
-            state,
-            buffer: Buffer::empty(),
-            writes: FuturesUnordered::new(),
-            writing: 0,
-            kept: false,
-            internal: false,
-        };
-        if upload.state.stale {
+        let mut upload = Self::new(core, session, state);
+        if !upload.state.warm {
             upload.load().await?;
         }
-        let tail = std::mem::take(&mut upload.state.tail);
-        upload.fill(&tail).await?;
+        upload.small = std::mem::take(&mut upload.state.tail);
+        upload.kept = true;
+        Ok(upload)
+    }
+
+    /// An upload of the store itself that is gone when it is dropped.
+    pub(crate) fn alone(core: &Arc<Core>, also: Option<Algorithm>) -> Result<Self> {
+        core.poison.check()?;
+        let (session, state) = Session::alone(core, also)?;
+        let mut upload = Self::new(core, session, state);
+        upload.alone = true;
         Ok(upload)
     }
 
@@ -134,170 +151,36 @@ impl Upload {
         self.state.received
     }
 
-    /// Bytes in the buffer behind the header block.
-    fn pending(&self) -> usize {
-        self.buffer.len().saturating_sub(BLOCK)
+    /// Begins an operation: what breaks off before its end is not gone on
+    /// with.
+    fn begin(&mut self) -> Result<()> {
+        if self.broken {
+            return Err(busy(self.session.id));
+        }
+        self.broken = true;
+        self.kept = false;
+        Ok(())
     }
 
     /// Takes bytes in. Waits while too much is on its way to the disk.
     ///
     /// # Errors
-    /// [`Error::Full`] when there is no room: what is durable stays.
+    /// [`Error::Full`] when there is no room, [`Error::Busy`] when there is no
+    /// buffer: what is durable stays, this request cannot go on.
     pub async fn append(&mut self, bytes: Bytes) -> Result<()> {
-        self.kept = false;
+        self.begin()?;
         for hasher in &mut self.state.hashers {
             hasher.update(&bytes);
         }
         self.state.received = self.state.received.saturating_add(bytes.len() as u64);
         self.fill(&bytes).await?;
+        self.hold().await?;
         let durable = self.session.durable.load(Ordering::Relaxed);
-        if self.state.received.saturating_sub(durable) >= CHECKPOINT_EVERY {
-            self.checkpoint().await?;
+        if !self.alone && self.state.received.saturating_sub(durable) >= CHECKPOINT_EVERY {
+            self.save().await?;
         }
+        self.broken = false;
         Ok(())
-    }
-
-    /// Puts bytes into the buffer; full buffers go to the disk.
-    async fn fill(&mut self, mut bytes: &[u8]) -> Result<()> {
-        while !bytes.is_empty() {
-            if self.buffer.remaining() == 0 {
-                self.grow(bytes.len()).await?;
-            }
-            let taken = self.buffer.extend(bytes);
-            bytes = bytes.get(taken..).unwrap_or_default();
-        }
-        Ok(())
-    }
-
-    /// Makes room in the buffer: a larger one, or an empty one.
-    async fn grow(&mut self, coming: usize) -> Result<()> {
-        let start = self.state.received.saturating_sub(coming as u64);
-        let largest = piece(start).saturating_add(BLOCK);
-        if self.buffer.capacity() >= largest {
-            return self.emit().await;
-        }
-        let wanted = self.buffer.len().saturating_add(coming);
-        let size = if wanted <= FIRST_BUFFER {
-            FIRST_BUFFER
-        } else {
-            largest
-        };
-        let mut next = self.core.pool.take(size).await;
-        next.clear();
-        if self.buffer.is_empty() {
-            next.set_len(BLOCK);
-        } else {
-            next.extend(self.buffer.as_slice());
-        }
-        self.buffer = next;
-        Ok(())
-    }
-
-    /// Writes the buffer as one extent.
-    async fn emit(&mut self) -> Result<()> {
-        let len = self.pending();
-        if len == 0 {
-            return Ok(());
-        }
-        if self.state.extents.len() >= MAX_EXTENTS {
-            return Err(Invalid::TooLarge {
-                what: "the count of extents of a blob",
-                limit: MAX_EXTENTS as u64,
-            }
-            .into());
-        }
-        let mut buffer = std::mem::replace(&mut self.buffer, Buffer::empty());
-        let payload = buffer.as_slice().get(BLOCK..).unwrap_or_default();
-        let header = ExtentHeader {
-            upload: self.session.id,
-            offset: self.state.placed,
-            len: u32::try_from(len).unwrap_or(u32::MAX),
-            table: checksum::table(payload),
-        };
-        buffer.pad_to_block();
-        let total = buffer.len();
-        self.core
-            .room
-            .admit(total as u64, self.core.runtime.now())?;
-        let slot = self
-            .core
-            .segments
-            .allocate(total as u64, header.checksum())
-            .await?;
-        let (block, body) = header.encode(&slot.segment.header, 0);
-        if let Some(front) = buffer.as_mut_slice().get_mut(..BLOCK) {
-            front.copy_from_slice(&block);
-        }
-        let extent = Extent {
-            segment: slot.segment.id(),
-            offset: slot.offset,
-            len: header.len,
-            body,
-        };
-        self.state.extents.push(extent);
-        self.state.placed = self.state.placed.saturating_add(len as u64);
-        self.core.metrics.extent(total as u64);
-        self.writing = self.writing.saturating_add(total);
-        self.writes
-            .push(Arc::clone(&slot.segment.file).write_at(u64::from(slot.offset), buffer));
-        self.settle(WRITE_AHEAD).await
-    }
-
-    /// Waits until at most `limit` bytes are on their way.
-    async fn settle(&mut self, limit: usize) -> Result<()> {
-        // One poll starts what was pushed.
-        while let Some(done) = futures_util::future::poll_immediate(self.writes.next())
-            .await
-            .flatten()
-        {
-            self.landed(done)?;
-        }
-        while self.writing > limit {
-            match self.writes.next().await {
-                Some(done) => self.landed(done)?,
-                None => self.writing = 0,
-            }
-        }
-        Ok(())
-    }
-
-    fn landed(&mut self, (result, buffer): Moved) -> Result<()> {
-        self.writing = self.writing.saturating_sub(buffer.len());
-        result.map_err(|error| match error.kind {
-            orlop_disk::Kind::Full => error.into(),
-            _ => self.core.poison.set(&error),
-        })
-    }
-
-    /// The segments that hold extents which the log does not know yet.
-    async fn unsynced(&mut self) -> Result<Vec<Arc<SegmentFile>>> {
-        let mut ids: Vec<_> = self
-            .state
-            .extents
-            .iter()
-            .skip(self.state.saved)
-            .map(|extent| extent.segment)
-            .collect();
-        ids.sort_unstable();
-        ids.dedup();
-        let mut segments = Vec::with_capacity(ids.len());
-        for id in ids {
-            segments.push(self.core.segments.get(&id).await?);
-        }
-        Ok(segments)
-    }
-
-    /// Sends what is larger than a record's payload to the disk and waits for
-    /// all writes.
-    async fn drain(&mut self) -> Result<()> {
-        if self.pending() > INLINE_LIMIT {
-            self.emit().await?;
-        }
-        self.settle(0).await
-    }
-
-    fn tail(&self) -> Bytes {
-        Bytes::copy_from_slice(self.buffer.as_slice().get(BLOCK..).unwrap_or_default())
     }
 
     fn open_record(&self) -> Record {
@@ -309,23 +192,29 @@ impl Upload {
     }
 
     /// Makes what was received durable; returns the durable offset.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] when the log knows another state of the upload, or an
+    /// operation broke off before: take it up again.
     pub async fn checkpoint(&mut self) -> Result<u64> {
+        self.begin()?;
+        self.save().await?;
+        self.broken = false;
+        Ok(self.state.received)
+    }
+
+    async fn save(&mut self) -> Result<()> {
         let durable = self.session.durable.load(Ordering::Relaxed);
         if self.state.received > durable || (self.state.received > 0 && !self.state.opened) {
             self.drain().await?;
-            let tail = self.tail();
-            let hashes = self.state.hashers.iter().map(saved).collect();
+            let tail = Bytes::copy_from_slice(&self.small);
+            let extents = self.state.extents.get(self.state.saved..);
             let checkpoint = Checkpoint {
                 upload: self.session.id,
                 offset: self.state.received,
                 extents_before: u32::try_from(self.state.saved).unwrap_or(u32::MAX),
-                extents: self
-                    .state
-                    .extents
-                    .get(self.state.saved..)
-                    .unwrap_or_default()
-                    .to_vec(),
-                hashes,
+                extents: extents.unwrap_or_default().to_vec(),
+                hashes: self.state.hashers.iter().map(saved).collect(),
             };
             self.core
                 .room
@@ -335,17 +224,34 @@ impl Upload {
             if !self.state.opened {
                 records.push((self.open_record(), Bytes::new()));
             }
-            records.push((Record::Checkpoint(checkpoint), tail.clone()));
-            self.core.queue.append(records, data).await?;
-            self.state.saved = self.state.extents.len();
+            records.push((Record::Checkpoint(checkpoint), tail));
             self.state.opened = true;
+            self.append_records(records, data)
+                .await
+                .map_err(|error| match error {
+                    Error::Invalid(Invalid::Stale) => busy(self.session.id),
+                    other => other,
+                })?;
+            self.state.saved = self.state.extents.len();
             self.session
                 .durable
                 .store(self.state.received, Ordering::Release);
         }
-        self.state.tail = self.tail().to_vec();
         self.kept = true;
-        Ok(self.state.received)
+        Ok(())
+    }
+
+    /// Appends records to the log. They may be written also if this request
+    /// goes away meanwhile: then the next one asks the log.
+    async fn append_records(
+        &mut self,
+        records: Vec<(Record, Bytes)>,
+        data: Vec<Arc<SegmentFile>>,
+    ) -> Result<Vec<Fate>> {
+        self.state.queued = true;
+        let fates = self.core.queue.append(records, data).await?;
+        self.state.queued = false;
+        Ok(fates)
     }
 
     /// Ends the upload as the blob `expected`, with an opaque note for the log.
@@ -363,7 +269,7 @@ impl Upload {
             }
             .into());
         }
-        self.kept = false;
+        self.begin()?;
         self.drain().await?;
         let digests = self.digests(expected.algorithm()).await?;
         let actual = digests
@@ -389,7 +295,7 @@ impl Upload {
         let size = self.state.received;
         let payload = if self.state.extents.is_empty() {
             self.core.room.admit(size, self.core.runtime.now())?;
-            self.tail()
+            Bytes::from(std::mem::take(&mut self.small))
         } else {
             self.emit().await?;
             self.settle(0).await?;
@@ -406,11 +312,8 @@ impl Upload {
             note,
         };
         let data = self.unsynced().await?;
-        let fates = self
-            .core
-            .queue
-            .append(vec![(Record::Commit(commit), payload)], data)
-            .await?;
+        let records = vec![(Record::Commit(commit), payload)];
+        let fates = self.append_records(records, data).await?;
         self.end();
         let new = !matches!(fates.first(), Some(Fate::Present));
         self.core.wake_if_full();
@@ -434,14 +337,15 @@ impl Upload {
             .collect();
         if digests.iter().all(|digest| digest.algorithm() != asked) {
             let mut hasher = Hasher::new(asked);
-            self.rehash(&mut [&mut hasher]).await?;
+            self.rehash(&self.small, &mut [&mut hasher]).await?;
             digests.push(hasher.finish());
         }
         Ok(digests)
     }
 
-    /// Feeds all bytes received so far to `hashers`, read back from the disk.
-    async fn rehash(&mut self, hashers: &mut [&mut Hasher]) -> Result<()> {
+    /// Feeds all bytes received so far to `hashers`: the extents, read back from
+    /// the disk, and `tail` behind them.
+    async fn rehash(&self, tail: &[u8], hashers: &mut [&mut Hasher]) -> Result<()> {
         for extent in &self.state.extents {
             let mut at = 0;
             while at < extent.len {
@@ -454,13 +358,8 @@ impl Upload {
                     .max(at.saturating_add(1));
             }
         }
-        let tail = if self.state.tail.is_empty() {
-            self.tail()
-        } else {
-            Bytes::copy_from_slice(&self.state.tail)
-        };
         for hasher in hashers.iter_mut() {
-            hasher.update(&tail);
+            hasher.update(tail);
         }
         Ok(())
     }
@@ -471,13 +370,12 @@ impl Upload {
     }
 
     async fn discard(&mut self) -> Result<()> {
+        self.kept = false;
         if self.state.opened {
             let record = Record::Abandon {
                 upload: self.session.id,
             };
-            self.core
-                .queue
-                .append(vec![(record, Bytes::new())], Vec::new())
+            self.append_records(vec![(record, Bytes::new())], Vec::new())
                 .await?;
         }
         self.end();
@@ -485,7 +383,6 @@ impl Upload {
     }
 
     fn end(&mut self) {
-        self.kept = true;
         self.state.ended = true;
         self.core.sessions.forget(&self.session.id);
     }
@@ -493,9 +390,22 @@ impl Upload {
     /// Brings the state to what the log says.
     async fn load(&mut self) -> Result<()> {
         let id = self.session.id;
-        let Some(row) = self.core.upload_row(&id)? else {
-            self.end();
-            return Err(Error::missing(format_args!("upload {id}")));
+        if self.state.queued {
+            // An empty request is answered after all that were queued before.
+            self.core.queue.append(Vec::new(), Vec::new()).await?;
+        }
+        let row = if self.state.opened || self.state.queued {
+            self.core.upload_row(&id)?
+        } else {
+            None
+        };
+        let Some(row) = row else {
+            if self.session.durable.load(Ordering::Relaxed) > 0 {
+                self.end();
+                return Err(missing(id));
+            }
+            *self.state = State::fresh(self.session.also);
+            return Ok(());
         };
         let mut state = State::fresh(self.session.also);
         state.opened = true;
@@ -525,7 +435,7 @@ impl Upload {
             Some(hashers) => self.state.hashers = hashers,
             None => {
                 let mut fresh = self.state.hashers.clone();
-                self.rehash(&mut fresh.iter_mut().collect::<Vec<_>>())
+                self.rehash(&self.state.tail, &mut fresh.iter_mut().collect::<Vec<_>>())
                     .await?;
                 self.state.hashers = fresh;
             }

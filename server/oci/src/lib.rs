@@ -14,7 +14,9 @@ pub mod name;
 pub mod reference;
 pub mod tag;
 
-pub use manifest::{DESCRIPTORS_MAX, Descriptor, Kind, MANIFEST_BYTES_MAX, Manifest, ManifestError, RefKind};
+pub use manifest::{
+    DESCRIPTORS_MAX, Descriptor, Kind, MANIFEST_BYTES_MAX, Manifest, ManifestError, RefKind,
+};
 pub use media_type::ManifestType;
 pub use name::{NameError, RepositoryName};
 pub use orlop_format::digest::{Algorithm, Digest, DigestError};

@@ -234,7 +234,10 @@ impl Body<'_> {
     fn descriptors(&self) -> usize {
         let listed = [&self.layers, &self.manifests].map(|list| list.as_ref().map_or(0, Vec::len));
         let single = [&self.config, &self.subject].map(|one| usize::from(one.is_some()));
-        listed.into_iter().chain(single).fold(0, usize::saturating_add)
+        listed
+            .into_iter()
+            .chain(single)
+            .fold(0, usize::saturating_add)
     }
 }
 

@@ -273,9 +273,7 @@ impl From<Error> for ApiError {
                     .with_detail(json!({ "missing": missing }))
             }
             Error::DescriptorSize { .. } => ApiError::new(SIZE_INVALID, message),
-            Error::Unpaired(_) => {
-                ApiError::new(UNAVAILABLE, message).retry_after(RETRY_POISONED)
-            }
+            Error::Unpaired(_) => ApiError::new(UNAVAILABLE, message).retry_after(RETRY_POISONED),
             Error::Storage(fault) => fault.into(),
             Error::Panicked => ApiError::internal(message),
         }

@@ -4,15 +4,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 use crate::registry::memory::{self, Memory};
-use crate::registry::{Algorithm, BodyFault, Digest, Fault};
+use crate::registry::{Algorithm, BodyFault, Digest, Fault, Unpaired};
 use bytes::Bytes;
 use http::{HeaderMap, Request};
 use http_body_util::BodyExt;
 use serde_json::Value;
 
+mod bounds;
+
 #[derive(Default)]
 struct Server {
     memory: Memory,
+    unpaired: Option<Unpaired>,
+    /// A registry to use again, else each request has a new one.
+    kept: Option<Registry>,
     starting: bool,
     stopping: AtomicBool,
 }
@@ -22,7 +27,12 @@ impl Readiness for Server {
         if self.starting {
             State::Starting("replaying the journal".into())
         } else {
-            State::Ready(self.memory.registry())
+            let registry = self.kept.clone();
+            let registry = registry.unwrap_or_else(|| self.memory.registry());
+            State::Ready(match self.unpaired {
+                Some(why) => registry.without_writes(why),
+                None => registry,
+            })
         }
     }
 

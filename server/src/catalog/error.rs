@@ -42,7 +42,9 @@ pub enum CatalogError {
     #[error("the catalog cannot be used now: {0}")]
     Unavailable(String),
     /// Its contents are damaged.
-    #[error("the catalog is damaged: {0}; stop the server and put the catalog back from a backup. `orlop-fsck` checks the store beside it")]
+    #[error(
+        "the catalog is damaged: {0}; stop the server and put the catalog back from a backup. `orlop-fsck` checks the store beside it"
+    )]
     Damaged(String),
     /// A write failed earlier. Nothing is written until a restart; reads go on.
     #[error("the catalog takes no changes since a write failed: {0}; restart the server")]

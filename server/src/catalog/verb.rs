@@ -219,7 +219,9 @@ async fn insert_edges(
     let targets: Vec<Vec<u8>> = manifest.edges.iter().map(|e| e.digest.encode()).collect();
     let rows: Vec<(&Edge, &Vec<u8>)> = manifest.edges.iter().zip(&targets).collect();
     let (many, single) = rows.as_chunks::<EDGE_ROWS>();
-    let statements = many.iter().map(|rows| (INSERT_EDGES.as_str(), rows.as_slice()));
+    let statements = many
+        .iter()
+        .map(|rows| (INSERT_EDGES.as_str(), rows.as_slice()));
     let rest = single.chunks(1).map(|row| (INSERT_EDGE.as_str(), row));
     for (statement, rows) in statements.chain(rest) {
         let mut arguments = vec![Arg::Int(repository.id), Arg::Bytes(digest)];
@@ -234,9 +236,7 @@ async fn insert_edges(
         connection.run(statement, &arguments).await?;
     }
     for (edge, target) in rows {
-        repository
-            .totals
-            .add_edge(digest, edge.kind as i64, target);
+        repository.totals.add_edge(digest, edge.kind as i64, target);
     }
     Ok(())
 }

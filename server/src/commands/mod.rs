@@ -1,5 +1,6 @@
 //! The commands of `orlop`, one file each.
 
+pub mod catalog;
 pub mod doctor;
 pub mod serve;
 pub mod version;

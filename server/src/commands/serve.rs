@@ -13,11 +13,10 @@ use std::time::Duration;
 
 use orlop_disk::{Disk, select};
 use orlop_engine::Progress;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::version::VERSION;
 use crate::api::{Readiness, State};
@@ -25,7 +24,7 @@ use crate::listen::{self, Layers, Phase};
 use crate::logging;
 use crate::registry::Registry;
 use crate::settings::{ServeArgs, Settings};
-use crate::storage::{self, COPY_EVERY, StartError, Storage};
+use crate::storage::{self, StartError, Storage};
 
 /// How long work of cut requests may take to end.
 const SETTLE: Duration = Duration::from_secs(10);
@@ -103,7 +102,7 @@ async fn serve(settings: Settings) -> Result<(), Error> {
     storage::prepare(&settings.data)?;
     let lock = storage::lock(&settings.data)?;
     let (disk, why) = select(settings.disk_backend).map_err(StartError::Disk)?;
-    let listener = TcpListener::bind(settings.listen).await.map_err(|error| {
+    let listener = listen::bind(settings.listen).map_err(|error| {
         format!(
             "cannot listen on {}: {error}; stop what listens there or pass another --listen",
             settings.listen
@@ -123,13 +122,23 @@ async fn serve(settings: Settings) -> Result<(), Error> {
     };
     let outcome = match opened {
         Some(storage) => {
+            let storage = Arc::new(storage);
             status.set_registry(Some(storage.registry()));
             say(&format!("ready\n{}", next_commands(address)));
-            let outcome = keep(&storage, &mut stop, &mut server).await;
+            let watched = Arc::clone(&storage);
+            let watch = tokio::spawn(async move { watched.watch().await });
+            let outcome = keep(&mut stop, &mut server).await;
             status.stopping.store(true, Ordering::Relaxed);
-            drain(&phase, &mut server, &mut stop, &settings).await;
+            let limit = Instant::now() + settings.drain;
+            let was_cut = drain(&phase, &mut server, &mut stop, limit).await;
             settle(&status).await;
-            let closed = storage.close().await;
+            let give_up = async {
+                if !was_cut {
+                    patience(&mut stop, limit).await;
+                }
+            };
+            let closed = storage.close(give_up).await;
+            watch.abort();
             outcome.and(closed.map_err(Error::from))
         }
         None => {
@@ -141,47 +150,46 @@ async fn serve(settings: Settings) -> Result<(), Error> {
     outcome
 }
 
-/// Looks after the storage until it is time to stop.
-async fn keep(
-    storage: &Storage,
-    stop: &mut StopSignal,
-    server: &mut JoinHandle<()>,
-) -> Result<(), Error> {
-    let mut copies = interval(COPY_EVERY);
-    copies.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    copies.tick().await;
-    loop {
-        tokio::select! {
-            () = stop.received() => return Ok(()),
-            _ = copies.tick() => storage.copy_catalog().await,
-            _ = &mut *server => return Err("the listener ended; the log says why".into()),
-        }
+/// Waits until it is time to stop.
+async fn keep(stop: &mut StopSignal, server: &mut JoinHandle<()>) -> Result<(), Error> {
+    tokio::select! {
+        () = stop.received() => Ok(()),
+        _ = server => Err("the listener ended; the log says why".into()),
+    }
+}
+
+/// How long a stop waits for what may be left out: up to its limit, or until
+/// another signal.
+async fn patience(stop: &mut StopSignal, limit: Instant) {
+    tokio::select! {
+        () = sleep_until(limit) => {}
+        () = stop.received() => {}
     }
 }
 
 /// Stops accepting, waits for requests under way, and cuts what is left. A
-/// second signal cuts at once.
+/// second signal cuts at once. Says whether it came to that.
 async fn drain(
     phase: &watch::Sender<Phase>,
     server: &mut JoinHandle<()>,
     stop: &mut StopSignal,
-    settings: &Settings,
-) {
+    limit: Instant,
+) -> bool {
     if server.is_finished() {
-        return;
+        return false;
     }
-    tracing::info!(limit = ?settings.drain, "stopping: finishing requests under way");
+    tracing::info!("stopping: finishing requests under way");
     phase.send_replace(Phase::Draining);
     tokio::select! {
-        _ = &mut *server => return,
-        () = tokio::time::sleep(settings.drain) => {}
-        () = stop.received() => {}
+        _ = &mut *server => return false,
+        () = patience(stop, limit) => {}
     }
     tracing::warn!("cutting requests that have not finished");
     phase.send_replace(Phase::Ended);
     if let Err(error) = server.await {
         tracing::error!(%error, "the listener failed");
     }
+    true
 }
 
 /// Waits for what requests began and must not leave half done, such as

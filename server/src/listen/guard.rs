@@ -7,8 +7,7 @@
 //! The guard follows the framing itself and spoils the first byte of what is
 //! ambiguous, so that the parser refuses the message and closes.
 //!
-//! It also ends connections that send a head too slowly, or take an answer
-//! too slowly. It looks at heads and framing only; bodies pass untouched.
+//! It also ends connections that send a head too slowly. It looks at heads and framing only; bodies pass untouched.
 
 use std::io;
 use std::pin::Pin;
@@ -16,12 +15,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep};
+
+use super::patience::Patience;
 
 /// From the first byte of a head to its last.
 pub(super) const HEAD_TIME: Duration = Duration::from_secs(10);
-/// A client that takes no byte of an answer for this long is given up.
-pub(super) const WRITE_IDLE: Duration = Duration::from_secs(120);
 /// Heads beyond this are not followed: the parser refuses them by size.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of trailers after a chunked body.
@@ -258,42 +256,11 @@ fn framing(head: &[u8]) -> Option<At> {
     }
 }
 
-/// A deadline that is set when something starts to wait.
-#[derive(Default)]
-struct Patience {
-    sleep: Option<Pin<Box<Sleep>>>,
-    is_set: bool,
-}
-
-impl Patience {
-    fn is_over(&mut self, time: Duration, context: &mut Context<'_>) -> bool {
-        let deadline = || Instant::now().checked_add(time);
-        if !self.is_set
-            && let Some(deadline) = deadline()
-        {
-            self.is_set = true;
-            match &mut self.sleep {
-                Some(sleep) => sleep.as_mut().reset(deadline),
-                None => self.sleep = Some(Box::pin(tokio::time::sleep_until(deadline))),
-            }
-        }
-        match &mut self.sleep {
-            Some(sleep) => sleep.as_mut().poll(context).is_ready(),
-            None => false,
-        }
-    }
-
-    fn unset(&mut self) {
-        self.is_set = false;
-    }
-}
-
 /// A connection under guard.
 pub(super) struct Guard<S> {
     stream: S,
     framing: Framing,
     head: Patience,
-    write: Patience,
 }
 
 impl<S> Guard<S> {
@@ -302,21 +269,7 @@ impl<S> Guard<S> {
             stream,
             framing: Framing::new(),
             head: Patience::default(),
-            write: Patience::default(),
         }
-    }
-
-    fn written(
-        &mut self,
-        result: Poll<io::Result<usize>>,
-        context: &mut Context<'_>,
-    ) -> Poll<io::Result<usize>> {
-        if result.is_ready() {
-            self.write.unset();
-        } else if self.write.is_over(WRITE_IDLE, context) {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
-        result
     }
 }
 
@@ -347,8 +300,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guard<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.written(result, context)
+        Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
     fn poll_write_vectored(
@@ -356,8 +308,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guard<S> {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.written(result, context)
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -377,6 +328,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guard<S> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use tokio::time::Instant;
 
     /// Follows `text`, cut into pieces of `size`, and says what is left of it.
     fn follow(text: &[u8], size: usize) -> (Vec<u8>, At) {
@@ -519,16 +471,6 @@ mod tests {
         let error = guard.read(&mut buffer).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert!(started.elapsed() >= HEAD_TIME);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn slow_readers_are_cut() {
-        use tokio::io::AsyncWriteExt;
-        let (client, server) = tokio::io::duplex(16);
-        let mut guard = Guard::new(server);
-        let error = guard.write_all(&[0; 64]).await.unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        drop(client);
     }
 
     proptest! {

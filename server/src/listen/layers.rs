@@ -2,11 +2,11 @@
 //!
 //! 1. an id, so that answer, error body and log can be matched;
 //! 2. the access line, written when the answer is over, however it ends;
-//! 3. the bound on headers that HTTP/2 does not enforce by itself;
-//! 4. the API, and a net under it: a panic becomes a 500, and the process
+//! 3. no body under an answer to HEAD;
+//! 4. the bound on headers that HTTP/2 does not enforce by itself;
+//! 5. the API, and a net under it: a panic becomes a 500, and the process
 //!    lives on.
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -14,14 +14,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use futures_util::FutureExt;
-use http::Request;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
-use hyper::body::Incoming;
+use http::{Method, Request, Response};
+use hyper::body::{Body as _, Incoming};
 
 use super::HEADERS_MAX;
 use crate::api::body::Source;
-use crate::api::{self, Answer, ApiError, Readiness};
+use crate::api::{self, Answer, AnswerBody, ApiError, Readiness};
 use crate::registry::Body;
 
 /// The request's id, in and out.
@@ -47,11 +47,7 @@ impl Layers {
     }
 
     /// Serves one request.
-    pub(super) async fn serve(
-        &self,
-        peer: SocketAddr,
-        request: Request<Incoming>,
-    ) -> Result<Answer, Infallible> {
+    pub(super) async fn serve(&self, peer: SocketAddr, request: Request<Incoming>) -> Answer {
         let (head, body) = request.into_parts();
         let id = self.ids.of(&head.headers);
         let mut line = AccessLine::new(&id, peer, &head);
@@ -67,10 +63,13 @@ impl Layers {
         if let Ok(value) = HeaderValue::from_str(&id) {
             answer.headers_mut().insert(REQUEST_ID, value);
         }
+        if head.method == Method::HEAD {
+            answer = without_body(answer);
+        }
         line.status = answer.status().as_u16();
         let at_end = move |sent, is_whole| line.end(sent, is_whole);
         answer.body_mut().set_at_end(Box::new(at_end));
-        Ok(answer)
+        answer
     }
 
     async fn handle(&self, head: &Parts, body: Body) -> Result<Answer, ApiError> {
@@ -83,6 +82,20 @@ impl Layers {
             Err(_) => Err(ApiError::internal("a handler panicked")),
         }
     }
+}
+
+/// The answer to HEAD: what GET would say, without the body. Over HTTP/2 a body
+/// would be sent.
+fn without_body(answer: Answer) -> Answer {
+    let (mut head, body) = answer.into_parts();
+    let len = body.size_hint().exact().filter(|len| *len > 0);
+    if let Some(len) = len
+        && !head.headers.contains_key(header::CONTENT_LENGTH)
+    {
+        let len = HeaderValue::from(len);
+        head.headers.insert(header::CONTENT_LENGTH, len);
+    }
+    Response::from_parts(head, AnswerBody::empty())
 }
 
 /// Logs what the client is not told.
@@ -226,6 +239,22 @@ mod tests {
             headers.insert(REQUEST_ID, HeaderValue::from_bytes(id.as_bytes()).unwrap());
         }
         Ids::new().of(&headers)
+    }
+
+    #[test]
+    fn head_has_the_length_and_no_body() {
+        let whole = || Response::new(AnswerBody::full(bytes::Bytes::from_static(b"abc")));
+        let answer = without_body(whole());
+        assert_eq!(answer.headers()[header::CONTENT_LENGTH], "3");
+        assert_eq!(answer.body().size_hint().exact(), Some(0));
+        // What was said of the length stays: the API knows better.
+        let mut said = Response::new(AnswerBody::empty());
+        said.headers_mut()
+            .insert(header::CONTENT_LENGTH, HeaderValue::from(7));
+        let answer = without_body(said);
+        assert_eq!(answer.headers()[header::CONTENT_LENGTH], "7");
+        let none = without_body(Response::new(AnswerBody::empty()));
+        assert!(none.headers().is_empty());
     }
 
     #[test]

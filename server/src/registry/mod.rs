@@ -99,7 +99,8 @@ impl Registry {
     /// Whether the subject may push to the repository, now.
     fn may_push(&self, subject: Subject, repository: &RepositoryName) -> Result<(), Error> {
         access::allow(subject, Verb::Push, repository)?;
-        self.unpaired.map_or(Ok(()), |why| Err(Error::Unpaired(why)))
+        self.unpaired
+            .map_or(Ok(()), |why| Err(Error::Unpaired(why)))
     }
 
     /// Waits until all work that has to reach its end has done so.

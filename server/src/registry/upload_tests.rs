@@ -3,6 +3,10 @@
 use super::super::memory::{Memory, body};
 use super::super::seam::{BodyFault, Fault};
 use super::*;
+use crate::registry::{Reference, Unpaired};
+use bytes::Bytes;
+use futures_util::stream;
+use std::task::Poll;
 
 const WHO: Subject = Subject::Anonymous;
 
@@ -166,6 +170,49 @@ async fn a_failed_whole_upload_leaves_no_session() {
         .await
         .unwrap();
     assert_eq!(registry.blob_stat(WHO, &a, &digest).await, Ok(5));
+}
+
+#[tokio::test]
+async fn a_whole_upload_that_cannot_be_committed_leaves_no_session() {
+    let memory = Memory::default();
+    let (registry, a) = (memory.registry(), name("a"));
+    let full = Fault::Full("no room".into());
+    let failing = memory.clone();
+    let fails_at_its_end = stream::once(async { Ok(Bytes::from_static(b"whole")) })
+        .chain(stream::poll_fn(move |_| {
+            failing.fail_writes(Some(Fault::Full("no room".into())));
+            Poll::Ready(None)
+        }))
+        .boxed();
+    let stored = registry.upload_whole(WHO, &a, fails_at_its_end, sha256(b"whole"));
+    assert_eq!(stored.await, Err(Error::Storage(full)));
+    assert_eq!(memory.uploads(), 0);
+}
+
+#[tokio::test]
+async fn a_catalog_that_is_not_the_stores_takes_no_push() {
+    let memory = Memory::default();
+    let (a, b) = (name("a"), name("b"));
+    let digest = memory.add("a", b"here");
+    let id = memory.registry().upload_start(WHO, &a, None).unwrap();
+    let registry = memory.registry().without_writes(Unpaired::Older);
+    let refused = Error::Unpaired(Unpaired::Older);
+    let empty = || body(&[], None);
+    assert_eq!(registry.upload_start(WHO, &a, None), Err(refused.clone()));
+    let appended = registry.upload_append(WHO, &a, id, None, empty());
+    assert_eq!(appended.await, Err(refused.clone()));
+    let finished = registry.upload_finish(WHO, &a, id, None, empty(), digest);
+    assert_eq!(finished.await, Err(refused.clone()));
+    let whole = registry.upload_whole(WHO, &a, empty(), digest);
+    assert_eq!(whole.await, Err(refused.clone()));
+    let mounted = registry.blob_mount(WHO, &b, &a, &digest);
+    assert_eq!(mounted.await, Err(refused.clone()));
+    let latest = Reference::parse("latest").unwrap();
+    let pushed = registry.manifest_push(WHO, &a, &latest, None, Bytes::new());
+    assert_eq!(pushed.await, Err(refused));
+    // Pulls go on, and so does cleaning up.
+    assert_eq!(registry.blob_stat(WHO, &a, &digest).await, Ok(4));
+    assert_eq!(registry.upload_cancel(WHO, &a, id).await, Ok(()));
 }
 
 #[tokio::test]

@@ -9,12 +9,13 @@ use std::sync::Arc;
 use orlop_disk::lock::{Lock, LockError};
 use orlop_disk::probe::{self, Unfit};
 use orlop_disk::{Access, Disk, Kind};
-use orlop_engine::{CatalogMatch, Config, IndexFactory, Progress, Store, System};
+use orlop_engine::{CatalogMatch, Config, IndexFactory, Names, Progress, Store, System};
 use orlop_index::rocks::{Options as RocksOptions, Rocks};
 use orlop_index::{Index, IndexError};
 
 use super::{CATALOG, LOCK};
 use crate::catalog::{Catalog, CatalogError, Location, Options};
+use crate::registry::Unpaired;
 use crate::settings::Settings;
 
 /// Part of the cache that goes to blocks of the index.
@@ -54,7 +55,7 @@ pub enum StartError {
     Catalog(#[from] CatalogError),
     /// The store has names and the catalog is gone.
     #[error(
-        "{path} is missing, but the store beside it has names, which only the catalog tells. Put the catalog back, or let `orlop-fsck {folder} --repair` make it again from the copies and notes that the store keeps"
+        "{path} is missing, but the store beside it has names, which only the catalog tells. Put the catalog back from a backup. `orlop-fsck {folder}` checks the store; repairing the catalog from the copies and notes that the store keeps comes with a later release"
     )]
     CatalogMissing {
         /// Where it should be.
@@ -134,7 +135,7 @@ pub(super) async fn catalog(store: &Store, folder: &Path) -> Result<Catalog, Sta
         path: path.clone(),
         source,
     })?;
-    if !is_there && store.names().await?.any {
+    if !is_there && has_names(&store.names().await?) {
         return Err(StartError::CatalogMissing {
             path,
             folder: folder.display().to_string(),
@@ -147,24 +148,35 @@ pub(super) async fn catalog(store: &Store, folder: &Path) -> Result<Catalog, Sta
     Ok(Catalog::open(Location::Sqlite(path), options).await?)
 }
 
-/// Whether the catalog is the store's and not older than it was.
-pub(super) async fn pair(store: &Store, catalog: &Catalog) -> Result<bool, StartError> {
-    let sequence = catalog.sequence();
-    match store.catalog_seen(catalog.id(), sequence).await? {
-        CatalogMatch::Same => Ok(true),
+/// Whether names were ever given in the store's catalog.
+fn has_names(names: &Names) -> bool {
+    names.any || names.sequence > 0
+}
+
+/// What keeps the catalog from being the store's, if anything. An empty one
+/// takes the place of another that never had a name.
+pub(super) async fn pair(store: &Store, catalog: &Catalog) -> Result<Option<Unpaired>, StartError> {
+    let (id, sequence) = (catalog.id(), catalog.sequence());
+    match store.catalog_seen(id, sequence).await? {
+        CatalogMatch::Same => Ok(None),
         CatalogMatch::Older { seen } => {
             tracing::error!(
                 sequence,
                 seen,
-                "the catalog is older than one this store has seen: names given since are missing; requests are served, collection stays off until the newer catalog is back or this one is adopted"
+                "the catalog is older than one this store has seen: names given since are missing; pulls are served, pushes and collection are off until the newer catalog is back or `orlop catalog adopt` takes this one"
             );
-            Ok(false)
+            Ok(Some(Unpaired::Older))
+        }
+        CatalogMatch::Other if sequence == 0 && !has_names(&store.names().await?) => {
+            tracing::info!("a new catalog takes the place of one that had no names");
+            store.catalog_adopt(id, sequence).await?;
+            Ok(None)
         }
         CatalogMatch::Other => {
             tracing::error!(
-                "the catalog belongs to another store: blobs it names may be missing; requests are served, collection stays off until the right catalog is back or this one is adopted"
+                "the catalog belongs to another store: blobs it names may be missing; pulls are served, pushes and collection are off until the right catalog is back or `orlop catalog adopt` takes this one"
             );
-            Ok(false)
+            Ok(Some(Unpaired::Other))
         }
     }
 }

@@ -284,6 +284,31 @@ pub(crate) async fn commits_many_writers_at_once(place: &Place) {
     catalog.close().await;
 }
 
+pub(crate) async fn keeps_every_edge_of_large_manifests(place: &Place) {
+    let catalog = place.open().await;
+    // Around the number that goes in with one statement, and the most there are.
+    for count in [0, 1, 63, 64, 65, 128, 130, 4096] {
+        let repository = format!("r{count}");
+        let mut put = manifest(&repository, "large", &[]);
+        let edges = (0..count).map(|number| Edge {
+            digest: digest(&format!("{count} {number}")),
+            kind: EdgeKind::Layer,
+            size: number,
+            media_type: format!("application/{number}"),
+        });
+        put.edges = edges.collect();
+        catalog.put_manifest(put).await.unwrap();
+        let (kept, counted) = catalog.totals(&repository).await.unwrap().unwrap();
+        assert_eq!((kept.edges, kept), (count as i64, counted));
+        let same = format!(
+            "SELECT count(*) FROM edge JOIN repository ON repository.id = edge.repository \
+             WHERE repository.name = '{repository}' \
+             AND edge.media_type = 'application/' || CAST(edge.size AS TEXT)"
+        );
+        assert_eq!(place.number(&same).await, count as i64);
+    }
+}
+
 pub(crate) async fn keeps_totals_of_all_rows(place: &Place) {
     let catalog = place.open().await;
     let seed = seed();

@@ -9,7 +9,7 @@ use orlop_tests::client::blob;
 use orlop_tests::data::{self, Stream};
 use orlop_tests::image;
 use orlop_tests::oci::{self, Manifest};
-use orlop_tests::server::Server;
+use orlop_tests::server::Setup;
 use orlop_tests::tools::Skopeo;
 use orlop_tests::{place, tools};
 use serde_json::json;
@@ -75,7 +75,8 @@ fn a_layer_of_3_gb_is_pushed_and_pulled() {
         ));
         return;
     }
-    let server = Server::start();
+    // What is hot may stay in memory; the rest of the layer may not.
+    let server = Setup::default().env("ORLOP_CACHE_SIZE", "256MiB").start();
     let layout = folder.path().join("layout");
     let layer = make_layout(&layout);
     let resident = server.resident();

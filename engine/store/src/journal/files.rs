@@ -346,3 +346,31 @@ pub(crate) async fn read(
     result?;
     Ok(buf.as_slice().to_vec())
 }
+
+/// Reads as [`read`] does, but what the disk cannot read comes back as zeros,
+/// so that a lost sector costs the payload it lies in and holds nothing else
+/// up. Also gives the offsets of the blocks that could not be read.
+pub(crate) async fn read_lenient(
+    pool: &Pool,
+    file: &Arc<dyn File>,
+    offset: u64,
+    len: usize,
+) -> (Vec<u8>, Vec<u64>) {
+    if let Ok(bytes) = read(pool, file, offset, len).await {
+        return (bytes, Vec::new());
+    }
+    let mut bytes = Vec::with_capacity(len);
+    let mut lost = Vec::new();
+    while bytes.len() < len {
+        let at = offset.saturating_add(bytes.len() as u64);
+        match read(pool, file, at, BLOCK).await {
+            Ok(block) => bytes.extend_from_slice(&block),
+            Err(error) => {
+                tracing::error!(%error, at, "a block cannot be read");
+                bytes.resize(bytes.len().saturating_add(BLOCK), 0);
+                lost.push(at);
+            }
+        }
+    }
+    (bytes, lost)
+}

@@ -12,7 +12,7 @@ use orlop_disk::{File, Pool};
 use orlop_format::BLOCK;
 use orlop_format::group::{Entries, Entry, Head, Volume};
 
-use super::files::{JournalFile, read};
+use super::files::{JournalFile, read_lenient};
 use crate::error::{Error, Result};
 
 /// Bytes read at once while looking for groups.
@@ -55,6 +55,8 @@ struct Window<'a> {
     len: u64,
     at: u64,
     bytes: Vec<u8>,
+    /// Offsets of blocks that could not be read; they count as zeros.
+    lost: Vec<u64>,
 }
 
 impl<'a> Window<'a> {
@@ -65,6 +67,21 @@ impl<'a> Window<'a> {
             len,
             at: 0,
             bytes: Vec::new(),
+            lost: Vec::new(),
+        }
+    }
+
+    /// An error if a block at `from` or behind could not be read: what that
+    /// says about the journal's end is not known, and unsure is not "torn".
+    fn sure(&self, from: u32) -> Result<()> {
+        match self.lost.iter().find(|at| **at >= u64::from(from)) {
+            None => Ok(()),
+            Some(at) => Err(Error::Io {
+                what: self.file.path().display().to_string(),
+                reason: format!(
+                    "the block at {at} cannot be read, and nothing behind it tells what it held"
+                ),
+            }),
         }
     }
 
@@ -78,7 +95,9 @@ impl<'a> Window<'a> {
             self.bytes = if take == 0 {
                 Vec::new()
             } else {
-                read(self.pool, self.file, offset, take).await?
+                let (bytes, lost) = read_lenient(self.pool, self.file, offset, take).await;
+                self.lost.extend(lost);
+                bytes
             };
             self.at = offset;
         }
@@ -196,6 +215,9 @@ async fn scan_file(
             || later(&mut window, &volume, head.number, next)
                 .await?
                 .is_some();
+        if !proven {
+            window.sure(base)?;
+        }
         walk(file, &head, &bytes, proven, stop, after, &mut end, visit)?;
         if end.torn > 0 {
             return Ok(end);
@@ -290,7 +312,7 @@ fn walk(
 /// its life follows further on.
 async fn tail(window: &mut Window<'_>, volume: &Volume, end: End) -> Result<End> {
     match later(window, volume, end.next_group, u64::from(end.offset)).await? {
-        None => Ok(end),
+        None => window.sure(end.offset).map(|()| end),
         Some(offset) => Err(Error::corrupt(
             format!("journal file {} at offset {}", end.sequence, end.offset),
             format!("a group's header does not hold, yet a later group lies at {offset}"),

@@ -12,6 +12,8 @@ mod crash; // a power cut at every operation of a workload
 mod damage; // flipped bytes, torn tails, foreign files
 mod faults; // every operation fails once
 mod model; // random sequences against a map
+mod reading; // slow readers, a disk that errs while it reads
 mod real; // real files, RocksDB, ring and pool
 mod support; // a store on a simulated disk
 mod upkeep; // full disks, lost sectors, starts that fail
+mod uploads; // uploads that are many, slow, abandoned or broken off

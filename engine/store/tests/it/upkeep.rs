@@ -207,3 +207,42 @@ async fn a_damaged_payload_before_a_cut_is_damage_and_not_a_torn_tail() {
         "it stays named"
     );
 }
+
+#[tokio::test]
+async fn a_lost_sector_in_the_journal_does_not_stop_the_start() {
+    let sim = disk(8);
+    let store = open(&sim, &MemoryIndex::default()).await.unwrap();
+    let blobs = fill(&store, 0..6).await;
+    drop(store);
+    let sim = sim.crash(Crash::Lost);
+    let image = sim.peek(&journal(1)).unwrap();
+    let find = |bytes: &Bytes| {
+        let sample = &bytes[30_000..30_064];
+        image
+            .windows(64)
+            .position(|window| window == sample)
+            .unwrap() as u64
+            / 4096
+            * 4096
+    };
+    assert!(sim.spoil(&journal(1), find(&blobs[2]), 512));
+    let store = open(&sim, &MemoryIndex::default()).await.unwrap();
+    for (number, bytes) in blobs.iter().enumerate() {
+        match pull(&store, &sha256(bytes)).await {
+            Ok(found) => assert_eq!((&found, number != 2), (bytes, true)),
+            Err(error) => {
+                assert!(
+                    matches!(error, Error::Corrupt { .. }) && number == 2,
+                    "{number}: {error}"
+                );
+            }
+        }
+    }
+    drop(store);
+    // At the journal's end a lost sector leaves open what was there.
+    let last = sim.crash(Crash::Lost);
+    let end = last.peek(&journal(1)).unwrap().len() as u64;
+    assert!(last.spoil(&journal(1), end - 4096, 512));
+    let error = open(&last, &MemoryIndex::default()).await.err().unwrap();
+    assert!(matches!(error, Error::Io { .. }), "{error}");
+}

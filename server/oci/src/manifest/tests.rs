@@ -231,6 +231,28 @@ fn a12_size_limit_is_exact() {
 }
 
 #[test]
+fn descriptors_are_counted() {
+    let text = |layers: usize, subject: bool| {
+        let mut manifest = an_image();
+        let layer = manifest["layers"][0].clone();
+        manifest["layers"] = vec![layer.clone(); layers].into();
+        if subject {
+            manifest["subject"] = layer;
+        }
+        manifest.to_string()
+    };
+    // The config counts too.
+    let most = DESCRIPTORS_MAX - 1;
+    Manifest::parse(text(most, false).as_bytes(), Some(OCI)).unwrap();
+    for (layers, subject) in [(most + 1, false), (most, true)] {
+        assert_eq!(
+            Manifest::parse(text(layers, subject).as_bytes(), Some(OCI)).unwrap_err(),
+            ManifestError::TooMany(DESCRIPTORS_MAX + 1)
+        );
+    }
+}
+
+#[test]
 fn a13_nesting_is_bounded() {
     let nested = format!(r#"{{"schemaVersion":2,"x":{}"#, "[".repeat(100_000));
     let thread = std::thread::Builder::new()

@@ -1,0 +1,66 @@
+//! A connection over HTTP/2, frame by frame.
+
+use super::*;
+use crate::api::AnswerBody;
+use http::Response;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::time::Instant;
+
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+const ACK: u8 = 1;
+
+/// Answers what a living client answers, and sends nothing else. Returns the
+/// types of the frames that came before the connection ended.
+async fn live(mut wire: DuplexStream) -> Vec<u8> {
+    let mut seen = Vec::new();
+    let mut head = [0; 9];
+    while wire.read_exact(&mut head).await.is_ok() {
+        let len = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let mut payload = vec![0; len as usize];
+        wire.read_exact(&mut payload).await.unwrap();
+        let (kind, flags) = (head[3], head[4]);
+        seen.push(kind);
+        if matches!(kind, SETTINGS | PING) && flags & ACK == 0 {
+            if kind == SETTINGS {
+                payload.clear();
+                head[2] = 0;
+            }
+            head[4] = ACK;
+            // Sent to nobody when the end is near.
+            let _ = wire.write_all(&[&head[..], &payload].concat()).await;
+        }
+    }
+    seen
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_http2_connection_without_requests_is_closed() {
+    let (mut client, server) = tokio::io::duplex(64 * 1024);
+    let (_phase, phases) = watch::channel(Phase::Serving);
+    let streams = Streams::new();
+    let opened = streams.clone();
+    let service = service_fn(move |_| {
+        let stream = opened.open();
+        async move { Ok::<_, Infallible>(stream.answer(Response::new(AnswerBody::empty()))) }
+    });
+    let io = TokioIo::new(WriteDeadline::new(server));
+    let connection = http2_builder().serve_connection(io, service);
+    client.write_all(HTTP2_PREFACE).await.unwrap();
+    client
+        .write_all(&[0, 0, 0, SETTINGS, 0, 0, 0, 0, 0])
+        .await
+        .unwrap();
+    let client = tokio::spawn(live(client));
+    let began = Instant::now();
+    let peer = (std::net::Ipv4Addr::LOCALHOST, 1).into();
+    let driven = drive(connection, peer, phases, Some(&streams));
+    timeout(KEEP_ALIVE * 10, driven)
+        .await
+        .expect("never closed");
+    let took = began.elapsed();
+    assert!(took >= KEEP_ALIVE && took < KEEP_ALIVE * 2, "{took:?}");
+    let seen = client.await.unwrap();
+    assert!(seen.contains(&GOAWAY), "{seen:?}");
+}

@@ -1,0 +1,185 @@
+//! Store and catalog together, on a real folder.
+
+use std::future::{pending, ready};
+
+use orlop_disk::blocking::Blocking;
+
+use super::*;
+
+fn settings(folder: &Path) -> Settings {
+    Settings {
+        space_reserve: Some(0),
+        ..Settings::stopped(folder.to_owned())
+    }
+}
+
+async fn open(folder: &Path) -> Result<Storage, StartError> {
+    let disk = Blocking::new(2).unwrap();
+    let lock = lock(folder).unwrap();
+    Storage::open(&settings(folder), lock, disk, &Progress::default()).await
+}
+
+/// What the store knows of its catalog, which is not looked at.
+async fn names(folder: &Path) -> orlop_engine::Names {
+    let disk = Blocking::new(2).unwrap();
+    let lock = lock(folder).unwrap();
+    let store = opening::store(&settings(folder), lock, disk, &Progress::default()).await;
+    let store = store.unwrap();
+    let names = store.names().await.unwrap();
+    store.close().await.unwrap();
+    names
+}
+
+fn digest(of: &[u8]) -> orlop_format::digest::Digest {
+    orlop_format::digest::Digest::of(orlop_format::digest::Algorithm::Sha256, of)
+}
+
+async fn link(storage: &Storage, content: &[u8]) {
+    let digest = digest(content);
+    let linked = storage.catalog.link_blob("some/name", &digest, 1).await;
+    linked.unwrap();
+}
+
+fn remove_catalog(folder: &Path) {
+    for name in ["catalog.db", "catalog.db-wal", "catalog.db-shm"] {
+        remove(&folder.join(name));
+    }
+}
+
+fn journal_files(folder: &Path) -> usize {
+    std::fs::read_dir(folder.join("journal")).unwrap().count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_store_hears_how_far_the_catalog_is_within_moments() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage = Arc::new(open(folder.path()).await.unwrap());
+    let watched = Arc::clone(&storage);
+    let watch = tokio::spawn(async move { watched.watch().await });
+    link(&storage, b"one").await;
+    let sequence = storage.catalog.sequence();
+    let began = Instant::now();
+    while storage.store.names().await.unwrap().sequence < sequence {
+        assert!(began.elapsed() < MARK_EVERY * 5, "never told");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    watch.abort();
+    storage.close(ready(())).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_store_hears_how_far_the_catalog_is_at_close() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage = open(folder.path()).await.unwrap();
+    link(&storage, b"one").await;
+    let sequence = storage.catalog.sequence();
+    // Without a copy, which would tell it too.
+    storage.close(ready(())).await.unwrap();
+    drop(storage);
+    let names = names(folder.path()).await;
+    assert!(sequence > 0 && names.sequence == sequence, "{names:?}");
+    assert!(names.copies.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_at_close_is_made_unless_a_young_one_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage = open(folder.path()).await.unwrap();
+    link(&storage, b"one").await;
+    storage.copy_catalog(Duration::ZERO).await;
+    let copies = storage.store.names().await.unwrap().copies;
+    assert_eq!(copies.len(), 1);
+    link(&storage, b"two").await;
+    storage.close(pending()).await.unwrap();
+    drop(storage);
+    let storage = open(folder.path()).await.unwrap();
+    assert_eq!(storage.store.names().await.unwrap().copies, copies);
+    // This process made none, so it makes one.
+    storage.close(pending()).await.unwrap();
+    drop(storage);
+    let storage = open(folder.path()).await.unwrap();
+    assert_eq!(storage.store.names().await.unwrap().copies.len(), 2);
+    storage.close(pending()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_close_does_not_wait_for_a_copy_that_hangs() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage = open(folder.path()).await.unwrap();
+    link(&storage, b"one").await;
+    // As long as somebody makes a copy, nobody else does.
+    let copying = storage.copied.lock().await;
+    let give_up = tokio::time::sleep(Duration::from_millis(50));
+    let closed = tokio::time::timeout(Duration::from_secs(20), storage.close(give_up));
+    closed.await.expect("the close waited").unwrap();
+    drop(copying);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_catalog_without_names_is_made_again() {
+    let folder = tempfile::tempdir().unwrap();
+    open(folder.path())
+        .await
+        .unwrap()
+        .close(pending())
+        .await
+        .unwrap();
+    for _ in 0..2 {
+        remove_catalog(folder.path());
+        let storage = open(folder.path()).await.unwrap();
+        assert_eq!(storage.unpaired, None);
+        storage.close(pending()).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_catalog_with_names_is_refused_and_costs_no_journal_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage = open(folder.path()).await.unwrap();
+    link(&storage, b"one").await;
+    storage.close(ready(())).await.unwrap();
+    drop(storage);
+    remove_catalog(folder.path());
+    let mut files = Vec::new();
+    for _ in 0..5 {
+        let Err(error) = open(folder.path()).await else {
+            panic!("opened without its catalog");
+        };
+        assert!(
+            matches!(error, StartError::CatalogMissing { .. }),
+            "{error}"
+        );
+        assert!(error.to_string().contains("orlop-fsck"), "{error}");
+        files.push(journal_files(folder.path()));
+    }
+    assert_eq!(files.first(), files.last(), "{files:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_stores_catalog_takes_no_push_until_it_is_adopted() {
+    let [a, b] = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    for folder in [&a, &b] {
+        let storage = open(folder.path()).await.unwrap();
+        link(&storage, b"one").await;
+        storage.close(pending()).await.unwrap();
+    }
+    remove_catalog(a.path());
+    std::fs::copy(b.path().join(CATALOG), a.path().join(CATALOG)).unwrap();
+    for _ in 0..2 {
+        let storage = open(a.path()).await.unwrap();
+        assert_eq!(storage.unpaired, Some(Unpaired::Other));
+        let health = storage.registry().health().await;
+        assert_eq!(health.unpaired, Some(Unpaired::Other));
+        storage.close(pending()).await.unwrap();
+    }
+    let mut storage = open(a.path()).await.unwrap();
+    assert_eq!(storage.adopt().await.unwrap(), Some(Unpaired::Other));
+    assert_eq!(storage.adopt().await.unwrap(), None);
+    storage.close(pending()).await.unwrap();
+    drop(storage);
+    let storage = open(a.path()).await.unwrap();
+    assert_eq!(storage.unpaired, None);
+    // The one of the catalog that was lost, and one of what was adopted.
+    assert_eq!(storage.store.names().await.unwrap().copies.len(), 2);
+    storage.close(pending()).await.unwrap();
+}
