@@ -56,7 +56,7 @@ pub(crate) struct Core {
     ahead: Arc<Semaphore>,
     shards: Vec<Mutex<()>>,
     spare_shard: Mutex<()>,
-    _lock: Option<Lock>,
+    _lock: Option<Arc<Lock>>,
     /// Ends when every task of the store has.
     pub(crate) running: tokio::sync::Mutex<tokio::sync::mpsc::Receiver<()>>,
 }
@@ -79,7 +79,7 @@ pub(crate) struct Parts {
     pub(crate) quarantine: Arc<Quarantine>,
     pub(crate) superblock: Slots,
     pub(crate) rotated: Arc<Notify>,
-    pub(crate) lock: Option<Lock>,
+    pub(crate) lock: Option<Arc<Lock>>,
     pub(crate) running: tokio::sync::mpsc::Receiver<()>,
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use orlop_disk::lock::Lock;
 use orlop_disk::{Disk, Pool};
 use orlop_format::digest::{Algorithm, Digest};
 use orlop_format::record::{MAX_NOTE, Record, UploadId};
@@ -29,8 +30,13 @@ use crate::segment::Segments;
 use crate::space::Room;
 use crate::upload::{Committed, Upload};
 
-/// Held by each of the store's tasks; nothing is ever sent on it.
-type Alive = tokio::sync::mpsc::Sender<()>;
+/// Held by each of the store's tasks: nothing is ever sent on the channel, and
+/// the folder stays locked until the last task has ended.
+#[derive(Clone)]
+struct Alive {
+    _sender: tokio::sync::mpsc::Sender<()>,
+    _lock: Option<Arc<Lock>>,
+}
 
 /// An open store. Cloning it is cheap.
 #[derive(Clone)]
@@ -151,7 +157,12 @@ impl Store {
         if slot.journal == 0 {
             slots.write(|slot| slot.journal = 1).await?;
         }
-        let (alive, running) = tokio::sync::mpsc::channel(1);
+        let (sender, running) = tokio::sync::mpsc::channel(1);
+        let lock = config.lock.map(Arc::new);
+        let alive = Alive {
+            _sender: sender,
+            _lock: lock.clone(),
+        };
         spawn(
             runtime.as_ref(),
             "journal",
@@ -182,7 +193,7 @@ impl Store {
             quarantine,
             superblock: slots,
             rotated,
-            lock: config.lock,
+            lock,
             running,
         }));
         for record in found.damaged {

@@ -161,6 +161,7 @@ async fn a42_every_algorithm_serves_the_same_bytes_and_costs_no_second_copy() {
             assert_eq!(pull(&store, &digest).await.unwrap(), bytes);
         }
     }
+    store.close().await.unwrap();
     drop(store);
     let store = open(&sim, &index).await.unwrap();
     for algorithm in Algorithm::ALL {

@@ -130,7 +130,7 @@ async fn every_flipped_byte_of_a_group_is_noticed() {
 #[tokio::test]
 async fn a_torn_last_group_is_cut_and_stays_cut() {
     let blobs = small(4);
-    let sim = store_of(&blobs).await;
+    let mut sim = store_of(&blobs).await;
     let image = sim.peek(&journal()).unwrap();
     let last = find(&image, &blobs[3]) / 4096 * 4096;
     // The last blob's own group never reached the disk whole, nor did a mark.
@@ -152,7 +152,7 @@ async fn a_torn_last_group_is_cut_and_stays_cut() {
         );
         let more = content(100 + round, 2_000);
         push(&store, &more, sha256(&more)).await.unwrap();
-        drop(store);
+        sim = sim.crash(Crash::Killed);
     }
     let store = open(&sim, &MemoryIndex::default()).await.unwrap();
     for round in 0..3 {
@@ -181,7 +181,7 @@ async fn i33_zeros_never_pass_for_content() {
 async fn i13_foreign_files_in_the_data_folder_are_left_alone() {
     let sim = disk(6);
     let index = MemoryIndex::default();
-    drop(open(&sim, &index).await.unwrap());
+    open(&sim, &index).await.unwrap().close().await.unwrap();
     let foreign = [
         "journal/notes.txt",
         "data/raw/backup.tar",

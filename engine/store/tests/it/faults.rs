@@ -81,6 +81,7 @@ async fn a_failed_sync_poisons_writes_and_leaves_reads() {
         before,
         "reads go on"
     );
+    assert!(store.close().await.is_err(), "a poisoned store says so");
     drop(store);
     let store = open(&sim, &index).await.unwrap();
     assert_eq!(pull(&store, &sha256(&before)).await.unwrap(), before);

@@ -42,10 +42,10 @@ fn names(sim: &Sim, at: &str) -> Vec<String> {
 
 #[tokio::test]
 async fn starts_that_fail_or_die_cost_no_journal_file_each() {
-    let sim = disk(1);
-    let index = MemoryIndex::default();
+    let mut sim = disk(1);
     for _ in 0..20 {
-        drop(open(&sim, &index).await.unwrap());
+        let _store = open(&sim, &MemoryIndex::default()).await.unwrap();
+        sim = sim.crash(Crash::Killed);
     }
     let files = names(&sim, "journal");
     assert!(files.len() <= 3, "{files:?}");
@@ -198,7 +198,8 @@ async fn a_damaged_payload_before_a_cut_is_damage_and_not_a_torn_tail() {
     let end = image.len() as u64;
     assert!(sim.poke(&journal(1), late, &vec![0; (end - late) as usize]));
     // Recovery cuts the second blob; then the first one rots.
-    drop(open(&sim, &MemoryIndex::default()).await.unwrap());
+    let _store = open(&sim, &MemoryIndex::default()).await.unwrap();
+    let sim = sim.crash(Crash::Killed);
     assert!(sim.poke(&journal(1), early + 9, &[0xff, 0xfe]));
     let store = open(&sim, &MemoryIndex::default()).await.unwrap();
     let kept = if find(&one) < find(&two) { &one } else { &two };
