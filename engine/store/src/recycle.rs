@@ -171,9 +171,13 @@ impl Copier {
         }
     }
 
-    /// Makes the copies durable; returns the records that announce them.
+    /// Makes the copies durable; returns the records that announce them. What
+    /// could not be made durable is removed.
     async fn finish(mut self, core: &Core) -> Result<Vec<Record>> {
-        self.flush(core).await?;
+        if let Err(error) = self.flush(core).await {
+            self.pen.discard(&core.segments);
+            return Err(error);
+        }
         let mut records = self.pen.finish(&core.segments).await?;
         records.extend(
             self.moves
@@ -194,7 +198,13 @@ async fn recycle(core: &Core, file: &JournalFile, next: &JournalFile) -> Result<
         meta.pen.discard(&core.segments);
         return Err(error);
     }
-    let mut records = small.finish(core).await?;
+    let mut records = match small.finish(core).await {
+        Ok(records) => records,
+        Err(error) => {
+            meta.pen.discard(&core.segments);
+            return Err(error);
+        }
+    };
     records.extend(meta.finish(core).await?);
     for record in records {
         core.record(vec![record]).await?;

@@ -7,7 +7,8 @@
 //! The guard follows the framing itself and spoils the first byte of what is
 //! ambiguous, so that the parser refuses the message and closes.
 //!
-//! It also ends connections that send a head too slowly. It looks at heads and framing only; bodies pass untouched.
+//! It also ends connections that send a head too slowly. It looks at heads and
+//! framing only; bodies pass untouched.
 
 use std::io;
 use std::pin::Pin;
