@@ -246,6 +246,7 @@ fn command(kind: Kind, program: &Path, folder: &Path, addr: SocketAddr) -> Resul
             command.arg("serve").arg("--data").arg(data);
             command.args(["--listen", &listen]);
             command.env("ORLOP_DISK_BACKEND", backend);
+            command.env("ORLOP_OPS_LISTEN", "off");
         }
         Kind::Registry => {
             let config = folder.join("config.yml");

@@ -11,6 +11,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use ipnet::IpNet;
 use orlop_disk::Choice;
 
 /// Where a service keeps its data.
@@ -106,6 +107,49 @@ pub struct ServeArgs {
     #[arg(long, value_name = "TIME", env = "ORLOP_DRAIN", default_value = "30s")]
     pub drain: humantime::Duration,
 
+    /// The address that clients reach this server by, such as https://registry.example.org; put into answers that name an address
+    #[arg(long, value_name = "URL", env = "ORLOP_SERVER_PUBLIC_URL")]
+    pub server_public_url: Option<String>,
+
+    /// Networks of proxies whose X-Forwarded-For is believed for the log, such as 10.0.0.0/8
+    #[arg(
+        long,
+        value_name = "NET",
+        env = "ORLOP_SERVER_TRUSTED_PROXIES",
+        value_delimiter = ','
+    )]
+    pub server_trusted_proxies: Vec<IpNet>,
+
+    /// Certificate chain in PEM; with --tls-key the server speaks TLS
+    #[arg(long, value_name = "FILE", env = "ORLOP_TLS_CERTIFICATE")]
+    pub tls_certificate: Option<PathBuf>,
+
+    /// Private key in PEM
+    #[arg(long, value_name = "FILE", env = "ORLOP_TLS_KEY")]
+    pub tls_key: Option<PathBuf>,
+
+    /// Address and port for metrics and health, or off
+    #[arg(
+        long,
+        value_name = "ADDR:PORT",
+        env = "ORLOP_OPS_LISTEN",
+        default_value = "127.0.0.1:5001"
+    )]
+    pub ops_listen: String,
+
+    /// How long what was deleted can be brought back
+    #[arg(
+        long,
+        value_name = "TIME",
+        env = "ORLOP_GC_UNDELETE_WINDOW",
+        default_value = "24h"
+    )]
+    pub gc_undelete_window: humantime::Duration,
+
+    /// Accept an index that names manifests which are not here
+    #[arg(long, env = "ORLOP_PUSH_SPARSE_INDEX")]
+    pub push_sparse_index: bool,
+
     /// Let everyone do everything, on any address. For labs and benchmarks
     #[arg(long)]
     pub insecure_anonymous: bool,
@@ -133,6 +177,28 @@ pub struct Settings {
     pub log_level: String,
     /// How long draining may take.
     pub drain: Duration,
+    /// Scheme and authority for absolute addresses in answers, without a
+    /// slash at its end; None: of the accepted connection.
+    pub public_url: Option<String>,
+    /// Proxies that are believed about who their client is.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Certificate and key, if TLS is spoken.
+    pub tls: Option<TlsFiles>,
+    /// Where metrics and health are served besides; None: nowhere.
+    pub ops_listen: Option<SocketAddr>,
+    /// How long a deleted row can be brought back.
+    pub undelete_window: Duration,
+    /// Whether an index may name manifests which are not here.
+    pub sparse_index: bool,
+}
+
+/// Where certificate and key are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// Certificate chain in PEM, the server's own first.
+    pub certificate: PathBuf,
+    /// Private key in PEM.
+    pub key: PathBuf,
 }
 
 /// Why settings cannot be used.
@@ -158,6 +224,26 @@ pub enum SettingsError {
     /// Longer than a stop may take.
     #[error("--drain {0} is out of range: use 0s to 1h")]
     Drain(humantime::Duration),
+    /// An address others can reach for what tells about the server.
+    #[error(
+        "--ops-listen {0} can be reached by others, and there are no accounts yet; listen on 127.0.0.1, pass off, or pass --insecure-anonymous"
+    )]
+    OpsExposed(SocketAddr),
+
+    /// Only one of the two.
+    #[error("--tls-certificate and --tls-key go together: set both, or neither")]
+    Tls,
+
+    /// Not an address of a server.
+    #[error(
+        "--server-public-url {0:?} is not an address such as https://registry.example.org or http://10.0.0.5:5000, without a path"
+    )]
+    PublicUrl(String),
+
+    /// Longer or shorter than makes sense.
+    #[error("--gc-undelete-window {0} is out of range: use 0s to 365d")]
+    UndeleteWindow(humantime::Duration),
+
     /// The working folder is gone.
     #[error("cannot find the working folder: {0}; pass --data with an absolute path")]
     WorkingFolder(String),
@@ -176,6 +262,12 @@ impl Settings {
             log_format: LogFormat::Text,
             log_level: "warn".to_owned(),
             drain: Duration::ZERO,
+            public_url: None,
+            trusted_proxies: Vec::new(),
+            tls: None,
+            ops_listen: None,
+            undelete_window: Duration::from_secs(24 * 3600),
+            sparse_index: false,
         }
     }
 
@@ -207,6 +299,28 @@ impl Settings {
             log_format: args.log_format,
             log_level: args.log_level.clone(),
             drain: *args.drain,
+            public_url: args
+                .server_public_url
+                .as_deref()
+                .map(parse_public_url)
+                .transpose()?,
+            trusted_proxies: args.server_trusted_proxies.clone(),
+            tls: match (&args.tls_certificate, &args.tls_key) {
+                (None, None) => None,
+                (Some(certificate), Some(key)) => Some(TlsFiles {
+                    certificate: certificate.clone(),
+                    key: key.clone(),
+                }),
+                _ => return Err(SettingsError::Tls),
+            },
+            ops_listen: parse_ops_listen(&args.ops_listen, args.insecure_anonymous)?,
+            undelete_window: match *args.gc_undelete_window {
+                window if window > Duration::from_secs(365 * 24 * 3600) => {
+                    return Err(SettingsError::UndeleteWindow(args.gc_undelete_window));
+                }
+                window => window,
+            },
+            sparse_index: args.push_sparse_index,
         })
     }
 }
@@ -218,6 +332,34 @@ fn parse_listen(text: &str) -> Result<SocketAddr, SettingsError> {
         return Ok((IpAddr::from(Ipv4Addr::LOCALHOST), port).into());
     }
     text.parse().map_err(|_| malformed())
+}
+
+fn parse_ops_listen(text: &str, exposed: bool) -> Result<Option<SocketAddr>, SettingsError> {
+    if text == "off" {
+        return Ok(None);
+    }
+    let address = parse_listen(text)?;
+    if !address.ip().is_loopback() && !exposed {
+        return Err(SettingsError::OpsExposed(address));
+    }
+    Ok(Some(address))
+}
+
+/// Scheme and authority alone.
+fn parse_public_url(text: &str) -> Result<String, SettingsError> {
+    let malformed = || SettingsError::PublicUrl(text.to_owned());
+    let uri: http::Uri = text.parse().map_err(|_| malformed())?;
+    let scheme = uri.scheme_str().ok_or_else(malformed)?;
+    let authority = uri.authority().ok_or_else(malformed)?;
+    let is_plain = matches!(scheme, "http" | "https")
+        && matches!(uri.path(), "" | "/")
+        && uri.query().is_none()
+        && !authority.as_str().contains('@');
+    if is_plain {
+        Ok(format!("{scheme}://{authority}"))
+    } else {
+        Err(malformed())
+    }
 }
 
 /// The data folder as an absolute path, whether it exists or not.

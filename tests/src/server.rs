@@ -182,6 +182,7 @@ impl Setup {
         }
         command
             .env("ORLOP_LOG_FORMAT", "json")
+            .env("ORLOP_OPS_LISTEN", "off")
             .envs(self.env.iter().map(|(n, v)| (n, v)))
             .stdin(Stdio::null())
             .stdout(out.try_clone().expect("a second handle of the log"))
