@@ -146,7 +146,7 @@ pub struct ServeArgs {
     )]
     pub gc_undelete_window: humantime::Duration,
 
-    /// Accept an index that names manifests which are not here
+    /// Accept manifests that name blobs and manifests which are not here
     #[arg(long, env = "ORLOP_PUSH_SPARSE_INDEX")]
     pub push_sparse_index: bool,
 
@@ -188,7 +188,7 @@ pub struct Settings {
     pub ops_listen: Option<SocketAddr>,
     /// How long a deleted row can be brought back.
     pub undelete_window: Duration,
-    /// Whether an index may name manifests which are not here.
+    /// Whether manifests may name blobs and manifests which are not here.
     pub sparse_index: bool,
 }
 

@@ -182,34 +182,33 @@ async fn a15_a_deep_dag_is_pushed_level_by_level() {
 }
 
 #[tokio::test]
-async fn a_sparse_index_is_a_setting() {
+async fn sparse_manifests_are_a_setting() {
     let memory = Memory::default();
     let here = an_image(&memory, "a");
     let child = Digest::of(Algorithm::Sha256, &here);
     let entry = |digest, size| descriptor(ManifestType::OciImage.as_str(), digest, size);
     let absent = entry(Digest::of(Algorithm::Sha256, b"absent"), 6);
-    let config = entry(child, here.len() + 1);
     let sparse = memory.registry().with_sparse_index(true);
     push(&sparse, "here", here.clone()).await.unwrap();
     push(&sparse, "sparse", index(vec![absent.clone()]))
         .await
         .unwrap();
-    // What is here must be what it says it is, and blobs must be here.
+    let layer = Digest::of(Algorithm::Sha256, b"no such layer");
+    let layer = descriptor("application/vnd.oci.image.layer.v1.tar", layer, 5);
+    let config = Digest::of(Algorithm::Sha256, b"no such config");
+    let config = descriptor("application/vnd.oci.image.config.v1+json", config, 5);
+    let bare = image(config, vec![layer]);
+    push(&sparse, "bare", bare.clone()).await.unwrap();
+    // What is here must be what it says it is.
+    let wrong = entry(child, here.len() + 1);
     assert!(matches!(
-        push(&sparse, "wrong", index(vec![config])).await,
+        push(&sparse, "wrong", index(vec![wrong])).await,
         Err(Error::DescriptorSize { .. })
     ));
-    let layer = Digest::of(Algorithm::Sha256, b"no such layer");
-    let cache = descriptor("application/vnd.oci.image.layer.v1.tar", layer, 5);
-    assert_eq!(
-        push(&sparse, "cache", index(vec![cache])).await,
-        Err(Error::references_unknown(vec![layer]))
-    );
-    assert!(
-        push(&memory.registry(), "x", index(vec![absent]))
-            .await
-            .is_err()
-    );
+    for strict in [index(vec![absent]), bare] {
+        let refused = push(&memory.registry(), "x", strict).await;
+        assert!(matches!(refused, Err(Error::ReferencesUnknown { .. })));
+    }
 }
 
 #[tokio::test]
