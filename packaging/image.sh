@@ -148,7 +148,7 @@ labels() {
 }
 
 diff_id=$(digest_of "$work/layer")
-gzip --no-name --best "$work/layer"
+gzip --no-name "$work/layer"
 layer=$(keep "$work/layer.gz")
 
 # --insecure-anonymous is not in here, and has no variable: whoever opens the
