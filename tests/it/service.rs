@@ -107,7 +107,10 @@ fn asks_what_is_allowed(backend: &str) {
     let made: BTreeSet<&str> = calls.lines().filter_map(name).collect();
     assert!(made.len() > 30 && made.contains("fdatasync"), "{made:?}");
     let filter = Filter::of_unit(&analyze);
-    let refused: Vec<_> = made.iter().filter(|call| !filter.allows(call)).collect();
+    // As root, which the service never is, SQLite gives files to their owner.
+    let is_of_root = |call: &str| tools::is_root() && call == "fchown";
+    let is_refused = |call: &&&str| !filter.allows(call) && !is_of_root(call);
+    let refused: Vec<_> = made.iter().filter(is_refused).collect();
     assert!(refused.is_empty(), "the unit refuses {refused:?}");
 
     let is_executable = |line: &&str| {
@@ -118,7 +121,7 @@ fn asks_what_is_allowed(backend: &str) {
     let found = calls.lines().find(is_executable);
     assert_eq!(found, None, "MemoryDenyWriteExecute= refuses it");
     let families = values("RestrictAddressFamilies=");
-    for line in calls.lines().filter(|line| name(line) == Some("socket")) {
+    for line in calls.lines().filter(|line| line.contains(" socket(")) {
         let family = line.split(['(', ',']).nth(1).unwrap_or_default();
         assert!(families.iter().any(|known| known == family), "{line}");
     }
