@@ -36,5 +36,9 @@ mod recovery;
 mod starting;
 mod stopping;
 
+// As it is released.
+mod container;
+mod service;
+
 // Real clients.
 mod clients;

@@ -25,6 +25,7 @@ pub mod oci;
 pub mod place;
 pub mod podman;
 pub mod raw;
+pub mod release;
 pub mod reply;
 pub mod server;
 pub mod tools;
