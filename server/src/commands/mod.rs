@@ -1,6 +1,8 @@
 //! The commands of `orlop`, one file each.
 
 pub mod catalog;
+pub mod completions;
+pub mod config;
 pub mod doctor;
 pub mod serve;
 pub mod version;

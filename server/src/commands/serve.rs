@@ -23,7 +23,7 @@ use crate::api::{Readiness, State};
 use crate::listen::{self, Layers, Phase};
 use crate::logging;
 use crate::registry::Registry;
-use crate::settings::{ServeArgs, Settings};
+use crate::settings::{Loaded, ServeArgs, Settings};
 use crate::storage::{self, StartError, Storage};
 
 /// How long work of cut requests may take to end.
@@ -46,9 +46,16 @@ pub fn run(args: &Args) -> ExitCode {
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
 fn start(args: &Args) -> Result<(), Error> {
-    let settings = Settings::resolve(args)?;
+    let loaded = Loaded::new(args);
+    let settings = loaded.checked()?;
     logging::start(settings.log_format, &settings.log_level)
-        .map_err(|error| format!("--log-level {:?}: {error}", settings.log_level))?;
+        .map_err(|error| format!("log.level {:?}: {error}", settings.log_level))?;
+    if let Some(file) = loaded.file() {
+        tracing::info!(file = %file.display(), "settings read");
+    }
+    for note in &loaded.notes {
+        tracing::warn!("{note}");
+    }
     raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

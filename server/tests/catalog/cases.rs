@@ -545,20 +545,17 @@ pub(crate) async fn refuses_newer_and_missing(place: &Place) {
         .unwrap();
     catalog.close().await;
     // A later release that only added something: this one goes on.
-    place.raw("UPDATE catalog SET schema = 7").await;
+    place.raw("UPDATE catalog SET schema = 9").await;
     let catalog = place.try_open(false).await.unwrap();
     assert_eq!(lookup(&catalog, "r", "latest").await, Some(digest("m")));
     catalog.close().await;
-    assert_eq!(place.number("SELECT schema FROM catalog").await, 7);
-    place.raw("UPDATE catalog SET needs = 2").await;
+    assert_eq!(place.number("SELECT schema FROM catalog").await, 9);
+    place.raw("UPDATE catalog SET needs = 9").await;
     for create in [true, false] {
         let error = place.try_open(create).await.unwrap_err();
-        assert_eq!(
-            error,
-            CatalogError::Newer {
-                found: 2,
-                supported: 1
-            }
+        assert!(
+            matches!(error, CatalogError::Newer { found: 9, .. }),
+            "{error:?}"
         );
         assert!(
             error.to_string().contains("start a newer release"),
