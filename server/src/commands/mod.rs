@@ -3,6 +3,7 @@
 pub mod catalog;
 pub mod doctor;
 pub mod serve;
+mod service;
 pub mod version;
 
 use clap::ValueEnum;

@@ -1,5 +1,6 @@
 //! A connection over HTTP/2, frame by frame.
 
+use super::opening::HTTP2_PREFACE;
 use super::*;
 use crate::api::AnswerBody;
 use http::Response;
