@@ -4,7 +4,7 @@
 //! the containerd it started. It never touches the machine's daemon.
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,17 @@ use crate::{place, tools};
 /// How long the daemon may take to start.
 const START: Duration = Duration::from_secs(60);
 
+/// Puts a folder over the one where docker looks for authorities.
+const WITH_TRUST: &str = r#"
+trusted=$1
+shift
+mkdir -p /etc/docker
+mount -t tmpfs none /etc/docker
+mkdir /etc/docker/certs.d
+mount --bind "$trusted" /etc/docker/certs.d
+exec "$@"
+"#;
+
 /// A running dockerd.
 #[derive(Debug)]
 pub struct Docker {
@@ -24,10 +35,34 @@ pub struct Docker {
     daemon: Child,
 }
 
+/// A command that starts dockerd with trust in these authorities.
+fn with_trust(dockerd: &Path, trusted: &Path, authorities: &[(&str, &Path)]) -> Command {
+    if authorities.is_empty() {
+        return Command::new(dockerd);
+    }
+    for (registry, authority) in authorities {
+        let folder = trusted.join(registry);
+        std::fs::create_dir_all(&folder).expect("a folder of trust");
+        std::fs::copy(authority, folder.join("ca.crt")).expect("an authority");
+    }
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-euc", WITH_TRUST, "sh"]);
+    command.arg(trusted).arg(dockerd);
+    command
+}
+
 impl Docker {
     /// Starts one, or says why that cannot be done here.
     #[must_use]
     pub fn start() -> Option<Docker> {
+        Docker::start_trusting(&[])
+    }
+
+    /// Starts one that trusts these authorities, each for one registry. It
+    /// reads them from where docker looks for them, in a view of the file
+    /// system of its own, so that the machine's folder stays as it is.
+    #[must_use]
+    pub fn start_trusting(authorities: &[(&str, &Path)]) -> Option<Docker> {
         let (program, dockerd) = (tools::need("docker")?, tools::need("dockerd")?);
         if !tools::is_root() {
             tools::skipped("dockerd needs root");
@@ -37,7 +72,8 @@ impl Docker {
         let at = |name: &str| folder.path().join(name);
         std::fs::write(at("daemon.json"), "{}").expect("dockerd's settings");
         let log = File::create(at("log")).expect("dockerd's log");
-        let daemon = Command::new(dockerd)
+        let mut command = with_trust(&dockerd, &at("certs.d"), authorities);
+        let daemon = command
             .arg("--host")
             .arg(format!("unix://{}", at("sock").display()))
             .arg("--data-root")

@@ -17,8 +17,10 @@
 )]
 
 pub mod client;
+pub mod damage;
 pub mod data;
 pub mod docker;
+pub mod h2;
 pub mod image;
 pub mod mount;
 pub mod oci;
@@ -27,4 +29,5 @@ pub mod podman;
 pub mod raw;
 pub mod reply;
 pub mod server;
+pub mod tls;
 pub mod tools;
