@@ -47,7 +47,7 @@ pub struct Storage {
     store: Store,
     catalog: Catalog,
     folder: PathBuf,
-    sparse_index: bool,
+    sparse_manifests: bool,
     /// What keeps the catalog from being the store's, if anything. While it is
     /// not, no copies of it are kept.
     unpaired: Option<Unpaired>,
@@ -98,7 +98,7 @@ impl Storage {
             Ok((unpaired, sequence)) => Ok(Storage {
                 store: store.clone(),
                 folder: folder.to_owned(),
-                sparse_index: settings.sparse_index,
+                sparse_manifests: settings.sparse_manifests,
                 unpaired,
                 copied: Mutex::new(Copied { sequence, at: None }),
                 marked: Mutex::new(catalog.sequence()),
@@ -114,7 +114,7 @@ impl Storage {
     /// The registry over this store and catalog.
     pub fn registry(&self) -> Registry {
         let registry = Registry::new(Arc::new(self.store.clone()), Arc::new(self.catalog.clone()))
-            .with_sparse_index(self.sparse_index);
+            .with_sparse_manifests(self.sparse_manifests);
         match self.unpaired {
             Some(why) => registry.without_writes(why),
             None => registry,

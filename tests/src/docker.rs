@@ -7,7 +7,7 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,25 @@ use crate::{place, tools};
 
 /// How long the daemon may take to start.
 const START: Duration = Duration::from_secs(60);
+
+/// Puts a folder over the one where docker looks for authorities.
+const WITH_TRUST: &str = r#"
+trusted=$1
+shift
+mkdir -p /etc/docker
+mount -t tmpfs none /etc/docker
+mkdir /etc/docker/certs.d
+mount --bind "$trusted" /etc/docker/certs.d
+exec "$@"
+"#;
+
+/// Settings of a daemon without networks for containers.
+const NO_NETWORK: &[&str] = &[
+    "--bridge=none",
+    "--iptables=false",
+    "--ip6tables=false",
+    "--ip-forward=false",
+];
 
 /// A running dockerd.
 #[derive(Debug)]
@@ -32,10 +51,26 @@ impl Docker {
     /// done here.
     #[must_use]
     pub fn start() -> Option<Docker> {
-        Docker::start_in(
-            &[],
-            &["--bridge=none", "--iptables=false", "--ip-forward=false"],
-        )
+        Docker::start_in(place::short_dir(), &[], NO_NETWORK)
+    }
+
+    /// Starts one without networks that trusts these authorities, each for one
+    /// registry. It reads them from where docker looks for them, in a view of
+    /// the file system of its own, so that the machine's folder stays as it is.
+    #[must_use]
+    pub fn start_trusting(authorities: &[(&str, &Path)]) -> Option<Docker> {
+        let folder = place::short_dir();
+        let trusted = folder.path().join("certs.d");
+        for (registry, authority) in authorities {
+            let folder = trusted.join(registry);
+            std::fs::create_dir_all(&folder).expect("a folder of trust");
+            std::fs::copy(authority, folder.join("ca.crt")).expect("an authority");
+        }
+        let trusted = trusted.to_str().expect("a path of plain text").to_owned();
+        let through = [
+            "unshare", "--mount", "sh", "-euc", WITH_TRUST, "sh", &trusted,
+        ];
+        Docker::start_in(folder, &through, NO_NETWORK)
     }
 
     /// Starts one in a network namespace of its own, with Docker's usual
@@ -45,17 +80,18 @@ impl Docker {
     pub fn start_with_network() -> Option<Docker> {
         tools::need("ip")?;
         let script = r#"ip link set lo up && exec "$0" "$@""#;
-        Docker::start_in(&["unshare", "--net", "sh", "-ec", script], &[])
+        let through = ["unshare", "--net", "sh", "-ec", script];
+        Docker::start_in(place::short_dir(), &through, &[])
     }
 
-    /// Starts dockerd through another program, which it takes the place of.
-    fn start_in(through: &[&str], options: &[&str]) -> Option<Docker> {
+    /// Starts dockerd in a folder, through another program, which it takes the
+    /// place of.
+    fn start_in(folder: TempDir, through: &[&str], options: &[&str]) -> Option<Docker> {
         let (program, dockerd) = (tools::need("docker")?, tools::need("dockerd")?);
         if !tools::is_root() {
             tools::skipped("dockerd needs root");
             return None;
         }
-        let folder = place::short_dir();
         let at = |name: &str| folder.path().join(name);
         std::fs::write(at("daemon.json"), "{}").expect("dockerd's settings");
         let log = File::create(at("log")).expect("dockerd's log");

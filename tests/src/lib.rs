@@ -17,8 +17,10 @@
 )]
 
 pub mod client;
+pub mod damage;
 pub mod data;
 pub mod docker;
+pub mod h2;
 pub mod image;
 pub mod mount;
 pub mod oci;
@@ -28,4 +30,5 @@ pub mod raw;
 pub mod release;
 pub mod reply;
 pub mod server;
+pub mod tls;
 pub mod tools;

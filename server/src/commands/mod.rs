@@ -5,6 +5,7 @@ pub mod completions;
 pub mod config;
 pub mod doctor;
 pub mod serve;
+mod service;
 pub mod version;
 
 use clap::ValueEnum;

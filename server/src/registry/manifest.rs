@@ -192,7 +192,7 @@ impl Registry {
                         });
                     }
                 }
-                _ if self.sparse_index => {}
+                _ if self.sparse_manifests => {}
                 _ => missing.push(edge.digest),
             }
         }

@@ -188,7 +188,7 @@ async fn sparse_manifests_are_a_setting() {
     let child = Digest::of(Algorithm::Sha256, &here);
     let entry = |digest, size| descriptor(ManifestType::OciImage.as_str(), digest, size);
     let absent = entry(Digest::of(Algorithm::Sha256, b"absent"), 6);
-    let sparse = memory.registry().with_sparse_index(true);
+    let sparse = memory.registry().with_sparse_manifests(true);
     push(&sparse, "here", here.clone()).await.unwrap();
     push(&sparse, "sparse", index(vec![absent.clone()]))
         .await

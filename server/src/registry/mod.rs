@@ -60,7 +60,7 @@ pub struct Registry {
     /// Bytes left of [`MANIFESTS_BYTES_MAX`].
     manifests: Arc<Semaphore>,
     /// Whether a manifest may name blobs and manifests that are not here.
-    sparse_index: bool,
+    sparse_manifests: bool,
 }
 
 impl Registry {
@@ -72,15 +72,15 @@ impl Registry {
             work: Arc::default(),
             unpaired: None,
             manifests: Arc::new(Semaphore::new(MANIFESTS_BYTES_MAX)),
-            sparse_index: false,
+            sparse_manifests: false,
         }
     }
 
     /// The same, accepting manifests that name blobs and manifests which are
     /// not here.
     #[must_use]
-    pub fn with_sparse_index(mut self, accepted: bool) -> Registry {
-        self.sparse_index = accepted;
+    pub fn with_sparse_manifests(mut self, accepted: bool) -> Registry {
+        self.sparse_manifests = accepted;
         self
     }
 
