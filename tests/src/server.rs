@@ -260,16 +260,8 @@ impl Server {
     /// tests that need nothing of their own but a repository name.
     #[must_use]
     pub fn shared() -> Arc<Server> {
-        static SHARED: Mutex<Weak<Server>> = Mutex::new(Weak::new());
-        let mut shared = SHARED
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(server) = shared.upgrade() {
-            return server;
-        }
-        let server = Arc::new(Server::start());
-        *shared = Arc::downgrade(&server);
-        server
+        static SHARED: Shared = Shared::new(Setup::default);
+        SHARED.get()
     }
 
     /// Where it listens.
@@ -472,6 +464,38 @@ impl Server {
         let log = self.log();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(40)..].join("\n")
+    }
+}
+
+/// A server that tests share: started by the first that asks, ended when the
+/// last that uses it is done.
+#[derive(Debug)]
+pub struct Shared {
+    running: Mutex<Weak<Server>>,
+    setup: fn() -> Setup,
+}
+
+impl Shared {
+    /// Nothing runs yet; this says how to start it.
+    #[must_use]
+    pub const fn new(setup: fn() -> Setup) -> Shared {
+        Shared {
+            running: Mutex::new(Weak::new()),
+            setup,
+        }
+    }
+
+    /// The server, for as long as the handle is kept.
+    #[must_use]
+    pub fn get(&self) -> Arc<Server> {
+        let lock = self.running.lock();
+        let mut running = lock.unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(server) = running.upgrade() {
+            return server;
+        }
+        let server = Arc::new((self.setup)().start());
+        *running = Arc::downgrade(&server);
+        server
     }
 }
 
