@@ -37,13 +37,11 @@ mod disk_full;
 mod kill;
 mod notify;
 mod recovery;
-mod service;
 mod starting;
 mod stopping;
 
 // As it is released.
 mod container;
-mod notify;
 mod service;
 
 // Real clients.
