@@ -235,7 +235,7 @@ fn ended(ran: &Ran, what: &str) -> Result<(), String> {
     if ran.ok {
         return Ok(());
     }
-    let said = ran.err.lines().chain(ran.out.lines());
-    let last = said.filter(|line| !line.trim().is_empty()).last();
+    let mut said = ran.out.lines().chain(ran.err.lines());
+    let last = said.rfind(|line| !line.trim().is_empty());
     Err(format!("{what}: {}", last.unwrap_or("no reason given")))
 }
