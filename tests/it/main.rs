@@ -14,6 +14,7 @@
 mod addresses;
 mod blobs;
 mod connections;
+mod deletes;
 mod errors;
 mod health;
 mod manifests;
@@ -25,7 +26,9 @@ mod uploads;
 mod abuse_content;
 mod abuse_http;
 mod abuse_limits;
+mod abuse_manifests;
 mod abuse_names;
+mod abuse_referrers;
 mod abuse_tls;
 
 // Starting, stopping, and what goes wrong in between.
