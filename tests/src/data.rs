@@ -105,6 +105,45 @@ pub fn sha512(bytes: &[u8]) -> String {
     format!("sha512:{}", hex(&Sha512::digest(bytes)))
 }
 
+/// `blake3:…` of the bytes.
+#[must_use]
+pub fn blake3(bytes: &[u8]) -> String {
+    format!("blake3:{}", ::blake3::hash(bytes).to_hex())
+}
+
+/// A digest algorithm that the registry takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Algorithm {
+    /// The one every registry takes.
+    Sha256,
+    /// The other one of the image specification's release.
+    Sha512,
+    /// Registered by the image specification's main branch.
+    Blake3,
+}
+
+impl Algorithm {
+    /// As it stands in front of a digest.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Algorithm::Sha256 => "sha256",
+            Algorithm::Sha512 => "sha512",
+            Algorithm::Blake3 => "blake3",
+        }
+    }
+
+    /// The digest of these bytes.
+    #[must_use]
+    pub fn of(self, bytes: &[u8]) -> String {
+        match self {
+            Algorithm::Sha256 => sha256(bytes),
+            Algorithm::Sha512 => sha512(bytes),
+            Algorithm::Blake3 => blake3(bytes),
+        }
+    }
+}
+
 /// Reads to the end; returns the number of bytes and their `sha256:…`.
 pub fn sha256_of_reader(mut from: impl Read) -> (u64, String) {
     let mut hash = Sha256::new();
@@ -158,6 +197,7 @@ mod tests {
             "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
         );
         assert!(sha512(b"abc").starts_with("sha512:ddaf35a193617abacc417349ae204131"));
+        assert!(blake3(b"abc").starts_with("blake3:6437b3ac38465133ffb63b75273a8db5"));
         assert_eq!(sha256_of_reader(&b"abc"[..]), (3, sha256(b"abc")));
     }
 }
