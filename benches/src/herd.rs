@@ -123,8 +123,9 @@ impl Herd {
     }
 
     async fn fill(&self, server: &Server) -> Result<String> {
-        let mut connection = Connection::open(server.addr).await?;
+        // Takes seconds; a connection that says nothing so long may be closed.
         let push = BlobPush::new(REPOSITORY, Payload::new(self.size));
+        let mut connection = Connection::open(server.addr).await?;
         let digest = push.push(&mut connection).await?;
         let path = push::blob_path(REPOSITORY, &digest);
         push::verify(&mut connection, &path, &digest).await?;

@@ -181,10 +181,9 @@ impl Lists {
             cases.push(
                 Case::new(connection, list, &format!("n={size}, first page"), &[path]).await?,
             );
-            let later = spread(&pages);
-            if !later.is_empty() {
+            if pages.len() > 1 {
                 let name = format!("n={size}, all over");
-                cases.push(Case::new(connection, list, &name, &later).await?);
+                cases.push(Case::new(connection, list, &name, &spread(&pages)).await?);
             }
         }
         if list == List::Referrers {
@@ -202,9 +201,10 @@ impl Lists {
     }
 }
 
-/// Up to [`SPREAD`] of the pages, evenly, the last one never: it may be short.
+/// Up to [`SPREAD`] of the pages, evenly, the last one only if it is the only
+/// one: it may be short.
 fn spread(pages: &[String]) -> Vec<String> {
-    let whole = pages.len().saturating_sub(1);
+    let whole = pages.len().saturating_sub(1).max(1);
     let step = whole.div_ceil(SPREAD).max(1);
     pages.iter().take(whole).step_by(step).cloned().collect()
 }
@@ -336,7 +336,8 @@ mod tests {
         assert_eq!(taken.first().unwrap(), "0");
         assert!(!taken.contains(&"999".to_owned()));
         assert_eq!(spread(&pages[..3]), ["0", "1"]);
-        assert!(spread(&pages[..1]).is_empty());
+        assert_eq!(spread(&pages[..1]), ["0"]);
+        assert!(spread(&[]).is_empty());
     }
 
     #[test]
