@@ -1,16 +1,25 @@
-//! Connections: accepted, bounded, served over HTTP/1.1 or HTTP/2 without
-//! TLS, and ended in order.
+//! Connections: accepted, bounded, served over HTTP/1.1 or HTTP/2, with TLS
+//! or without, and ended in order.
 //!
-//! Knows no route. Every bound on a connection stands in this file or in one
+//! From the socket up: a deadline on writes, TLS, the guard of HTTP/1, HTTP,
+//! layers. Knows no route. Every bound on a connection stands in this file or in one
 //! below it.
 
+mod addresses;
+mod certificate;
+mod forwarded;
 mod guard;
 mod layers;
+mod linger;
+mod opening;
 mod patience;
 mod peers;
 mod streams;
+mod tls;
 
+pub use certificate::CertificateError;
 pub use layers::Layers;
+pub use tls::{Tls, TlsError};
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -24,11 +33,14 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
+use tokio_rustls::server::TlsStream;
 
 use guard::{Guard, HEAD_TIME};
+use opening::{NO_TLS_HERE, Protocol, TLS_HERE, refuse, sniff};
 use patience::WriteDeadline;
 use peers::{PeerPlace, Peers};
 use streams::{End, Streams};
@@ -54,12 +66,8 @@ const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 const RESETS_MAX: usize = 64;
 /// Pause after accepting failed, as it does without free descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// What a client that speaks HTTP/2 sends first.
-const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// How long a connection that was told to close may take.
 const CLOSE_TIME: Duration = Duration::from_secs(10);
-/// Pause between looks at a connection that has sent a part of that.
-const SNIFF_PAUSE: Duration = Duration::from_millis(10);
 
 /// How far serving is. Only goes forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -84,9 +92,14 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(CONNECTIONS_MAX)
 }
 
-/// Accepts and serves connections until the phase says otherwise. When it
-/// returns, no connection is left.
-pub async fn serve(listener: TcpListener, layers: Arc<Layers>, mut phase: watch::Receiver<Phase>) {
+/// Accepts and serves connections, over TLS if there is any, until the phase
+/// says otherwise. When it returns, no connection is left.
+pub async fn serve(
+    listener: TcpListener,
+    tls: Option<Arc<Tls>>,
+    layers: Arc<Layers>,
+    mut phase: watch::Receiver<Phase>,
+) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX as usize));
     let peers = Peers::new(PEER_CONNECTIONS_MAX);
     loop {
@@ -100,9 +113,13 @@ pub async fn serve(listener: TcpListener, layers: Arc<Layers>, mut phase: watch:
                 let Some(of_peer) = peers.admit(peer.ip()) else {
                     continue;
                 };
-                let layers = Arc::clone(&layers);
-                let task = connection(stream, peer, layers, phase.clone(), (place, of_peer));
-                tokio::spawn(task);
+                let client = Client {
+                    peer,
+                    layers: Arc::clone(&layers),
+                    phase: phase.clone(),
+                    _places: (place, of_peer),
+                };
+                tokio::spawn(client.connection(stream, tls.clone()));
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection; trying again");
@@ -127,45 +144,95 @@ async fn accept(
     Ok((stream, peer, place))
 }
 
-async fn connection(
-    stream: TcpStream,
+/// The other end of a connection, and what its requests go to.
+struct Client {
     peer: SocketAddr,
     layers: Arc<Layers>,
-    mut phase: watch::Receiver<Phase>,
+    phase: watch::Receiver<Phase>,
     _places: (OwnedSemaphorePermit, PeerPlace),
-) {
-    // Answers are written whole; waiting for more only delays them.
-    if stream.set_nodelay(true).is_err() {
-        return;
+}
+
+impl Client {
+    async fn connection(self, stream: TcpStream, tls: Option<Arc<Tls>>) {
+        // Answers are written whole; waiting for more only delays them.
+        if stream.set_nodelay(true).is_err() {
+            return;
+        }
+        let mut phase = self.phase.clone();
+        let peer = self.peer;
+        let opened = tokio::select! {
+            opened = timeout(HEAD_TIME, open(stream, tls.as_deref())) => opened,
+            _ = phase.wait_for(|phase| *phase > Phase::Serving) => return,
+        };
+        match opened {
+            Ok(Ok(Opened::Plain(stream, protocol))) => self.speak(stream, protocol).await,
+            Ok(Ok(Opened::Tls(stream, protocol))) => self.speak(*stream, protocol).await,
+            Ok(Ok(Opened::Wrong(stream, text))) => {
+                tracing::info!(%peer, has_tls = tls.is_some(), "a client spoke the wrong protocol");
+                let refused = refuse(stream, text);
+                let _in_time = timeout(HEAD_TIME, refused).await;
+            }
+            // Whoever looks whether the port is open ends like that.
+            Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {}
+            Ok(Err(error)) => tracing::info!(%peer, %error, "a connection could not be opened"),
+            Err(_) => tracing::debug!(%peer, "a connection said nothing in time"),
+        }
     }
-    let first = tokio::select! {
-        first = timeout(HEAD_TIME, speaks_http2(&stream)) => first,
-        _ = phase.wait_for(|phase| *phase > Phase::Serving) => return,
-    };
-    let Ok(Ok(is_http2)) = first else {
-        return;
-    };
-    let stream = WriteDeadline::new(stream);
-    if is_http2 {
-        let streams = Streams::new();
-        let opened = streams.clone();
-        let service = service_fn(move |request| {
-            let (layers, stream) = (Arc::clone(&layers), opened.open());
-            async move { Ok::<_, Infallible>(stream.answer(layers.serve(peer, request).await)) }
-        });
-        let io = TokioIo::new(stream);
-        let connection = http2_builder().serve_connection(io, service);
-        drive(connection, peer, phase, Some(&streams)).await;
-    } else {
-        let service = service_fn(move |request| {
-            let layers = Arc::clone(&layers);
-            async move { Ok::<_, Infallible>(layers.serve(peer, request).await) }
-        });
-        let io = TokioIo::new(Guard::new(stream));
-        let connection = http1_builder().serve_connection(io, service);
-        // Its parser sees to it.
-        drive(connection, peer, phase, None).await;
+
+    async fn speak<S>(self, stream: S, protocol: Protocol)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Client {
+            peer,
+            layers,
+            phase,
+            _places,
+        } = self;
+        if protocol == Protocol::Http2 {
+            let streams = Streams::new();
+            let opened = streams.clone();
+            let service = service_fn(move |request| {
+                let (layers, stream) = (Arc::clone(&layers), opened.open());
+                async move { Ok::<_, Infallible>(stream.answer(layers.serve(peer, request).await)) }
+            });
+            let io = TokioIo::new(stream);
+            let connection = http2_builder().serve_connection(io, service);
+            drive(connection, peer, phase, Some(&streams)).await;
+        } else {
+            let service = service_fn(move |request| {
+                let layers = Arc::clone(&layers);
+                async move { Ok::<_, Infallible>(layers.serve(peer, request).await) }
+            });
+            let io = TokioIo::new(Guard::new(stream));
+            let connection = http1_builder().serve_connection(io, service);
+            // Its parser sees to it.
+            drive(connection, peer, phase, None).await;
+        }
     }
+}
+
+/// A connection on which HTTP can begin, or must not.
+enum Opened {
+    Plain(Deadlined, Protocol),
+    Tls(Box<TlsStream<Deadlined>>, Protocol),
+    /// Its client has to be told this.
+    Wrong(TcpStream, &'static str),
+}
+
+/// The deadline is below TLS: what is above hands bytes over and is done.
+type Deadlined = WriteDeadline<TcpStream>;
+
+async fn open(stream: TcpStream, tls: Option<&Tls>) -> io::Result<Opened> {
+    Ok(match (sniff(&stream).await?, tls) {
+        (Some(protocol), None) => Opened::Plain(WriteDeadline::new(stream), protocol),
+        (None, Some(tls)) => {
+            let (stream, protocol) = tls.handshake(WriteDeadline::new(stream)).await?;
+            Opened::Tls(Box::new(stream), protocol)
+        }
+        (Some(_), Some(_)) => Opened::Wrong(stream, TLS_HERE),
+        (None, None) => Opened::Wrong(stream, NO_TLS_HERE),
+    })
 }
 
 /// Serves a connection to its end, to the end of serving, or until there is
@@ -215,23 +282,6 @@ async fn end_of(streams: Option<&Streams>) -> End {
     match streams {
         Some(streams) => streams.end().await,
         None => pending().await,
-    }
-}
-
-/// Whether a client opens with the preface of HTTP/2, all of it. Looks without
-/// reading.
-async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
-    let mut first = [0; HTTP2_PREFACE.len()];
-    loop {
-        let seen = stream.peek(&mut first).await?;
-        let seen = first.get(..seen).unwrap_or_default();
-        if seen.is_empty() || !HTTP2_PREFACE.starts_with(seen) {
-            return Ok(false);
-        }
-        if seen.len() == HTTP2_PREFACE.len() {
-            return Ok(true);
-        }
-        sleep(SNIFF_PAUSE).await;
     }
 }
 

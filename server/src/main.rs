@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
-use orlop::commands::{catalog, doctor, serve, version};
+use clap::{CommandFactory, Parser, Subcommand};
+use orlop::commands::{catalog, completions, config, doctor, serve, version};
 
 /// A container registry on its own storage engine.
 #[derive(Parser)]
@@ -19,8 +19,12 @@ enum Command {
     Serve(serve::Args),
     /// Check whether this machine and data folder can keep the promises
     Doctor(doctor::Args),
+    /// Check or show the settings
+    Config(config::Args),
     /// Work on the catalog of a stopped store
     Catalog(catalog::Args),
+    /// Print a script that completes commands and flags in a shell
+    Completions(completions::Args),
     /// Print the version
     Version(version::Args),
 }
@@ -29,7 +33,9 @@ fn main() -> ExitCode {
     match Line::parse().command {
         Command::Serve(args) => serve::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Config(args) => config::run(&args),
         Command::Catalog(args) => catalog::run(&args),
+        Command::Completions(args) => completions::run(&args, Line::command()),
         Command::Version(args) => version::run(&args),
     }
 }

@@ -47,6 +47,7 @@ pub struct Storage {
     store: Store,
     catalog: Catalog,
     folder: PathBuf,
+    sparse_manifests: bool,
     /// What keeps the catalog from being the store's, if anything. While it is
     /// not, no copies of it are kept.
     unpaired: Option<Unpaired>,
@@ -75,7 +76,7 @@ impl Storage {
         progress: &Progress,
     ) -> Result<Storage, StartError> {
         let store = opening::store(settings, lock, disk, progress).await?;
-        let opened = Storage::beside(&store, &settings.data).await;
+        let opened = Storage::beside(&store, settings).await;
         if opened.is_err()
             && let Err(error) = store.close().await
         {
@@ -84,7 +85,8 @@ impl Storage {
         opened
     }
 
-    async fn beside(store: &Store, folder: &Path) -> Result<Storage, StartError> {
+    async fn beside(store: &Store, settings: &Settings) -> Result<Storage, StartError> {
+        let folder = settings.data.as_path();
         let catalog = opening::catalog(store, folder).await?;
         let compared = async {
             let unpaired = opening::pair(store, &catalog).await?;
@@ -96,6 +98,7 @@ impl Storage {
             Ok((unpaired, sequence)) => Ok(Storage {
                 store: store.clone(),
                 folder: folder.to_owned(),
+                sparse_manifests: settings.sparse_manifests,
                 unpaired,
                 copied: Mutex::new(Copied { sequence, at: None }),
                 marked: Mutex::new(catalog.sequence()),
@@ -110,7 +113,8 @@ impl Storage {
 
     /// The registry over this store and catalog.
     pub fn registry(&self) -> Registry {
-        let registry = Registry::new(Arc::new(self.store.clone()), Arc::new(self.catalog.clone()));
+        let registry = Registry::new(Arc::new(self.store.clone()), Arc::new(self.catalog.clone()))
+            .with_sparse_manifests(self.sparse_manifests);
         match self.unpaired {
             Some(why) => registry.without_writes(why),
             None => registry,

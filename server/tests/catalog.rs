@@ -54,6 +54,7 @@ suite!(
     cases::finds_what_was_put,
     cases::moves_hides_and_brings_back_tags,
     cases::hides_manifests_and_repositories,
+    cases::takes_blobs_from_one_repository_alone,
     cases::refuses_one_change_and_keeps_the_others,
     cases::commits_many_writers_at_once,
     cases::keeps_totals_of_all_rows,

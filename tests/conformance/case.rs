@@ -91,7 +91,7 @@ impl Case {
     /// A case named after its scenario's module, such as
     /// `conformance::blobs::mount`.
     pub(crate) fn new(module: &str, rules: Rules, algorithm: Algorithm) -> Case {
-        static SERVER: Shared = Shared::new(|| Setup::default().arg("--push-sparse-index"));
+        static SERVER: Shared = Shared::new(|| Setup::default().arg("--push-sparse-manifests"));
         let scenario = module.split("::").skip(1).collect::<Vec<_>>().join("/");
         let variant = match rules {
             Rules::Released => "released",

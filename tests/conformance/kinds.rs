@@ -24,7 +24,7 @@ scenarios![
     custom_fields,
     no_layers,
     sparse_image,
-    sparse_index,
+    sparse_manifests,
     several_tags,
     bad_digest,
 ];
@@ -211,7 +211,7 @@ fn sparse_image(case: &Case) {
 }
 
 /// An index of which one platform is not here, with the setting that allows it.
-fn sparse_index(case: &Case) {
+fn sparse_manifests(case: &Case) {
     let mut make = Maker::new(case);
     let mut index = make.platforms();
     let absent = case.blob(1024);

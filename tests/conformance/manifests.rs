@@ -115,7 +115,7 @@ fn what_is_no_manifest_is_invalid() {
 
 /// A server as it starts by default takes nothing that is not whole.
 #[test]
-fn what_is_missing_is_named_unless_sparse_indexes_are_allowed() {
+fn what_is_missing_is_named_unless_sparse_manifestses_are_allowed() {
     let server = Server::start();
     let client = server.client();
     let image = oci::image(&client, "sparse/refused", &[b"one", b"two"]);

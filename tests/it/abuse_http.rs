@@ -1,4 +1,4 @@
-//! Abuse cases A33, A36 to A38, A40 and A97: the wire.
+//! Abuse cases A33, A34, A36 to A38, A40, A97 and A102: the wire.
 
 use std::time::{Duration, Instant};
 
@@ -135,6 +135,118 @@ fn a33_broken_chunks_end_the_connection_and_store_nothing() {
         assert!(text.matches("HTTP/1.").count() <= 1, "{name}: {text:?}");
         client.get(&blob("a33/chunks", &digest)).expect(404);
     }
+}
+
+/// Names of the headers of an answer, sorted.
+fn names(reply: &Reply) -> Vec<&str> {
+    let mut names: Vec<&str> = reply
+        .headers
+        .iter()
+        .map(|(name, _)| name.as_str())
+        .collect();
+    names.sort_unstable();
+    names
+}
+
+#[test]
+fn a34_line_ends_in_names_never_become_headers() {
+    let server = Server::shared();
+    let client = server.client();
+    let digest = client.push_blob("a34/lines", b"bytes");
+    let image = oci::image(&client, "a34/lines", &[b"layer"]);
+    image.put(&client, "a34/lines", "v1");
+    image.put(&client, "a34/lines", "v2");
+    let upload = client.open_upload("a34/lines");
+    let uploads = "/v2/a34/lines/blobs/uploads/";
+    for (method, before, after) in [
+        ("GET", "/v2/a34", "/tags/list".to_owned()),
+        ("GET", "/v2/a34/lines/manifests/v1", String::new()),
+        ("GET", "/v2/a34/lines/blobs/sha256:", String::new()),
+        ("POST", "/v2/a34", "/blobs/uploads/".to_owned()),
+        (
+            "POST",
+            &format!("{uploads}?mount={digest}&from=a34/lines"),
+            String::new(),
+        ),
+        (
+            "POST",
+            &format!("{uploads}?mount="),
+            "&from=a34/lines".to_owned(),
+        ),
+        (
+            "POST",
+            &format!("{uploads}?digest-algorithm=sha256"),
+            String::new(),
+        ),
+        ("GET", "/v2/a34/lines/blobs/uploads/", String::new()),
+        ("PUT", &format!("{upload}?digest={digest}"), String::new()),
+        ("GET", "/v2/a34/lines/tags/list?n=1&last=", String::new()),
+        ("GET", "/v2/a34/lines/tags/list?n=1", String::new()),
+        ("GET", "/", String::new()),
+    ] {
+        let ask = |what: &str| server.raw(method, &format!("{before}{what}{after}"), &[], b"");
+        // Refused for a like reason, and without any line end.
+        let tame = ask("%21");
+        for lines in ["%0d%0a", "%0a", "%0D", "%00", "%E5%98%8A%E5%98%8D"] {
+            let reply = ask(&format!("{lines}X-Evil:%201{lines}Set-Cookie:%20evil=1"));
+            let what = &reply.what;
+            assert_eq!(reply.status, tame.status, "{what}: {}", reply.text());
+            assert_eq!(names(&reply), names(&tame), "{what}");
+            for (name, value) in &reply.headers {
+                assert!(
+                    !value.to_lowercase().contains("evil"),
+                    "{what}: {name}: {value}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a102_numbers_at_the_edge_of_64_bits_are_refused_or_exact() {
+    let server = Server::shared();
+    let client = server.client();
+    let location = client.open_upload("a102/edge");
+    let location = client
+        .patch_at(&location, 0, b"0123456789")
+        .expect(202)
+        .location();
+    // An offset and a length whose sum is beyond.
+    for framing in [
+        "Content-Length: 18446744073709551615",
+        "Content-Length: 18446744073709551615\r\nContent-Range: 10-18446744073709551615",
+        "Content-Length: 9223372036854775807\r\nContent-Range: 10-9223372036854775816",
+    ] {
+        let mut wire = Wire::connect(server.address());
+        wire.send(format!("PATCH {location} HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n").as_bytes());
+        wire.finish();
+        let status = wire.reply("PATCH at the edge").status;
+        assert!(
+            status == 0 || (400..500).contains(&status),
+            "{framing}: {status}"
+        );
+    }
+    assert_eq!(client.get(&location).expect(204).header("range"), "0-9");
+    let digest = client.push_blob("a102/edge", b"0123456789");
+    let range = client.range(&blob("a102/edge", &digest), "bytes=1-18446744073709551615");
+    assert_eq!(range.expect(206).header("content-range"), "bytes 1-9/10");
+    // Sizes that are fine alone, and whose sum is not.
+    let size = i64::MAX;
+    let layer = format!(
+        "{{\"mediaType\":\"{}\",\"digest\":\"{digest}\",\"size\":{size}}}",
+        oci::LAYER
+    );
+    let layers = [layer.as_str(); 4].join(",");
+    let config = layer.replace(oci::LAYER, oci::CONFIG);
+    let document = format!(
+        "{{\"schemaVersion\":2,\"mediaType\":\"{}\",\"config\":{config},\"layers\":[{layers}]}}",
+        oci::IMAGE
+    );
+    let put = client.put_manifest("a102/edge", "v1", oci::IMAGE, document.as_bytes());
+    put.expect_any(&[201, 400]);
+    client
+        .get("/v2/a102/edge/tags/list")
+        .expect_any(&[200, 404]);
 }
 
 #[test]

@@ -1,80 +1,10 @@
 //! Bytes that rot on disk: one blob is named, the rest goes on, a push heals.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::Read;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
-
 use orlop_tests::client::blob;
+use orlop_tests::damage::rot;
 use orlop_tests::data;
 use orlop_tests::oci;
 use orlop_tests::server::Server;
-
-/// Finds where these bytes lie in the files below a folder.
-fn find(folder: &Path, needle: &[u8]) -> Option<(PathBuf, u64)> {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        let found = if path.is_dir() {
-            find(&path, needle)
-        } else {
-            find_in(&path, needle).map(|at| (path, at))
-        };
-        if found.is_some() {
-            return found;
-        }
-    }
-    None
-}
-
-/// Reads a file in steps and passes over what was never written.
-fn find_in(path: &Path, needle: &[u8]) -> Option<u64> {
-    const STEP: usize = 64 << 10;
-    let zeros = vec![0; STEP];
-    let mut file = File::open(path).unwrap();
-    // The end of the step before, where the needle may begin.
-    let mut window = Vec::new();
-    let mut start = 0;
-    loop {
-        let kept = window.len();
-        let read = file
-            .by_ref()
-            .take(STEP as u64)
-            .read_to_end(&mut window)
-            .unwrap();
-        if read == 0 {
-            return None;
-        }
-        if window[kept..] != zeros[..read] {
-            let found = window.windows(needle.len()).position(|w| w == needle);
-            if let Some(at) = found {
-                return Some(start + at as u64);
-            }
-        }
-        let cut = window.len().saturating_sub(needle.len() - 1);
-        window.drain(..cut);
-        start += cut as u64;
-    }
-}
-
-/// Flips one bit of a blob's payload on disk.
-fn rot(server: &Server, bytes: &[u8]) {
-    // Somewhere inside, within one page.
-    let middle = bytes.len() / 2;
-    let needle = &bytes[middle..(middle + 32).min(bytes.len())];
-    let place = ["data", "journal"]
-        .iter()
-        .find_map(|folder| find(&server.data().join(folder), needle));
-    let (path, at) = place.expect("the blob's bytes lie in the store");
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(path)
-        .unwrap();
-    let mut byte = [0];
-    file.read_exact_at(&mut byte, at + 5).unwrap();
-    byte[0] ^= 0x10;
-    file.write_all_at(&byte, at + 5).unwrap();
-}
 
 /// Damages one of several blobs of this size, and checks what each answers.
 fn one_rots(size: usize) {
@@ -87,7 +17,7 @@ fn one_rots(size: usize) {
     let image = oci::image(&client, "damage/repo", &[&blobs[0]]);
     image.put(&client, "damage/repo", "v1");
     server.stop();
-    rot(&server, &blobs[1]);
+    rot(server.data(), &blobs[1]);
     server.start_again();
 
     let client = server.client();

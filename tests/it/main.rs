@@ -11,12 +11,14 @@
 )]
 
 // The protocol, one file per resource.
+mod addresses;
 mod blobs;
 mod connections;
 mod errors;
 mod health;
 mod manifests;
 mod tags;
+mod tls;
 mod uploads;
 
 // Abuse cases, by the number in their names.
@@ -24,6 +26,7 @@ mod abuse_content;
 mod abuse_http;
 mod abuse_limits;
 mod abuse_names;
+mod abuse_tls;
 
 // Starting, stopping, and what goes wrong in between.
 mod catalog;
@@ -32,9 +35,14 @@ mod concurrency;
 mod damage;
 mod disk_full;
 mod kill;
+mod notify;
 mod recovery;
 mod starting;
 mod stopping;
+
+// As it is released.
+mod container;
+mod service;
 
 // Real clients.
 mod clients;

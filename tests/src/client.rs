@@ -9,12 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::Method;
-use reqwest::blocking::Body;
+use reqwest::blocking::{Body, ClientBuilder};
 
 use crate::data;
 use crate::oci;
 use crate::reply::Reply;
 use crate::server::Server;
+use crate::tls::Certificates;
 
 /// A client of one server. Clones share their connections.
 #[derive(Debug, Clone)]
@@ -28,14 +29,28 @@ impl Client {
     /// A client of the server at this address.
     #[must_use]
     pub fn new(address: SocketAddr) -> Client {
-        let http = reqwest::blocking::Client::builder()
+        Client::with(format!("http://{address}"), |builder| builder)
+    }
+
+    /// A client that speaks TLS and trusts this authority alone. It speaks
+    /// HTTP/2 if the server does.
+    #[must_use]
+    pub fn over_tls(address: SocketAddr, trust: &Certificates) -> Client {
+        let authority = std::fs::read(trust.authority()).expect("the authority");
+        let authority = reqwest::Certificate::from_pem(&authority).expect("the authority");
+        Client::with(format!("https://{address}"), |builder| {
+            builder.tls_certs_only([authority])
+        })
+    }
+
+    fn with(base: String, change: impl FnOnce(ClientBuilder) -> ClientBuilder) -> Client {
+        let builder = reqwest::blocking::Client::builder()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
-            .timeout(Duration::from_secs(120))
-            .build()
-            .expect("make an HTTP client");
+            .timeout(Duration::from_secs(120));
+        let http = change(builder).build().expect("make an HTTP client");
         Client {
-            base: format!("http://{address}"),
+            base,
             http,
             _keep: None,
         }

@@ -1,10 +1,13 @@
 //! A real Docker daemon of the test's own.
 //!
-//! Owns: starting dockerd on its own socket and folders, and ending it with
-//! the containerd it started. It never touches the machine's daemon.
+//! Owns: starting dockerd on its own socket and folders, with or without a
+//! network of its own, and ending it with the containerd it started. It never
+//! touches the machine's daemon.
 
+use std::ffi::OsStr;
 use std::fs::File;
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -16,6 +19,25 @@ use crate::{place, tools};
 /// How long the daemon may take to start.
 const START: Duration = Duration::from_secs(60);
 
+/// Puts a folder over the one where docker looks for authorities.
+const WITH_TRUST: &str = r#"
+trusted=$1
+shift
+mkdir -p /etc/docker
+mount -t tmpfs none /etc/docker
+mkdir /etc/docker/certs.d
+mount --bind "$trusted" /etc/docker/certs.d
+exec "$@"
+"#;
+
+/// Settings of a daemon without networks for containers.
+const NO_NETWORK: &[&str] = &[
+    "--bridge=none",
+    "--iptables=false",
+    "--ip6tables=false",
+    "--ip-forward=false",
+];
+
 /// A running dockerd.
 #[derive(Debug)]
 pub struct Docker {
@@ -25,19 +47,58 @@ pub struct Docker {
 }
 
 impl Docker {
-    /// Starts one, or says why that cannot be done here.
+    /// Starts one without networks for containers, or says why that cannot be
+    /// done here.
     #[must_use]
     pub fn start() -> Option<Docker> {
+        Docker::start_in(place::short_dir(), &[], NO_NETWORK)
+    }
+
+    /// Starts one without networks that trusts these authorities, each for one
+    /// registry. It reads them from where docker looks for them, in a view of
+    /// the file system of its own, so that the machine's folder stays as it is.
+    #[must_use]
+    pub fn start_trusting(authorities: &[(&str, &Path)]) -> Option<Docker> {
+        let folder = place::short_dir();
+        let trusted = folder.path().join("certs.d");
+        for (registry, authority) in authorities {
+            let folder = trusted.join(registry);
+            std::fs::create_dir_all(&folder).expect("a folder of trust");
+            std::fs::copy(authority, folder.join("ca.crt")).expect("an authority");
+        }
+        let trusted = trusted.to_str().expect("a path of plain text").to_owned();
+        let through = [
+            "unshare", "--mount", "sh", "-euc", WITH_TRUST, "sh", &trusted,
+        ];
+        Docker::start_in(folder, &through, NO_NETWORK)
+    }
+
+    /// Starts one in a network namespace of its own, with Docker's usual
+    /// bridge: containers publish any port there, also one that is taken on
+    /// this machine. [`Docker::inside`] runs programs in there.
+    #[must_use]
+    pub fn start_with_network() -> Option<Docker> {
+        tools::need("ip")?;
+        let script = r#"ip link set lo up && exec "$0" "$@""#;
+        let through = ["unshare", "--net", "sh", "-ec", script];
+        Docker::start_in(place::short_dir(), &through, &[])
+    }
+
+    /// Starts dockerd in a folder, through another program, which it takes the
+    /// place of.
+    fn start_in(folder: TempDir, through: &[&str], options: &[&str]) -> Option<Docker> {
         let (program, dockerd) = (tools::need("docker")?, tools::need("dockerd")?);
         if !tools::is_root() {
             tools::skipped("dockerd needs root");
             return None;
         }
-        let folder = place::short_dir();
         let at = |name: &str| folder.path().join(name);
         std::fs::write(at("daemon.json"), "{}").expect("dockerd's settings");
         let log = File::create(at("log")).expect("dockerd's log");
-        let daemon = Command::new(dockerd)
+        let mut words: Vec<&OsStr> = through.iter().map(OsStr::new).collect();
+        words.push(dockerd.as_os_str());
+        let daemon = Command::new(words[0])
+            .args(&words[1..])
             .arg("--host")
             .arg(format!("unix://{}", at("sock").display()))
             .arg("--data-root")
@@ -48,8 +109,8 @@ impl Docker {
             .arg(at("pid"))
             .arg("--config-file")
             .arg(at("daemon.json"))
-            .args(["--bridge=none", "--iptables=false", "--ip6tables=false"])
-            .args(["--ip-forward=false", "--storage-driver=vfs"])
+            .arg("--storage-driver=vfs")
+            .args(options)
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("handle of the log"))
             .stderr(log)
@@ -88,11 +149,48 @@ impl Docker {
             .arg("--config")
             .arg(self.folder.path().join("config"))
             .arg("--host")
-            .arg(format!(
-                "unix://{}",
-                self.folder.path().join("sock").display()
-            ));
+            .arg(self.host());
         command
+    }
+
+    /// A command that runs in the daemon's network namespace.
+    #[must_use]
+    pub fn inside(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command
+            .arg(format!("--net=/proc/{}/ns/net", self.daemon.id()))
+            .arg("--")
+            .arg(program);
+        command
+    }
+
+    /// A command that runs a line of shell as a reader of a page would type
+    /// it: `docker` in it speaks to this daemon.
+    #[must_use]
+    pub fn shell(&self, line: &str) -> Command {
+        let folder = self.folder.path().join("bin");
+        let script = folder.join("docker");
+        let text = format!(
+            "#!/bin/sh\nexec '{}' --config '{}' --host '{}' \"$@\"\n",
+            self.program.display(),
+            self.folder.path().join("config").display(),
+            self.host(),
+        );
+        std::fs::create_dir_all(&folder).expect("folder for docker's script");
+        std::fs::write(&script, text).expect("write docker's script");
+        std::fs::set_permissions(&script, PermissionsExt::from_mode(0o755))
+            .expect("make docker's script a program");
+        let old = std::env::var_os("PATH").unwrap_or_default();
+        let path = std::env::join_paths(std::iter::once(folder).chain(std::env::split_paths(&old)));
+        let mut command = Command::new("sh");
+        command
+            .args(["-euc", line])
+            .env("PATH", path.expect("PATH"));
+        command
+    }
+
+    fn host(&self) -> String {
+        format!("unix://{}", self.folder.path().join("sock").display())
     }
 
     /// Runs `docker` with these arguments; returns its output, trimmed.

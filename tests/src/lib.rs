@@ -17,14 +17,18 @@
 )]
 
 pub mod client;
+pub mod damage;
 pub mod data;
 pub mod docker;
+pub mod h2;
 pub mod image;
 pub mod mount;
 pub mod oci;
 pub mod place;
 pub mod podman;
 pub mod raw;
+pub mod release;
 pub mod reply;
 pub mod server;
+pub mod tls;
 pub mod tools;

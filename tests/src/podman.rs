@@ -3,7 +3,7 @@
 //! Owns: the options that keep podman away from the machine's containers, and
 //! the choice of a runtime that works where the tests run.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
@@ -15,6 +15,7 @@ use crate::{place, tools};
 pub struct Podman {
     program: PathBuf,
     folder: TempDir,
+    transport: String,
 }
 
 impl Podman {
@@ -24,6 +25,7 @@ impl Podman {
         let podman = Podman {
             program: tools::need("podman")?,
             folder: place::short_dir(),
+            transport: "--tls-verify=false".to_owned(),
         };
         let settings = podman.folder.path().join("home/.config/containers");
         std::fs::create_dir_all(&settings).expect("create podman's home");
@@ -37,6 +39,13 @@ impl Podman {
             return None;
         }
         Some(podman)
+    }
+
+    /// The same over TLS, with trust in the authorities of this folder.
+    #[must_use]
+    pub fn trusting(mut self, folder: &Path) -> Podman {
+        self.transport = format!("--cert-dir={}", folder.display());
+        self
     }
 
     /// A command with the options every use needs.
@@ -61,10 +70,7 @@ impl Podman {
     /// Pulls; returns the image's id, the digest of its configuration.
     #[track_caller]
     pub fn pull(&self, image: &str) -> String {
-        let id = tools::run(
-            self.command()
-                .args(["pull", "-q", "--tls-verify=false", image]),
-        );
+        let id = tools::run(self.command().args(["pull", "-q", &self.transport, image]));
         format!("sha256:{id}")
     }
 
@@ -73,7 +79,7 @@ impl Podman {
     pub fn push(&self, image: &str, to: &str) -> String {
         let file = self.folder.path().join("digest");
         let mut command = self.command();
-        command.args(["push", "--tls-verify=false", "--digestfile"]);
+        command.args(["push", &self.transport, "--digestfile"]);
         tools::run(command.arg(&file).args([image, to]));
         std::fs::read_to_string(file)
             .expect("digest written by podman")

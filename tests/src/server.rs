@@ -20,7 +20,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::client::Client;
-use crate::{place, raw};
+use crate::place;
+use crate::raw::{self, Wire};
+use crate::tls::Certificates;
 
 /// How long a start may take until `/readyz` answers 200.
 const START: Duration = Duration::from_secs(60);
@@ -36,6 +38,7 @@ pub struct Setup {
     args: Vec<String>,
     under: Vec<String>,
     bare: bool,
+    tls: Option<Arc<Certificates>>,
 }
 
 impl Setup {
@@ -65,6 +68,14 @@ impl Setup {
     pub fn listen(mut self, address: &str) -> Setup {
         self.listen = Some(address.to_owned());
         self
+    }
+
+    /// Speaks TLS with the pair of these certificates.
+    #[must_use]
+    pub fn tls(mut self, certificates: &Arc<Certificates>) -> Setup {
+        self.tls = Some(Arc::clone(certificates));
+        self.env("ORLOP_TLS_CERTIFICATE", text(&certificates.certificate()))
+            .env("ORLOP_TLS_KEY", text(&certificates.key()))
     }
 
     /// Starts without `--data` and `--listen`, which the caller sets by
@@ -277,10 +288,22 @@ impl Server {
         read(&self.log)
     }
 
-    /// A client of it.
+    /// A client of it, over TLS if it speaks that.
     #[must_use]
     pub fn client(&self) -> Client {
-        Client::new(self.address)
+        match &self.setup.tls {
+            Some(trust) => Client::over_tls(self.address, trust),
+            None => Client::new(self.address),
+        }
+    }
+
+    /// A connection to it, over TLS if it speaks that.
+    #[must_use]
+    pub fn wire(&self) -> Wire {
+        match &self.setup.tls {
+            Some(trust) => Wire::over_tls(self.address, trust, &["http/1.1"]),
+            None => Wire::connect(self.address),
+        }
     }
 
     /// One request with an exact target, not made tidy by a library.
@@ -292,7 +315,7 @@ impl Server {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> crate::reply::Reply {
-        raw::request(self.address, method, target, headers, body)
+        raw::request(self.wire(), method, target, headers, body)
     }
 
     /// Resident memory now, in bytes. Linux only.
@@ -311,8 +334,34 @@ impl Server {
 
     /// Sends SIGTERM without waiting.
     pub fn terminate(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// Sends SIGHUP.
+    pub fn hang_up(&self) {
+        self.signal(Signal::HUP);
+    }
+
+    fn signal(&self, signal: Signal) {
         let child = self.child.as_ref().expect("the server runs");
-        kill_process(Pid::from_child(child), Signal::TERM).expect("send SIGTERM");
+        kill_process(Pid::from_child(child), signal).expect("send a signal");
+    }
+
+    /// Waits until the log has had this so many times.
+    ///
+    /// # Panics
+    /// When it takes longer than ten seconds.
+    #[track_caller]
+    pub fn wait_for_log(&self, text: &str, times: usize) {
+        let began = Instant::now();
+        while self.log().matches(text).count() < times {
+            assert!(
+                began.elapsed() < Duration::from_secs(10),
+                "the log never had {text:?} {times} times:\n{}",
+                self.tail()
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Waits for the end after [`Server::terminate`] and expects exit 0.
@@ -480,6 +529,10 @@ fn wait(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
         }
         std::thread::sleep(Duration::from_millis(2));
     }
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
 }
 
 fn read(path: &Path) -> String {

@@ -116,6 +116,7 @@ pub fn run(command: &mut Command) -> String {
 pub struct Skopeo {
     program: PathBuf,
     home: TempDir,
+    trusted: Option<PathBuf>,
 }
 
 impl Skopeo {
@@ -125,7 +126,26 @@ impl Skopeo {
         let program = need("skopeo")?;
         let home = place::dir();
         std::fs::write(home.path().join("auth.json"), "{}").expect("write auth.json");
-        Some(Skopeo { program, home })
+        Some(Skopeo {
+            program,
+            home,
+            trusted: None,
+        })
+    }
+
+    /// The same over TLS, with trust in the authorities of this folder.
+    #[must_use]
+    pub fn trusting(mut self, folder: &Path) -> Skopeo {
+        self.trusted = Some(folder.to_path_buf());
+        self
+    }
+
+    /// How it speaks to a registry.
+    fn transport(&self, side: &str) -> String {
+        match &self.trusted {
+            Some(folder) => format!("--{side}cert-dir={}", folder.display()),
+            None => format!("--{side}tls-verify=false"),
+        }
     }
 
     /// A command with the options every use needs.
@@ -157,10 +177,10 @@ impl Skopeo {
         let mut command = self.command();
         command.arg("copy").args(options);
         if from.starts_with("docker://") {
-            command.arg("--src-tls-verify=false");
+            command.arg(self.transport("src-"));
         }
         if to.starts_with("docker://") {
-            command.arg("--dest-tls-verify=false");
+            command.arg(self.transport("dest-"));
         }
         command.arg("--digestfile").arg(&file).args([from, to]);
         run(&mut command);
@@ -175,7 +195,7 @@ impl Skopeo {
     #[must_use]
     pub fn raw_manifest(&self, image: &str) -> Vec<u8> {
         let mut command = self.command();
-        command.args(["inspect", "--raw", "--tls-verify=false", image]);
+        command.args(["inspect", "--raw", &self.transport(""), image]);
         let ran = try_run(&mut command);
         assert!(ran.ok, "{command:?} failed:\n{}", ran.err);
         ran.out.into_bytes()

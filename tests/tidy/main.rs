@@ -2,6 +2,7 @@
 //!
 //! - `crates`, `modules`: who may import whom, between crates and within the server
 //! - `lines`: how long a file may be
+//! - `profiles`: what is shipped checks its arithmetic
 //! - `pages`: every page is linked, every link leads somewhere
 //! - `format_page`: the page on the byte format was read since the code changed
 //! - `bans`: words that may stand in few places or in none
@@ -18,6 +19,7 @@ mod format_page;
 mod lines;
 mod modules;
 mod pages;
+mod profiles;
 mod source;
 
 use source::{File, Finding};
@@ -104,6 +106,11 @@ fn assert_tidy(check: impl FnOnce(&Repository) -> Vec<Finding>) -> std::io::Resu
 #[test]
 fn crates_import_what_they_may() -> std::io::Result<()> {
     assert_tidy(|repository| crates::check(&repository.files))
+}
+
+#[test]
+fn a102_release_builds_keep_overflow_checks() -> std::io::Result<()> {
+    assert_tidy(|repository| profiles::check(&repository.files))
 }
 
 #[test]

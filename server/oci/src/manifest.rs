@@ -13,6 +13,8 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use orlop_format::digest::{Digest, DigestError};
 use serde::Deserialize;
 
@@ -249,6 +251,8 @@ struct RawDescriptor<'a> {
     #[serde(borrow)]
     digest: Cow<'a, str>,
     size: u64,
+    #[serde(borrow, default)]
+    data: Option<Cow<'a, str>>,
 }
 
 /// A list that is present, where `null`, as some clients write an empty list,
@@ -380,6 +384,7 @@ enum Fault {
     MediaType,
     Size,
     Digest(DigestError),
+    Data(&'static str),
 }
 
 impl Fault {
@@ -391,6 +396,7 @@ impl Fault {
                 field: format!("{path}.digest"),
                 source,
             },
+            Fault::Data(reason) => field(&format!("{path}.data"), reason),
         }
     }
 }
@@ -407,11 +413,30 @@ impl RawDescriptor<'_> {
         if i64::try_from(self.size).is_err() {
             return Err(Fault::Size);
         }
+        let digest = Digest::parse(&self.digest).map_err(Fault::Digest)?;
+        if let Some(data) = &self.data {
+            self.check_data(data, &digest).map_err(Fault::Data)?;
+        }
         Ok(Descriptor {
             media_type: self.media_type.clone().into_owned(),
-            digest: Digest::parse(&self.digest).map_err(Fault::Digest)?,
+            digest,
             size: self.size,
         })
+    }
+
+    /// Embedded content must be the content: a client may take it instead of
+    /// the blob. Never larger than the manifest that has it.
+    fn check_data(&self, data: &str, digest: &Digest) -> Result<(), &'static str> {
+        let content = BASE64_STANDARD
+            .decode(data)
+            .map_err(|_| "is not base64 with padding (RFC 4648, section 4)")?;
+        if content.len() as u64 != self.size {
+            return Err("has another length than size says");
+        }
+        if Digest::of(digest.algorithm(), &content) != *digest {
+            return Err("has another digest than digest says");
+        }
+        Ok(())
     }
 }
 

@@ -1,4 +1,4 @@
-//! `/v2/<name>/blobs/<digest>`: HEAD and GET, whole or one range.
+//! `/v2/<name>/blobs/<digest>`: HEAD, GET, whole or one range, and DELETE.
 
 use futures_util::{StreamExt, stream};
 use http::header::{self, HeaderName, HeaderValue};
@@ -57,6 +57,38 @@ pub(super) async fn get(
     }
 }
 
+/// Takes the blob from this repository.
+pub(super) async fn delete(
+    call: &Call<'_>,
+    name: &RepositoryName,
+    digest: &Digest,
+) -> Result<Answer, ApiError> {
+    call.registry
+        .blob_delete(call.subject, name, digest)
+        .await?;
+    Ok(accepted())
+}
+
+/// The answer to a delete that is done.
+pub(super) fn accepted() -> Answer {
+    let mut answer = Response::new(AnswerBody::empty());
+    *answer.status_mut() = StatusCode::ACCEPTED;
+    answer
+}
+
+/// Keeps a browser from showing content of strangers as a page of this origin.
+pub(super) fn inert(answer: &mut Answer) {
+    let headers = answer.headers_mut();
+    headers.insert(
+        header::CONTENT_DISPOSITION,
+        HeaderValue::from_static("attachment"),
+    );
+    headers.insert(
+        header::CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static("default-src 'none'; sandbox"),
+    );
+}
+
 /// A body whose first piece has arrived: damage there is still an answer of
 /// its own. Damage behind it can only cut the connection.
 async fn begin(mut content: ContentStream, len: u64) -> Result<AnswerBody, ApiError> {
@@ -86,6 +118,7 @@ pub(super) fn not_modified(mut answer: Answer, digest: &Digest) -> Answer {
 }
 
 fn with_headers(mut answer: Answer, digest: &Digest, len: u64) -> Answer {
+    inert(&mut answer);
     let headers = answer.headers_mut();
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(len));
     headers.insert(

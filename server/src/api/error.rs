@@ -9,12 +9,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Response, StatusCode};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::body::{Answer, AnswerBody};
 use super::wire;
 use crate::registry::{
-    BodyFault, DigestError, Error, Fault, ManifestError, NameError, ReferenceError,
+    BodyFault, DigestError, Error, Fault, MANIFEST_BYTES_MAX, ManifestError, NameError,
+    ReferenceError, TagError,
 };
 
 /// An answer that says what went wrong.
@@ -26,7 +27,7 @@ struct Parts {
     status: StatusCode,
     code: &'static str,
     message: String,
-    detail: Option<Value>,
+    detail: Map<String, Value>,
     headers: HeaderMap,
     /// What the log should know and the client should not.
     cause: Option<String>,
@@ -46,18 +47,19 @@ codes! {
     UPLOAD_BUSY = (StatusCode::CONFLICT, "BLOB_UPLOAD_INVALID");
     UPLOAD_ORDER = (StatusCode::RANGE_NOT_SATISFIABLE, "BLOB_UPLOAD_INVALID");
     UPLOAD_TIMEOUT = (StatusCode::REQUEST_TIMEOUT, "BLOB_UPLOAD_INVALID");
-    RANGE_INVALID = (StatusCode::RANGE_NOT_SATISFIABLE, "RANGE_INVALID");
+    RANGE_INVALID = (StatusCode::RANGE_NOT_SATISFIABLE, "SIZE_INVALID");
     DIGEST_INVALID = (StatusCode::BAD_REQUEST, "DIGEST_INVALID");
     SIZE_INVALID = (StatusCode::BAD_REQUEST, "SIZE_INVALID");
     NAME_INVALID = (StatusCode::BAD_REQUEST, "NAME_INVALID");
     NAME_UNKNOWN = (StatusCode::NOT_FOUND, "NAME_UNKNOWN");
-    TAG_INVALID = (StatusCode::BAD_REQUEST, "TAG_INVALID");
+    TAG_INVALID = (StatusCode::BAD_REQUEST, "MANIFEST_INVALID");
+    TAGS_TOO_MANY = (StatusCode::URI_TOO_LONG, "MANIFEST_INVALID");
     MANIFEST_UNKNOWN = (StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN");
     MANIFEST_INVALID = (StatusCode::BAD_REQUEST, "MANIFEST_INVALID");
     MANIFEST_TOO_LARGE = (StatusCode::PAYLOAD_TOO_LARGE, "MANIFEST_INVALID");
     MANIFEST_TIMEOUT = (StatusCode::REQUEST_TIMEOUT, "MANIFEST_INVALID");
     MANIFEST_BLOB_UNKNOWN = (StatusCode::BAD_REQUEST, "MANIFEST_BLOB_UNKNOWN");
-    PAGINATION_INVALID = (StatusCode::BAD_REQUEST, "PAGINATION_NUMBER_INVALID");
+    PARAMETER_INVALID = (StatusCode::BAD_REQUEST, "UNSUPPORTED");
     DENIED = (StatusCode::FORBIDDEN, "DENIED");
     UNSUPPORTED = (StatusCode::NOT_FOUND, "UNSUPPORTED");
     METHOD_UNSUPPORTED = (StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED");
@@ -82,7 +84,7 @@ impl ApiError {
             status,
             code,
             message: message.to_string(),
-            detail: None,
+            detail: Map::new(),
             headers: HeaderMap::new(),
             cause: None,
         }))
@@ -93,7 +95,19 @@ impl ApiError {
     }
 
     fn with_detail(mut self, detail: Value) -> ApiError {
-        self.0.detail = Some(detail);
+        if let Value::Object(more) = detail {
+            self.0.detail.extend(more);
+        }
+        self
+    }
+
+    /// The same, naming what the request was about where it does not yet.
+    #[must_use]
+    pub(super) fn about(mut self, subject: &[(&'static str, String)]) -> ApiError {
+        for (name, value) in subject {
+            let entry = self.0.detail.entry(*name);
+            entry.or_insert_with(|| Value::from(value.as_str()));
+        }
         self
     }
 
@@ -133,6 +147,7 @@ impl ApiError {
     pub fn method_not_allowed(allowed: &[Method]) -> ApiError {
         let allowed: Vec<&str> = allowed.iter().map(Method::as_str).collect();
         ApiError::new(METHOD_UNSUPPORTED, "this path does not have this method")
+            .with_detail(json!({ "allowed": allowed }))
             .with_header(header::ALLOW, wire::value(&allowed.join(", ")))
     }
 
@@ -166,9 +181,29 @@ impl ApiError {
 
     pub(super) fn reference_invalid(error: &ReferenceError) -> ApiError {
         match error {
-            ReferenceError::Tag(error) => ApiError::new(TAG_INVALID, error),
+            ReferenceError::Tag(error) => ApiError::tag_invalid(error),
             ReferenceError::Digest(error) => ApiError::digest_invalid(error),
         }
+    }
+
+    pub(super) fn tag_invalid(error: &TagError) -> ApiError {
+        ApiError::new(TAG_INVALID, error)
+    }
+
+    pub(super) fn too_many_tags(limit: usize) -> ApiError {
+        let message = format!("one push sets at most {limit} tags; push again with the rest");
+        ApiError::new(TAGS_TOO_MANY, message).with_detail(json!({ "limit": limit }))
+    }
+
+    pub(super) fn tags_without_digest() -> ApiError {
+        let message = "tag parameters go with a push by digest; this one is by tag";
+        ApiError::new(TAG_INVALID, message)
+    }
+
+    pub(super) fn artifact_type_invalid() -> ApiError {
+        let message = "parameter artifactType has a malformed escape; write + as %2B";
+        ApiError::new(PARAMETER_INVALID, message)
+            .with_detail(json!({ "parameter": "artifactType" }))
     }
 
     pub(super) fn reference_has_slash() -> ApiError {
@@ -193,25 +228,26 @@ impl ApiError {
 
     pub(super) fn pagination_invalid() -> ApiError {
         ApiError::new(
-            PAGINATION_INVALID,
+            PARAMETER_INVALID,
             "parameter n is not a whole number from 0 on",
         )
+        .with_detail(json!({ "parameter": "n" }))
     }
 
     pub(super) fn last_invalid() -> ApiError {
-        ApiError::new(
-            PAGINATION_INVALID,
-            "parameter last is malformed or too long",
-        )
+        ApiError::new(PARAMETER_INVALID, "parameter last is malformed or too long")
+            .with_detail(json!({ "parameter": "last" }))
     }
 
     pub(super) fn range_unsatisfiable(size: u64) -> ApiError {
         ApiError::new(RANGE_INVALID, "no byte of the blob is in this range")
+            .with_detail(json!({ "size": size }))
             .with_header(header::CONTENT_RANGE, wire::content_range_unsatisfied(size))
     }
 
     pub(super) fn manifest_too_large() -> ApiError {
         ApiError::new(MANIFEST_TOO_LARGE, ManifestError::TooLarge)
+            .with_detail(json!({ "limit": MANIFEST_BYTES_MAX }))
     }
 
     pub(super) fn manifest_too_slow(limit: Duration) -> ApiError {
@@ -222,10 +258,8 @@ impl ApiError {
     /// The answer, with the request's id in its body.
     pub fn answer(self, request_id: &str) -> Answer {
         let parts = *self.0;
-        let mut detail = json!({ "request_id": request_id });
-        if let (Some(map), Some(Value::Object(more))) = (detail.as_object_mut(), parts.detail) {
-            map.extend(more);
-        }
+        let mut detail = parts.detail;
+        detail.insert("request_id".to_owned(), request_id.into());
         let body = json!({
             "errors": [{"code": parts.code, "message": parts.message, "detail": detail}]
         });
@@ -252,27 +286,48 @@ impl From<Error> for ApiError {
         match error {
             Error::Denied => ApiError::new(DENIED, message),
             Error::NameUnknown => ApiError::new(NAME_UNKNOWN, message),
-            Error::BlobUnknown(_) => ApiError::new(BLOB_UNKNOWN, message),
+            Error::BlobUnknown(digest) => ApiError::new(BLOB_UNKNOWN, message)
+                .with_detail(json!({ "digest": digest.to_string() })),
             Error::UploadUnknown => ApiError::new(UPLOAD_UNKNOWN, message),
             Error::UploadBusy => ApiError::new(UPLOAD_BUSY, message).retry_after(RETRY_BUSY),
             Error::OutOfOrder { offset } => ApiError::new(UPLOAD_ORDER, message)
+                .with_detail(json!({ "offset": offset }))
                 .with_header(header::RANGE, wire::received(offset)),
-            Error::ChunkSize { .. } => ApiError::new(SIZE_INVALID, message),
+            Error::ChunkSize { declared, received } => ApiError::new(SIZE_INVALID, message)
+                .with_detail(json!({ "declared": declared, "received": received })),
             Error::Body(BodyFault::Idle) => ApiError::new(UPLOAD_TIMEOUT, message),
             Error::Body(BodyFault::Cut | BodyFault::Malformed) => {
                 ApiError::new(UPLOAD_INVALID, message)
             }
-            Error::DigestMismatch(_) => ApiError::new(DIGEST_INVALID, message),
+            Error::DigestMismatch(mismatch) => {
+                ApiError::new(DIGEST_INVALID, message).with_detail(json!({
+                    "expected": mismatch.expected.to_string(),
+                    "actual": mismatch.actual.to_string(),
+                }))
+            }
             Error::ManifestUnknown => ApiError::new(MANIFEST_UNKNOWN, message),
             Error::Manifest(ManifestError::TooLarge) => ApiError::manifest_too_large(),
-            Error::Manifest(ManifestError::Digest { .. }) => ApiError::new(DIGEST_INVALID, message),
+            Error::Manifest(ManifestError::Digest { field, .. }) => {
+                ApiError::new(DIGEST_INVALID, message).with_detail(json!({ "field": field }))
+            }
+            Error::Manifest(ManifestError::Field { field, .. }) => {
+                ApiError::new(MANIFEST_INVALID, message).with_detail(json!({ "field": field }))
+            }
             Error::Manifest(_) => ApiError::new(MANIFEST_INVALID, message),
             Error::ReferencesUnknown { missing, .. } => {
                 let missing: Vec<String> = missing.iter().map(ToString::to_string).collect();
                 ApiError::new(MANIFEST_BLOB_UNKNOWN, message)
                     .with_detail(json!({ "missing": missing }))
             }
-            Error::DescriptorSize { .. } => ApiError::new(SIZE_INVALID, message),
+            Error::DescriptorSize {
+                digest,
+                declared,
+                stored,
+            } => ApiError::new(SIZE_INVALID, message).with_detail(json!({
+                "digest": digest.to_string(),
+                "declared": declared,
+                "stored": stored,
+            })),
             Error::Unpaired(_) => ApiError::new(UNAVAILABLE, message).retry_after(RETRY_POISONED),
             Error::Storage(fault) => fault.into(),
             Error::Panicked => ApiError::internal(message),

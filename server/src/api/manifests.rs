@@ -1,8 +1,12 @@
-//! `/v2/<name>/manifests/<reference>`: HEAD, GET and PUT.
+//! `/v2/<name>/manifests/<reference>`: HEAD, GET, PUT and DELETE.
+//!
+//! `Accept` chooses nothing: a reference leads to one manifest, which is sent
+//! as it was pushed and under its own type. To convert it would change its
+//! digest.
 
 use std::time::Duration;
 
-use http::header::{self, HeaderValue};
+use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, Response, StatusCode};
 use tokio::time::timeout;
 
@@ -10,11 +14,19 @@ use super::Call;
 use super::blobs::{self, CONTENT_DIGEST};
 use super::body::{Answer, AnswerBody, whole};
 use super::error::ApiError;
-use super::wire;
-use crate::registry::{Body, MANIFEST_BYTES_MAX, ManifestRow, Reference, RepositoryName};
+use super::{percent, wire};
+use crate::registry::{Body, MANIFEST_BYTES_MAX, ManifestRow, Reference, RepositoryName, Tag};
 
 /// From the head of a manifest's PUT to the end of its body.
 const MANIFEST_TIME: Duration = Duration::from_secs(60);
+
+/// Tags that one push may set by parameters.
+const TAGS_MAX: usize = 64;
+
+/// The tags that were set by parameters.
+const TAG: HeaderName = HeaderName::from_static("oci-tag");
+/// The subject for which the manifest is now a referrer.
+const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 
 pub(super) async fn get(
     call: &Call<'_>,
@@ -55,6 +67,7 @@ pub(super) async fn put(
     let headers = &call.head.headers;
     let announced = wire::content_length(headers)?;
     let content_type = wire::text(headers, &header::CONTENT_TYPE)?;
+    let tags = tags(call.head.uri.query(), reference)?;
     let _room = call.registry.manifest_room(room_for(announced)?)?;
     let read = whole(
         body,
@@ -67,7 +80,7 @@ pub(super) async fn put(
         .map_err(|_| ApiError::manifest_too_slow(MANIFEST_TIME))??;
     let pushed = call
         .registry
-        .manifest_push(call.subject, name, reference, content_type, bytes)
+        .manifest_push(call.subject, name, (reference, &tags), content_type, bytes)
         .await?;
     let mut answer = Response::new(AnswerBody::empty());
     *answer.status_mut() = StatusCode::CREATED;
@@ -75,7 +88,45 @@ pub(super) async fn put(
     let location = format!("/v2/{name}/manifests/{}", pushed.digest);
     headers.insert(header::LOCATION, wire::value(&location));
     headers.insert(CONTENT_DIGEST, wire::value(&pushed.digest.to_string()));
+    if let Some(subject) = &pushed.subject {
+        headers.insert(SUBJECT, wire::value(&subject.to_string()));
+    }
+    for tag in &tags {
+        headers.append(TAG, wire::value(tag.as_str()));
+    }
     Ok(answer)
+}
+
+/// Deletes a tag; or a manifest, with its tags.
+pub(super) async fn delete(
+    call: &Call<'_>,
+    name: &RepositoryName,
+    reference: &Reference,
+) -> Result<Answer, ApiError> {
+    let (registry, subject) = (call.registry, call.subject);
+    match reference {
+        Reference::Tag(tag) => registry.tag_delete(subject, name, tag).await?,
+        Reference::Digest(digest) => registry.manifest_delete(subject, name, digest).await?,
+    }
+    Ok(blobs::accepted())
+}
+
+/// The tags that parameters ask for, each once. They go with a digest.
+fn tags(query: Option<&str>, reference: &Reference) -> Result<Vec<Tag>, ApiError> {
+    let mut tags = Vec::new();
+    for text in percent::parameters(query, "tag") {
+        if reference.tag().is_some() {
+            return Err(ApiError::tags_without_digest());
+        }
+        let tag = Tag::parse(&text.unwrap_or_default()).map_err(|e| ApiError::tag_invalid(&e))?;
+        if tags.len() == TAGS_MAX {
+            return Err(ApiError::too_many_tags(TAGS_MAX));
+        }
+        if !tags.contains(&tag) {
+            tags.push(tag);
+        }
+    }
+    Ok(tags)
 }
 
 /// Bytes to set aside for a manifest: as announced, else the most it may have.
@@ -91,6 +142,7 @@ fn room_for(announced: Option<u64>) -> Result<usize, ApiError> {
 
 fn with_headers(body: AnswerBody, row: &ManifestRow, len: u64) -> Answer {
     let mut answer = Response::new(body);
+    blobs::inert(&mut answer);
     let headers = answer.headers_mut();
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(len));
     headers.insert(header::CONTENT_TYPE, wire::value(&row.media_type));

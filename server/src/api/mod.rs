@@ -8,10 +8,13 @@
 mod base;
 mod blobs;
 pub mod body;
+mod catalog;
 pub mod error;
 mod health;
+mod list;
 mod manifests;
 mod percent;
+mod referrers;
 pub mod route;
 mod tags;
 mod uploads;
@@ -86,27 +89,42 @@ async fn protocol(
         subject: Subject::Anonymous,
         head,
     };
-    let mut answer = match route {
-        Route::Base => base::base(),
-        Route::Blob { name, digest } => blobs::get(&call, name, digest).await?,
-        Route::Manifest { name, reference } if head.method == Method::PUT => {
-            manifests::put(&call, body, name, reference).await?
-        }
-        Route::Manifest { name, reference } => manifests::get(&call, name, reference).await?,
-        Route::Uploads { name } => uploads::post(&call, body, name).await?,
-        Route::Upload { name, id } => match head.method {
-            Method::PATCH => uploads::patch(&call, body, name, *id).await?,
-            Method::PUT => uploads::put(&call, body, name, *id).await?,
-            Method::DELETE => uploads::delete(&call, name, *id).await?,
-            _ => uploads::status(&call, name, *id)?,
-        },
-        Route::Tags { name } => tags::list(&call, name).await?,
-        Route::Livez | Route::Readyz => return Err(ApiError::not_found()),
-    };
+    let mut answer = resource(&call, body, route)
+        .await
+        .map_err(|error| error.about(&route.subject()))?;
     answer
         .headers_mut()
         .insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
     Ok(answer)
+}
+
+async fn resource(call: &Call<'_>, body: Body, route: &Route) -> Result<Answer, ApiError> {
+    let method = &call.head.method;
+    Ok(match route {
+        Route::Base => base::base(),
+        Route::Catalog => catalog::list(call).await?,
+        Route::Blob { name, digest } if *method == Method::DELETE => {
+            blobs::delete(call, name, digest).await?
+        }
+        Route::Blob { name, digest } => blobs::get(call, name, digest).await?,
+        Route::Manifest { name, reference } if *method == Method::PUT => {
+            manifests::put(call, body, name, reference).await?
+        }
+        Route::Manifest { name, reference } if *method == Method::DELETE => {
+            manifests::delete(call, name, reference).await?
+        }
+        Route::Manifest { name, reference } => manifests::get(call, name, reference).await?,
+        Route::Uploads { name } => uploads::post(call, body, name).await?,
+        Route::Upload { name, id } => match *method {
+            Method::PATCH => uploads::patch(call, body, name, *id).await?,
+            Method::PUT => uploads::put(call, body, name, *id).await?,
+            Method::DELETE => uploads::delete(call, name, *id).await?,
+            _ => uploads::status(call, name, *id)?,
+        },
+        Route::Tags { name } => tags::list(call, name).await?,
+        Route::Referrers { name, digest } => referrers::list(call, name, digest).await?,
+        Route::Livez | Route::Readyz => return Err(ApiError::not_found()),
+    })
 }
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
-//! Percent-encoding, undone exactly once.
+//! Percent-encoding: undone exactly once, and done where a query is written.
 
 use std::borrow::Cow;
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
 /// Parameters of one query that are looked at.
-const PARAMETERS_MAX: usize = 32;
+const PARAMETERS_MAX: usize = 256;
 
 /// Decodes `%xx`. None if an escape is malformed or the result is not UTF-8.
 pub(super) fn decode(text: &str) -> Option<Cow<'_, str>> {
@@ -25,14 +27,37 @@ pub(super) fn decode(text: &str) -> Option<Cow<'_, str>> {
     String::from_utf8(out).ok().map(Cow::Owned)
 }
 
+/// What a query's value may have without being encoded (RFC 3986).
+const QUERY_VALUE: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~')
+    .remove(b'/')
+    .remove(b':');
+
+/// A text as the value of a query parameter.
+pub(super) fn encode(text: &str) -> impl std::fmt::Display {
+    utf8_percent_encode(text, QUERY_VALUE)
+}
+
 /// The value of a query parameter, decoded; the first one counts. Some(None)
 /// if it is there but malformed.
 pub(super) fn parameter<'a>(query: Option<&'a str>, name: &str) -> Option<Option<Cow<'a, str>>> {
-    query?
+    parameters(query, name).next()
+}
+
+/// The values of all parameters of this name, as [`parameter`] has them.
+pub(super) fn parameters<'a>(
+    query: Option<&'a str>,
+    name: &str,
+) -> impl Iterator<Item = Option<Cow<'a, str>>> {
+    query
+        .unwrap_or_default()
         .split('&')
         .take(PARAMETERS_MAX)
         .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
-        .find(|(key, _)| *key == name)
+        .filter(move |(key, _)| *key == name)
         .map(|(_, value)| {
             if value.contains('+') {
                 let spaced = value.replace('+', " ");
@@ -63,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn parameters() {
+    fn values_of_parameters() {
         let query = Some("digest=sha256%3Aab&n=5&n=6&flag&x=a+b&bad=%zz");
         let get = |name| parameter(query, name).map(|v| v.map(Cow::into_owned));
         assert_eq!(get("digest"), Some(Some("sha256:ab".into())));
@@ -73,5 +98,18 @@ mod tests {
         assert_eq!(get("bad"), Some(None));
         assert_eq!(get("absent"), None);
         assert_eq!(parameter(None, "n"), None);
+        let all: Vec<_> = parameters(query, "n").map(Option::unwrap).collect();
+        assert_eq!(all, ["5", "6"]);
+        assert_eq!(parameters(None, "n").count(), 0);
+    }
+
+    #[test]
+    fn what_is_encoded_comes_back() {
+        for text in ["application/vnd.x+json; a=b", "ä&=?#%", "a/b", ""] {
+            let query = format!("x={}", encode(text));
+            let value = parameter(Some(&query), "x").unwrap();
+            assert_eq!(value.as_deref(), Some(text), "{query}");
+        }
+        assert_eq!(encode("sha256:ab").to_string(), "sha256:ab");
     }
 }

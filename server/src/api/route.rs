@@ -19,6 +19,8 @@ pub enum Route {
     Readyz,
     /// `/v2/`
     Base,
+    /// `/v2/_catalog`
+    Catalog,
     /// `/v2/<name>/blobs/<digest>`
     Blob {
         /// The repository.
@@ -50,12 +52,20 @@ pub enum Route {
         /// The repository.
         name: RepositoryName,
     },
+    /// `/v2/<name>/referrers/<digest>`
+    Referrers {
+        /// The repository.
+        name: RepositoryName,
+        /// What they are about.
+        digest: Digest,
+    },
 }
 
 const READ: &[Method] = &[Method::GET, Method::HEAD];
+const BLOB: &[Method] = &[Method::GET, Method::HEAD, Method::DELETE];
 const UPLOADS: &[Method] = &[Method::POST];
 const UPLOAD: &[Method] = &[Method::GET, Method::PATCH, Method::PUT, Method::DELETE];
-const MANIFEST: &[Method] = &[Method::GET, Method::HEAD, Method::PUT];
+const MANIFEST: &[Method] = &[Method::GET, Method::HEAD, Method::PUT, Method::DELETE];
 
 impl Route {
     /// Reads the path of a request.
@@ -64,6 +74,7 @@ impl Route {
             "/livez" => return Ok(Route::Livez),
             "/readyz" => return Ok(Route::Readyz),
             "/v2" | "/v2/" => return Ok(Route::Base),
+            "/v2/_catalog" => return Ok(Route::Catalog),
             other => other.strip_prefix("/v2/").ok_or_else(ApiError::not_found)?,
         };
         let (rest, last) = path.rsplit_once('/').ok_or_else(ApiError::not_found)?;
@@ -87,6 +98,10 @@ impl Route {
         if let Some(name) = strip_keyword(rest, "manifests") {
             return manifest(name, last);
         }
+        if let Some(name) = strip_keyword(rest, "referrers") {
+            let (name, digest) = name_and_digest(name, last)?;
+            return Ok(Route::Referrers { name, digest });
+        }
         if last == "list"
             && let Some(name) = strip_keyword(rest, "tags")
         {
@@ -103,12 +118,32 @@ impl Route {
             Route::Livez
             | Route::Readyz
             | Route::Base
-            | Route::Blob { .. }
-            | Route::Tags { .. } => READ,
+            | Route::Catalog
+            | Route::Tags { .. }
+            | Route::Referrers { .. } => READ,
+            Route::Blob { .. } => BLOB,
             Route::Uploads { .. } => UPLOADS,
             Route::Upload { .. } => UPLOAD,
             Route::Manifest { .. } => MANIFEST,
         }
+    }
+
+    /// What it is about, by name, for the detail of errors.
+    pub(super) fn subject(&self) -> Vec<(&'static str, String)> {
+        let (name, more) = match self {
+            Route::Livez | Route::Readyz | Route::Base | Route::Catalog => return Vec::new(),
+            Route::Uploads { name } | Route::Tags { name } => (name, None),
+            Route::Blob { name, digest } | Route::Referrers { name, digest } => {
+                (name, Some(("digest", digest.to_string())))
+            }
+            Route::Upload { name, id } => (name, Some(("upload", id.to_string()))),
+            Route::Manifest { name, reference } => {
+                (name, Some(("reference", reference.to_string())))
+            }
+        };
+        let mut subject = vec![("name", name.to_string())];
+        subject.extend(more);
+        subject
     }
 
     /// Whether it has this method.
@@ -137,10 +172,15 @@ fn parse_name(raw: &str) -> Result<RepositoryName, ApiError> {
     RepositoryName::parse(&name).map_err(ApiError::name_invalid)
 }
 
-fn blob(name: &str, last: &str) -> Result<Route, ApiError> {
+fn name_and_digest(name: &str, last: &str) -> Result<(RepositoryName, Digest), ApiError> {
     let name = parse_name(name)?;
     let text = percent::decode(last).unwrap_or_default();
     let digest = Digest::parse(&text).map_err(|e| ApiError::digest_invalid(&e))?;
+    Ok((name, digest))
+}
+
+fn blob(name: &str, last: &str) -> Result<Route, ApiError> {
+    let (name, digest) = name_and_digest(name, last)?;
     Ok(Route::Blob { name, digest })
 }
 
@@ -164,6 +204,7 @@ fn unmatched(path: &str) -> ApiError {
     while let Some(segment) = segments.next() {
         match segment {
             "manifests" => return ApiError::reference_has_slash(),
+            "referrers" => return ApiError::digest_invalid(&DigestError::Malformed),
             "blobs" if segments.next() == Some("uploads") => return ApiError::upload_unknown(),
             "blobs" => return ApiError::digest_invalid(&DigestError::Malformed),
             _ => {}
@@ -248,6 +289,14 @@ mod tests {
                 "/v2/a/b/c/tags/list".into(),
                 Route::Tags {
                     name: name("a/b/c"),
+                },
+            ),
+            ("/v2/_catalog".into(), Route::Catalog),
+            (
+                format!("/v2/a/b/referrers/{d}"),
+                Route::Referrers {
+                    name: name("a/b"),
+                    digest: d,
                 },
             ),
             // Keywords are good names too.
@@ -339,6 +388,8 @@ mod tests {
         ] {
             let path = format!("/v2/a/blobs/{text}");
             assert_eq!(refused(&path), (400, "DIGEST_INVALID"), "{path:.80}");
+            let path = format!("/v2/a/referrers/{text}");
+            assert_eq!(refused(&path), (400, "DIGEST_INVALID"), "{path:.80}");
             if text.contains(':') && !text.contains("../") {
                 let path = format!("/v2/a/manifests/{text}");
                 assert_eq!(refused(&path), (400, "DIGEST_INVALID"), "{path:.80}");
@@ -350,7 +401,7 @@ mod tests {
     fn a04_tags() {
         for tag in ["a%2Fb", "a/b", "a%00", ".a", "a%20b", &"t".repeat(129), ""] {
             let path = format!("/v2/a/manifests/{tag}");
-            assert_eq!(refused(&path), (400, "TAG_INVALID"), "{path}");
+            assert_eq!(refused(&path), (400, "MANIFEST_INVALID"), "{path}");
         }
         assert_eq!(refused("/v2/a/manifests/a:b").0, 400);
     }
@@ -372,14 +423,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_yet() {
-        let d = digest();
-        for path in [
-            "/v2/_catalog".to_owned(),
-            format!("/v2/a/referrers/{d}"),
-            "/v2/a".into(),
-        ] {
-            assert_eq!(refused(&path), (404, "UNSUPPORTED"), "{path}");
+    fn what_is_not_there() {
+        for path in ["/v2/a", "/v2/_catalog/", "/v2/a/_catalog"] {
+            assert_eq!(refused(path), (404, "UNSUPPORTED"), "{path}");
         }
     }
 
@@ -400,7 +446,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_path_has_an_answer(path in "/(v2/)?([a.%/:]|%2[fFeE]|blobs|uploads|manifests|tags|list){0,20}") {
+        fn any_path_has_an_answer(path in "/(v2/)?([a.%/:]|%2[fFeE]|blobs|uploads|manifests|referrers|tags|list|_catalog){0,20}") {
             if let Err(error) = Route::parse(&path) {
                 prop_assert!(matches!(error.status().as_u16(), 400 | 404));
             }

@@ -11,6 +11,7 @@ use http_body_util::BodyExt;
 use serde_json::Value;
 
 mod bounds;
+mod lists;
 
 #[derive(Default)]
 struct Server {
@@ -398,7 +399,6 @@ async fn a09_mounts_fall_back_to_a_session() {
     let digest = server.memory.add("a", b"x");
     let line = |from: &str| format!("POST /v2/b/blobs/uploads/?mount={digest}{from}");
     for from in [
-        "",
         "&from=",
         "&from=..%2f..%2fa",
         "&from=c",
@@ -409,9 +409,13 @@ async fn a09_mounts_fall_back_to_a_session() {
         assert_eq!(reply.status, 202, "{from}");
         assert!(reply.body.unwrap().is_empty());
     }
-    let reply = get(&server, &line("&from=a")).await;
-    assert_eq!(reply.status, 201);
-    assert_eq!(reply.header("location"), format!("/v2/b/blobs/{digest}"));
+    for (from, target) in [("&from=a", "b"), ("", "d")] {
+        let line = line(from).replace("/v2/b/", &format!("/v2/{target}/"));
+        let reply = get(&server, &line).await;
+        assert_eq!(reply.status, 201);
+        let location = format!("/v2/{target}/blobs/{digest}");
+        assert_eq!(reply.header("location"), location);
+    }
     let reply = get(&server, "POST /v2/b/blobs/uploads/?mount=md5:00&from=a").await;
     assert_eq!(
         (reply.status, reply.code().as_str()),

@@ -16,6 +16,11 @@ use crate::registry::{
 
 const UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 
+/// Asks clients for chunks of so many bytes at least. Smaller ones are taken
+/// too; each costs a sync.
+const CHUNK_MIN: HeaderName = HeaderName::from_static("oci-chunk-min-length");
+const CHUNK_BYTES: u64 = 64 * 1024;
+
 /// Starts a session; or mounts, or uploads all at once.
 pub(super) async fn post(
     call: &Call<'_>,
@@ -26,18 +31,22 @@ pub(super) async fn post(
     if let Some(mount) = digest_parameter(query, "mount")? {
         // A source that cannot be is like one that does not have it.
         let from = percent::parameter(query, "from")
-            .flatten()
-            .and_then(|from| RepositoryName::parse(&from).ok());
-        if let Some(from) = from {
-            let registry = call.registry;
-            let mounted = registry.blob_mount(call.subject, name, &from, &mount);
-            if mounted.await? {
-                return Ok(created(name, &mount));
+            .map(|from| from.and_then(|from| RepositoryName::parse(&from).ok()));
+        let mounted = match &from {
+            Some(None) => false,
+            from => {
+                let from = from.as_ref().and_then(Option::as_ref);
+                let mounted = call.registry.blob_mount(call.subject, name, from, &mount);
+                mounted.await?
             }
+        };
+        if mounted {
+            return Ok(created(name, &mount));
         }
-        return session(call, name, None);
+        return session(call, name, Some(mount.algorithm()));
     }
-    if let Some(digest) = digest_parameter(query, "digest")?
+    let digest = digest_parameter(query, "digest")?;
+    if let Some(digest) = digest
         && !is_only_a_start(call, &digest)?
     {
         call.registry
@@ -46,7 +55,7 @@ pub(super) async fn post(
         return Ok(created(name, &digest));
     }
     let also = match percent::parameter(query, "digest-algorithm").flatten() {
-        None => None,
+        None => digest.map(|digest| digest.algorithm()),
         Some(algorithm) => Some(Algorithm::from_name(&algorithm).ok_or_else(|| {
             let short = algorithm.chars().take(32).collect();
             ApiError::digest_invalid(&DigestError::Unsupported(short))
@@ -116,7 +125,11 @@ fn session(
     also: Option<Algorithm>,
 ) -> Result<Answer, ApiError> {
     let id = call.registry.upload_start(call.subject, name, also)?;
-    Ok(progress(StatusCode::ACCEPTED, name, id, 0))
+    let mut answer = progress(StatusCode::ACCEPTED, name, id, 0);
+    answer
+        .headers_mut()
+        .insert(CHUNK_MIN, HeaderValue::from(CHUNK_BYTES));
+    Ok(answer)
 }
 
 /// Whether a POST with a digest only starts a session: it has no body, and

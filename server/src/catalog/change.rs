@@ -14,7 +14,7 @@ pub(super) const KEPT: i64 = 100_000;
 const TRIM_EVERY: i64 = 256;
 
 /// Kinds and their numbers in the table, which never change.
-const KINDS: [(ChangeKind, i64); 7] = [
+const KINDS: [(ChangeKind, i64); 8] = [
     (ChangeKind::RepositoryCreated, 1),
     (ChangeKind::RepositoryDeleted, 2),
     (ChangeKind::ManifestPut, 3),
@@ -22,6 +22,7 @@ const KINDS: [(ChangeKind, i64); 7] = [
     (ChangeKind::TagSet, 5),
     (ChangeKind::TagDeleted, 6),
     (ChangeKind::BlobLinked, 7),
+    (ChangeKind::BlobUnlinked, 8),
 ];
 
 impl ChangeKind {

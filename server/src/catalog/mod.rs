@@ -203,6 +203,22 @@ impl Catalog {
         self.submit(verb).await.map(|_| ())
     }
 
+    /// Takes a blob from the repository alone. False: it did not have it.
+    ///
+    /// # Errors
+    /// As [`Catalog::put_manifest`].
+    pub async fn unlink_blob(
+        &self,
+        repository: &str,
+        digest: &Digest,
+    ) -> Result<bool, CatalogError> {
+        self.submit(Verb::UnlinkBlob {
+            repository: repository.to_owned(),
+            digest: *digest,
+        })
+        .await
+    }
+
     /// Hides a tag. False: there was none.
     ///
     /// # Errors

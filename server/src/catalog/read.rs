@@ -117,11 +117,34 @@ impl Catalog {
             .row(
                 "SELECT l.size FROM repository r \
                  JOIN link l ON l.repository = r.id AND l.digest = $2 \
+                 AND l.deleted_at IS NULL \
                  WHERE r.name = $1 AND r.deleted_at IS NULL",
                 &[Arg::Text(repository), Arg::Bytes(&digest.encode())],
             )
             .await?;
         Ok(row.is_some())
+    }
+
+    /// Up to `n` repositories that have this blob, in no order.
+    ///
+    /// # Errors
+    /// When it cannot be known.
+    pub async fn holders(&self, digest: &Digest, n: usize) -> Result<Vec<String>> {
+        within(async {
+            let mut connection = self.inner.readers.acquire().await?;
+            let rows = connection
+                .rows(
+                    "SELECT r.name FROM link l JOIN repository r ON r.id = l.repository \
+                     AND r.deleted_at IS NULL \
+                     WHERE l.digest = $1 AND l.deleted_at IS NULL LIMIT $2",
+                    &[Arg::Bytes(&digest.encode()), Arg::Int(page(n))],
+                )
+                .await?;
+            let names: std::result::Result<_, sqlx::Error> =
+                rows.iter().map(|row| row.text(0)).collect();
+            Ok(names?)
+        })
+        .await
     }
 
     /// Up to `n` tags after `last`, in byte order. None: no such repository.
@@ -178,8 +201,11 @@ impl Catalog {
         .await
     }
 
-    /// Up to `n` manifests whose subject is this one, after the digest `last`,
-    /// in the order of their digests; of one artifact type if it is given.
+    /// Manifests whose subject is this one, after the digest `last`, in the
+    /// order of their digests; of one artifact type if it is given. Up to `n`
+    /// of them, and at least one but otherwise none that would bring their
+    /// manifests' sizes, which bound those of their annotations, over `bytes`.
+    /// Says also whether there are more.
     ///
     /// # Errors
     /// When it cannot be known.
@@ -189,34 +215,46 @@ impl Catalog {
         subject: &Digest,
         artifact_type: Option<&str>,
         last: Option<&Digest>,
-        n: usize,
-    ) -> Result<Vec<Referrer>> {
+        (n, bytes): (usize, u64),
+    ) -> Result<(Vec<Referrer>, bool)> {
         within(async {
             let mut connection = self.inner.readers.acquire().await?;
             let Some(id) = connection.row(REPOSITORY, &[Arg::Text(repository)]).await? else {
-                return Ok(Vec::new());
+                return Ok((Vec::new(), false));
             };
             let subject = subject.encode();
             let last = last.map(Digest::encode).unwrap_or_default();
-            let (id, n) = (Arg::Int(id.int(0)?), Arg::Int(page(n)));
-            let (subject, last) = (Arg::Bytes(&subject), Arg::Bytes(&last));
-            let rows = match artifact_type {
-                None => {
-                    let sql = "SELECT digest, media_type, artifact_type, size, annotations \
-                        FROM manifest WHERE repository = $1 AND subject = $2 AND digest > $3 \
-                        AND deleted_at IS NULL ORDER BY digest LIMIT $4";
-                    connection.rows(sql, &[id, subject, last, n]).await?
-                }
-                Some(kind) => {
-                    let sql = "SELECT digest, media_type, artifact_type, size, annotations \
-                        FROM manifest WHERE repository = $1 AND subject = $2 AND digest > $3 \
-                        AND artifact_type = $5 \
-                        AND deleted_at IS NULL ORDER BY digest LIMIT $4";
-                    let arguments = [id, subject, last, n, Arg::Text(kind)];
-                    connection.rows(sql, &arguments).await?
+            let mut arguments = vec![
+                Arg::Int(id.int(0)?),
+                Arg::Bytes(&subject),
+                Arg::Bytes(&last),
+                // One more, to see whether there are more.
+                Arg::Int(page(n).saturating_add(1)),
+            ];
+            let (sizes, rows) = match artifact_type {
+                None => (REFERRER_SIZES, REFERRERS),
+                Some(of) => {
+                    arguments.push(Arg::Text(of));
+                    (REFERRER_SIZES_OF_TYPE, REFERRERS_OF_TYPE)
                 }
             };
-            rows.iter().map(referrer).collect()
+            let sizes = connection.rows(sizes, &arguments).await?;
+            let mut total = 0u64;
+            let mut fitting = 0usize;
+            for size in sizes.iter().take(n) {
+                total = total.saturating_add(size.int(0)?.unsigned_abs());
+                if fitting > 0 && total > bytes {
+                    break;
+                }
+                fitting = fitting.saturating_add(1);
+            }
+            if let Some(limit) = arguments.get_mut(3) {
+                *limit = Arg::Int(page(fitting));
+            }
+            let more = n > 0 && sizes.len() > fitting;
+            let rows = connection.rows(rows, &arguments).await?;
+            let rows: Result<Vec<_>> = rows.iter().map(referrer).collect();
+            Ok((rows?, more))
         })
         .await
     }
@@ -271,6 +309,18 @@ impl Catalog {
     }
 }
 
+const REFERRER_SIZES: &str = "SELECT size FROM manifest \
+    WHERE repository = $1 AND subject = $2 AND digest > $3 \
+    AND deleted_at IS NULL ORDER BY digest LIMIT $4";
+const REFERRER_SIZES_OF_TYPE: &str = "SELECT size FROM manifest \
+    WHERE repository = $1 AND subject = $2 AND digest > $3 AND artifact_type = $5 \
+    AND deleted_at IS NULL ORDER BY digest LIMIT $4";
+const REFERRERS: &str = "SELECT digest, media_type, artifact_type, size, annotations \
+    FROM manifest WHERE repository = $1 AND subject = $2 AND digest > $3 \
+    AND deleted_at IS NULL ORDER BY digest LIMIT $4";
+const REFERRERS_OF_TYPE: &str = "SELECT digest, media_type, artifact_type, size, annotations \
+    FROM manifest WHERE repository = $1 AND subject = $2 AND digest > $3 AND artifact_type = $5 \
+    AND deleted_at IS NULL ORDER BY digest LIMIT $4";
 const REPOSITORY: &str = "SELECT id FROM repository WHERE name = $1 AND deleted_at IS NULL";
 
 /// Ends a read that takes too long.

@@ -39,7 +39,10 @@ impl Dialect {
 }
 
 /// All migrations, in order; the first has number 1.
-const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001_names.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("migrations/0001_names.sql"),
+    include_str!("migrations/0003_links.sql"),
+];
 
 /// The last migration this release knows.
 pub(super) const SUPPORTED: i64 = MIGRATIONS.len() as i64;

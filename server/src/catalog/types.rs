@@ -95,6 +95,8 @@ pub enum ChangeKind {
     TagDeleted,
     /// A repository was given a blob. The object is its digest.
     BlobLinked,
+    /// A repository gave a blob up. The object is its digest.
+    BlobUnlinked,
 }
 
 /// One change. Sequences rise without gaps.

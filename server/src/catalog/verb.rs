@@ -31,6 +31,10 @@ pub(super) enum Verb {
         digest: Digest,
         size: i64,
     },
+    UnlinkBlob {
+        repository: String,
+        digest: Digest,
+    },
     DeleteTag {
         repository: String,
         tag: String,
@@ -63,6 +67,9 @@ impl Verb {
                 digest,
                 size,
             } => link_blob(connection, repository, digest, *size, now).await,
+            Verb::UnlinkBlob { repository, digest } => {
+                unlink_blob(connection, repository, digest, now).await
+            }
             Verb::DeleteTag { repository, tag } => {
                 delete_tag(connection, repository, tag, now).await
             }
@@ -289,8 +296,8 @@ async fn link_blob(
         .run(
             "INSERT INTO link (repository, digest, size, linked_at) \
              VALUES ($1, $2, $3, $4) ON CONFLICT (repository, digest) DO UPDATE SET \
-             size = excluded.size, linked_at = excluded.linked_at \
-             WHERE link.size <> excluded.size",
+             size = excluded.size, linked_at = excluded.linked_at, deleted_at = NULL \
+             WHERE link.size <> excluded.size OR link.deleted_at IS NOT NULL",
             &[
                 Arg::Int(repository.id),
                 Arg::Bytes(&digest.encode()),
@@ -308,6 +315,31 @@ async fn link_blob(
         sequence: Some(sequence),
         touched: vec![touch(name, Item::Link(digest))],
     })
+}
+
+async fn unlink_blob(
+    connection: &mut Connection,
+    name: &str,
+    digest: &Digest,
+    now: i64,
+) -> Result<Effect> {
+    let Some(repository) = find(connection, name).await? else {
+        return Ok(Effect::default());
+    };
+    let hidden = connection
+        .run(
+            "UPDATE link SET deleted_at = $3 \
+             WHERE repository = $1 AND digest = $2 AND deleted_at IS NULL",
+            &[
+                Arg::Int(repository.id),
+                Arg::Bytes(&digest.encode()),
+                Arg::Int(now),
+            ],
+        )
+        .await?;
+    let change = (ChangeKind::BlobUnlinked, digest.to_string());
+    let touched = touch(name, Item::Link(digest));
+    deleted(connection, repository.id, hidden, change, touched, now).await
 }
 
 async fn delete_tag(

@@ -4,7 +4,7 @@
 //! Changes nothing that stays: trials are made in a folder of their own and
 //! removed. Can run beside a server.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -15,7 +15,7 @@ use orlop_disk::{Access, Disk};
 use serde::Serialize;
 
 use super::Output;
-use crate::settings::{self, DataArgs, Size};
+use crate::settings::{Loaded, Problem, ServeArgs, Settings, memory_limit};
 use crate::storage::LOCK;
 
 /// Memory below which a server is not comfortable, in bytes.
@@ -31,21 +31,9 @@ const RESERVE_FRACTION: u64 = 50;
 /// Flags of `orlop doctor`.
 #[derive(clap::Args, Debug)]
 pub struct Args {
+    /// Settings that the server would have.
     #[command(flatten)]
-    data: DataArgs,
-
-    /// Address the server would listen on
-    #[arg(
-        long,
-        value_name = "ADDR:PORT",
-        env = "ORLOP_LISTEN",
-        default_value = "127.0.0.1:5000"
-    )]
-    listen: String,
-
-    /// Free space below which the server would refuse pushes
-    #[arg(long, value_name = "SIZE", env = "ORLOP_SPACE_RESERVE")]
-    space_reserve: Option<Size>,
+    settings: ServeArgs,
 
     /// How to report
     #[arg(long, value_name = "FORMAT", default_value = "text")]
@@ -100,17 +88,13 @@ impl Check {
 
 /// Makes all checks and reports them.
 pub fn run(args: &Args) -> ExitCode {
-    let folder = match settings::data_folder(&args.data) {
-        Ok(folder) => folder,
-        Err(error) => {
-            eprintln!("orlop: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    let checks = examine(args, &folder);
+    let loaded = Loaded::new(&args.settings);
+    let folder = &loaded.unchecked().data;
+    let mut checks = settings_checks(&loaded);
+    checks.extend(examine(loaded.unchecked()));
     let is_well = checks.iter().all(|check| check.result != Outcome::Fail);
     match args.output {
-        Output::Text => print_text(&folder, &checks),
+        Output::Text => print_text(folder, &checks),
         Output::Json => {
             let report = serde_json::json!({ "data": folder, "ok": is_well, "checks": checks });
             println!("{report}");
@@ -123,7 +107,36 @@ pub fn run(args: &Args) -> ExitCode {
     }
 }
 
-fn examine(args: &Args, folder: &Path) -> Vec<Check> {
+/// What was written, one check for each problem.
+fn settings_checks(loaded: &Loaded) -> Vec<Check> {
+    const NAME: &str = "settings";
+    let what = |problem: &Problem| match &problem.key {
+        Some(key) => format!("{}: {key}: {}", problem.origin, problem.message),
+        None => format!("{}: {}", problem.origin, problem.message),
+    };
+    let hint = |problem: &Problem| {
+        let hint = problem.hint.as_deref();
+        hint.unwrap_or("correct it; `orlop config check` tells when it is right")
+            .to_owned()
+    };
+    let mut checks: Vec<Check> = loaded
+        .problems
+        .iter()
+        .map(|problem| Check::fail(NAME, what(problem), hint(problem)))
+        .collect();
+    if checks.is_empty() {
+        checks.push(match loaded.file() {
+            Some(file) => Check::pass(NAME, format!("{} can be used", file.display())),
+            None => Check::pass(NAME, "there is no file; flags and variables can be used"),
+        });
+    }
+    let notes = loaded.notes.iter();
+    checks.extend(notes.map(|note| Check::note(NAME, what(note), hint(note))));
+    checks
+}
+
+fn examine(settings: &Settings) -> Vec<Check> {
+    let folder = &settings.data;
     let mut checks = Vec::new();
     let (place, check) = data_folder(folder);
     checks.push(check);
@@ -133,7 +146,7 @@ fn examine(args: &Args, folder: &Path) -> Vec<Check> {
         match Blocking::new(TRIAL_THREADS) {
             Ok(disk) => {
                 checks.extend(file_system(disk.as_ref(), &place));
-                checks.push(space(disk.as_ref(), &place, args.space_reserve));
+                checks.push(space(disk.as_ref(), &place, settings.space_reserve));
             }
             Err(error) => checks.push(Check::fail(
                 "file system",
@@ -143,11 +156,12 @@ fn examine(args: &Args, folder: &Path) -> Vec<Check> {
         }
     }
     checks.push(ring());
-    checks.push(port(
-        &args.listen,
-        matches!(holder, Some(LockError::Held { .. })),
-    ));
-    checks.push(memory(settings::memory_limit()));
+    let is_served = matches!(holder, Some(LockError::Held { .. }));
+    checks.push(port("port", "--listen", settings.listen, is_served));
+    if let Some(address) = settings.ops_listen {
+        checks.push(port("ops port", "--ops-listen", address, is_served));
+    }
+    checks.push(memory(memory_limit()));
     checks.push(files());
     checks
 }
@@ -250,14 +264,14 @@ fn file_system(disk: &dyn Disk, place: &Path) -> Vec<Check> {
     checks
 }
 
-fn space(disk: &dyn Disk, place: &Path, reserve: Option<Size>) -> Check {
+fn space(disk: &dyn Disk, place: &Path, reserve: Option<u64>) -> Check {
     const NAME: &str = "space";
     let space = match disk.space(place) {
         Ok(space) => space,
         Err(error) => return Check::fail(NAME, error.to_string(), "pass another --data"),
     };
     let default = RESERVE_MIN.max(space.total / RESERVE_FRACTION);
-    let reserve = reserve.map_or(default, |size| size.0);
+    let reserve = reserve.unwrap_or(default);
     let message = format!(
         "{} of {} free, {} of it kept back from pushes",
         show(space.available),
@@ -283,17 +297,16 @@ fn ring() -> Check {
     }
 }
 
-fn port(listen: &str, is_served: bool) -> Check {
-    const NAME: &str = "port";
+fn port(name: &'static str, flag: &str, address: SocketAddr, is_served: bool) -> Check {
     if is_served {
-        return Check::pass(NAME, "not tried: a server is running");
+        return Check::pass(name, "not tried: a server is running");
     }
-    match TcpListener::bind(listen) {
-        Ok(_) => Check::pass(NAME, format!("{listen} is free")),
+    match TcpListener::bind(address) {
+        Ok(_) => Check::pass(name, format!("{address} is free")),
         Err(error) => Check::fail(
-            NAME,
-            format!("cannot listen on {listen}: {error}"),
-            "stop what listens there, or pass another --listen",
+            name,
+            format!("cannot listen on {address}: {error}"),
+            format!("stop what listens there, or pass another {flag}"),
         ),
     }
 }
@@ -400,16 +413,17 @@ mod tests {
     #[test]
     fn a_taken_port_fails() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = taken.local_addr().unwrap().to_string();
-        assert_eq!(port(&address, false).result, Outcome::Fail);
-        assert_eq!(port(&address, true).result, Outcome::Pass);
+        let address = taken.local_addr().unwrap();
+        let outcome = |is_served| port("port", "--listen", address, is_served).result;
+        assert_eq!(outcome(false), Outcome::Fail);
+        assert_eq!(outcome(true), Outcome::Pass);
     }
 
     #[test]
     fn too_little_space_fails() {
         let folder = tempfile::tempdir().unwrap();
         let disk = Blocking::new(TRIAL_THREADS).unwrap();
-        let check = |reserve| space(disk.as_ref(), folder.path(), Some(Size(reserve))).result;
+        let check = |reserve| space(disk.as_ref(), folder.path(), Some(reserve)).result;
         assert_eq!(check(u64::MAX), Outcome::Fail);
         assert_eq!(check(0), Outcome::Pass);
     }

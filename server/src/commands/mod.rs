@@ -1,8 +1,11 @@
 //! The commands of `orlop`, one file each.
 
 pub mod catalog;
+pub mod completions;
+pub mod config;
 pub mod doctor;
 pub mod serve;
+mod service;
 pub mod version;
 
 use clap::ValueEnum;

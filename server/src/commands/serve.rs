@@ -4,7 +4,7 @@
 //! `/readyz` has to say; the rest is 503 until then. A stop signal ends
 //! accepting, lets requests under way finish, and closes the store.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,12 +18,13 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::service;
 use super::version::VERSION;
 use crate::api::{Readiness, State};
-use crate::listen::{self, Layers, Phase};
+use crate::listen::{self, Layers, Phase, Tls};
 use crate::logging;
 use crate::registry::Registry;
-use crate::settings::{ServeArgs, Settings};
+use crate::settings::{Loaded, ServeArgs, Settings};
 use crate::storage::{self, StartError, Storage};
 
 /// How long work of cut requests may take to end.
@@ -46,9 +47,16 @@ pub fn run(args: &Args) -> ExitCode {
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
 fn start(args: &Args) -> Result<(), Error> {
-    let settings = Settings::resolve(args)?;
+    let loaded = Loaded::new(args);
+    let settings = loaded.checked()?;
     logging::start(settings.log_format, &settings.log_level)
-        .map_err(|error| format!("--log-level {:?}: {error}", settings.log_level))?;
+        .map_err(|error| format!("log.level {:?}: {error}", settings.log_level))?;
+    if let Some(file) = loaded.file() {
+        tracing::info!(file = %file.display(), "settings read");
+    }
+    for note in &loaded.notes {
+        tracing::warn!("{note}");
+    }
     raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -99,22 +107,28 @@ fn describe((stage, done, total): (&'static str, u64, u64)) -> String {
 
 async fn serve(settings: Settings) -> Result<(), Error> {
     let mut stop = StopSignal::new()?;
+    // From here on it no longer ends the process.
+    let hang_up = signal(SignalKind::hangup())?;
+    let tls = settings.tls.as_ref().map(Tls::load).transpose()?;
+    let tls = tls.map(Arc::new);
     storage::prepare(&settings.data)?;
     let lock = storage::lock(&settings.data)?;
     let (disk, why) = select(settings.disk_backend).map_err(StartError::Disk)?;
     let listener = listen::bind(settings.listen).map_err(|error| {
-        format!(
-            "cannot listen on {}: {error}; stop what listens there or pass another --listen",
-            settings.listen
-        )
+        let advice = bind_advice(error.kind());
+        format!("cannot listen on {}: {error}; {advice}", settings.listen)
     })?;
     let address = listener.local_addr()?;
     greet(&settings, disk.as_ref(), &why, address);
 
     let status = Arc::new(Status::default());
     let (phase, phases) = watch::channel(Phase::Serving);
-    let layers = Arc::new(Layers::new(Arc::clone(&status) as Arc<dyn Readiness>));
-    let mut server = tokio::spawn(listen::serve(listener, layers, phases));
+    let layers = Layers::new(Arc::clone(&status) as Arc<dyn Readiness>)
+        .with_public_url(settings.public_url.clone())
+        .with_trusted_proxies(settings.trusted_proxies.clone());
+    let serving = listen::serve(listener, tls.clone(), Arc::new(layers), phases);
+    let mut server = tokio::spawn(serving);
+    let watchdog = tokio::spawn(service::watchdog());
 
     let opened = tokio::select! {
         opened = Storage::open(&settings, lock, disk, &status.progress) => Some(opened?),
@@ -124,11 +138,15 @@ async fn serve(settings: Settings) -> Result<(), Error> {
         Some(storage) => {
             let storage = Arc::new(storage);
             status.set_registry(Some(storage.registry()));
-            say(&format!("ready\n{}", next_commands(address)));
+            say(&format!("ready\n{}", next_commands(&settings, address)));
+            service::ready();
+            let reloads = tokio::spawn(reload(hang_up, tls));
             let watched = Arc::clone(&storage);
             let watch = tokio::spawn(async move { watched.watch().await });
             let outcome = keep(&mut stop, &mut server).await;
             status.stopping.store(true, Ordering::Relaxed);
+            service::stopping();
+            reloads.abort();
             let limit = Instant::now() + settings.drain;
             let was_cut = drain(&phase, &mut server, &mut stop, limit).await;
             settle(&status).await;
@@ -146,8 +164,43 @@ async fn serve(settings: Settings) -> Result<(), Error> {
             Ok(())
         }
     };
+    watchdog.abort();
     tracing::info!("stopped");
     outcome
+}
+
+/// What to do about a port that cannot be had.
+fn bind_advice(error: ErrorKind) -> &'static str {
+    match error {
+        ErrorKind::AddrInUse => "stop what listens there or pass another --listen",
+        ErrorKind::PermissionDenied => {
+            "a port below 1024 takes the capability CAP_NET_BIND_SERVICE; pass another --listen"
+        }
+        ErrorKind::AddrNotAvailable => {
+            "no interface of this machine has that address; pass another --listen"
+        }
+        _ => "pass another --listen",
+    }
+}
+
+/// Takes new certificates, as they appear and when SIGHUP asks for it.
+async fn reload(mut hang_up: Signal, tls: Option<Arc<Tls>>) {
+    let watch = async {
+        if let Some(tls) = &tls {
+            tls.watch().await;
+        }
+    };
+    let asked = async {
+        while hang_up.recv().await.is_some() {
+            service::reloading();
+            match &tls {
+                Some(tls) => tls.reload().await,
+                None => tracing::info!("SIGHUP: there is no certificate to read again"),
+            }
+            service::ready();
+        }
+    };
+    tokio::join!(watch, asked);
 }
 
 /// Waits until it is time to stop.
@@ -227,9 +280,14 @@ impl StopSignal {
 }
 
 fn greet(settings: &Settings, disk: &dyn Disk, why: &str, address: SocketAddr) {
-    tracing::info!(version = VERSION, %address, data = %settings.data.display(), backend = %disk.backend(), why, "starting");
+    let scheme = scheme(settings);
+    tracing::info!(version = VERSION, scheme, %address, data = %settings.data.display(), backend = %disk.backend(), why, "starting");
+    let public = settings
+        .public_url
+        .as_ref()
+        .map_or_else(String::new, |url| format!("\n  public   {url}"));
     say(&format!(
-        "orlop {VERSION}\n  data     {}\n  address  http://{address}\n  disk     {} ({why})",
+        "orlop {VERSION}\n  data     {}\n  address  {scheme}://{address}{public}\n  disk     {} ({why})",
         settings.data.display(),
         disk.backend(),
     ));
@@ -238,16 +296,36 @@ fn greet(settings: &Settings, disk: &dyn Disk, why: &str, address: SocketAddr) {
     }
 }
 
+/// What the address is spoken to in.
+fn scheme(settings: &Settings) -> &'static str {
+    match settings.tls {
+        Some(_) => "https",
+        None => "http",
+    }
+}
+
 /// What to type next.
-fn next_commands(address: SocketAddr) -> String {
-    let host = if address.ip().is_unspecified() {
+fn next_commands(settings: &Settings, address: SocketAddr) -> String {
+    let reached = if address.ip().is_unspecified() {
         format!("127.0.0.1:{}", address.port())
     } else {
         address.to_string()
     };
+    let public = settings.public_url.as_deref();
+    let (scheme, host) = public
+        .and_then(|url| url.split_once("://"))
+        .unwrap_or((scheme(settings), &reached));
+    let (plain, trust) = if scheme == "https" {
+        let trust = format!(
+            "\n  trust    a certificate of your own authority goes to /etc/docker/certs.d/{host}/ca.crt"
+        );
+        ("", trust)
+    } else {
+        ("--dest-tls-verify=false ", String::new())
+    };
     format!(
         "  try      docker tag IMAGE {host}/IMAGE && docker push {host}/IMAGE\n  \
-         or       skopeo copy --dest-tls-verify=false docker-daemon:IMAGE docker://{host}/IMAGE"
+         or       skopeo copy {plain}docker-daemon:IMAGE docker://{host}/IMAGE{trust}"
     )
 }
 

@@ -7,7 +7,8 @@
 //! The guard follows the framing itself and spoils the first byte of what is
 //! ambiguous, so that the parser refuses the message and closes.
 //!
-//! It also ends connections that send a head too slowly. It looks at heads and
+//! It also ends connections that send a head too slowly, and lets a client
+//! that is cut off in the middle hear why. It looks at heads and
 //! framing only; bodies pass untouched.
 
 use std::io;
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::linger::Linger;
 use super::patience::Patience;
 
 /// From the first byte of a head to its last.
@@ -72,6 +74,10 @@ impl Framing {
 
     fn is_within_head(&self) -> bool {
         self.at == At::Head && !self.lines.is_empty()
+    }
+
+    fn is_between_messages(&self) -> bool {
+        self.at == At::Head && self.lines.is_empty()
     }
 
     /// Follows more bytes, and spoils the first one that must not be.
@@ -262,6 +268,7 @@ pub(super) struct Guard<S> {
     stream: S,
     framing: Framing,
     head: Patience,
+    linger: Linger,
 }
 
 impl<S> Guard<S> {
@@ -270,6 +277,7 @@ impl<S> Guard<S> {
             stream,
             framing: Framing::new(),
             head: Patience::default(),
+            linger: Linger::new(),
         }
     }
 }
@@ -295,7 +303,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Guard<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -321,7 +329,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guard<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        let this = &mut *self;
+        if this.framing.is_between_messages() {
+            Pin::new(&mut this.stream).poll_shutdown(context)
+        } else {
+            this.linger.poll(&mut this.stream, context)
+        }
     }
 }
 

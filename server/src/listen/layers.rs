@@ -2,7 +2,7 @@
 //!
 //! 1. an id, so that answer, error body and log can be matched;
 //! 2. the access line, written when the answer is over, however it ends;
-//! 3. no body under an answer to HEAD;
+//! 3. no body under an answer to HEAD, and the public address before paths;
 //! 4. the bound on headers that HTTP/2 does not enforce by itself;
 //! 5. the API, and a net under it: a panic becomes a 500, and the process
 //!    lives on.
@@ -18,8 +18,10 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response};
 use hyper::body::{Body as _, Incoming};
+use ipnet::IpNet;
 
-use super::HEADERS_MAX;
+use super::forwarded::{self, From};
+use super::{HEADERS_MAX, addresses};
 use crate::api::body::Source;
 use crate::api::{self, Answer, AnswerBody, ApiError, Readiness};
 use crate::registry::Body;
@@ -35,6 +37,8 @@ const LOGGED_MAX: usize = 512;
 pub struct Layers {
     readiness: Arc<dyn Readiness>,
     ids: Ids,
+    public_url: Option<String>,
+    trusted_proxies: Vec<IpNet>,
 }
 
 impl Layers {
@@ -43,14 +47,33 @@ impl Layers {
         Layers {
             readiness,
             ids: Ids::new(),
+            public_url: None,
+            trusted_proxies: Vec::new(),
         }
+    }
+
+    /// Puts this before the paths in answers: scheme and authority, without a
+    /// slash at the end.
+    #[must_use]
+    pub fn with_public_url(mut self, public_url: Option<String>) -> Layers {
+        self.public_url = public_url;
+        self
+    }
+
+    /// Believes proxies in these networks about who their client is, for the
+    /// log.
+    #[must_use]
+    pub fn with_trusted_proxies(mut self, networks: Vec<IpNet>) -> Layers {
+        self.trusted_proxies = networks;
+        self
     }
 
     /// Serves one request.
     pub(super) async fn serve(&self, peer: SocketAddr, request: Request<Incoming>) -> Answer {
         let (head, body) = request.into_parts();
         let id = self.ids.of(&head.headers);
-        let mut line = AccessLine::new(&id, peer, &head);
+        let from = forwarded::from(peer, &head.headers, &self.trusted_proxies);
+        let mut line = AccessLine::new(&id, from, &head);
         let source = Source::new(body);
         let mut answer = match self.handle(&head, source.stream()).await {
             Ok(answer) => answer,
@@ -62,6 +85,9 @@ impl Layers {
         };
         if let Ok(value) = HeaderValue::from_str(&id) {
             answer.headers_mut().insert(REQUEST_ID, value);
+        }
+        if let Some(public_url) = &self.public_url {
+            addresses::make_absolute(answer.headers_mut(), public_url);
         }
         if head.method == Method::HEAD {
             answer = without_body(answer);
@@ -153,7 +179,7 @@ fn is_plain(id: &str) -> bool {
 /// answer is over, or when the connection ended before there was one.
 struct AccessLine {
     id: String,
-    peer: SocketAddr,
+    from: From,
     method: String,
     path: String,
     agent: String,
@@ -165,7 +191,7 @@ struct AccessLine {
 }
 
 impl AccessLine {
-    fn new(id: &str, peer: SocketAddr, head: &Parts) -> AccessLine {
+    fn new(id: &str, from: From, head: &Parts) -> AccessLine {
         let target = head
             .uri
             .path_and_query()
@@ -173,7 +199,7 @@ impl AccessLine {
         let agent = head.headers.get(header::USER_AGENT);
         AccessLine {
             id: id.to_owned(),
-            peer,
+            from,
             method: shorten(head.method.as_str()),
             path: shorten(target),
             agent: agent.map_or_else(String::new, |agent| {
@@ -217,7 +243,7 @@ impl Drop for AccessLine {
         tracing::info!(
             target: "access",
             request = self.id.as_str(),
-            peer = %self.peer,
+            peer = %self.from,
             method = self.method.as_str(),
             path = self.path.as_str(),
             status = self.status,

@@ -1,7 +1,8 @@
-//! A connection over HTTP/2, frame by frame.
+//! A connection over HTTP/2, frame by frame; and a handler that panics.
 
+use super::opening::HTTP2_PREFACE;
 use super::*;
-use crate::api::AnswerBody;
+use crate::api::{AnswerBody, Readiness, State};
 use http::Response;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::time::Instant;
@@ -63,4 +64,50 @@ async fn an_http2_connection_without_requests_is_closed() {
     assert!(took >= KEEP_ALIVE && took < KEEP_ALIVE * 2, "{took:?}");
     let seen = client.await.unwrap();
     assert!(seen.contains(&GOAWAY), "{seen:?}");
+}
+
+/// A defect: whoever asks how far the server is, panics.
+struct Defect;
+
+impl Readiness for Defect {
+    fn state(&self) -> State {
+        panic!("a defect, for the test");
+    }
+
+    fn is_stopping(&self) -> bool {
+        false
+    }
+}
+
+#[tokio::test]
+async fn a101_a_panic_in_a_handler_is_a_500_and_its_connection_lives_on() {
+    let listener = bind((std::net::Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    let address = listener.local_addr().unwrap();
+    let (phase, phases) = watch::channel(Phase::Serving);
+    let layers = Arc::new(Layers::new(Arc::new(Defect)));
+    let server = tokio::spawn(serve(listener, None, layers, phases));
+    let mut client = TcpStream::connect(address).await.unwrap();
+    for (path, status) in [
+        ("/v2/", "500"),
+        ("/livez", "200"),
+        ("/readyz", "500"),
+        ("/v2/a/tags/list", "500"),
+        ("/livez", "200"),
+    ] {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+        client.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"}") {
+            let read = client.read_buf(&mut answer).await.unwrap();
+            assert!(read > 0, "{path}: the connection ended");
+        }
+        let answer = String::from_utf8(answer).unwrap();
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{path}: {answer}"
+        );
+        assert!(!answer.contains("for the test"), "{path}: {answer}");
+    }
+    phase.send_replace(Phase::Draining);
+    timeout(CLOSE_TIME, server).await.unwrap().unwrap();
 }

@@ -1,4 +1,4 @@
-//! Blobs of a repository: found, read, and mounted from another one.
+//! Blobs of a repository: found, read, mounted from another one, and deleted.
 //!
 //! The store is asked first, which takes a lease, and the link is looked at
 //! after that: what the client is told to be here then stays here.
@@ -9,6 +9,10 @@ use super::access::{self, Subject, Verb};
 use super::note::Note;
 use super::seam::{Content, Fault};
 use super::{Error, Registry};
+
+/// Repositories that are looked at for one that may be mounted from, when none
+/// is named.
+const HOLDERS_MAX: usize = 64;
 
 impl Registry {
     /// The size of a blob, in bytes.
@@ -37,26 +41,23 @@ impl Registry {
         found.map_err(|fault| blob_error(fault, digest))
     }
 
-    /// Gives a repository a blob that another one has. False when that one
-    /// does not have it or the subject may not read it, which are not told
-    /// apart.
+    /// Gives a repository a blob that another one has: that named, or any that
+    /// the subject may read. False when there is none such; "absent" and "not
+    /// yours" are not told apart.
     pub async fn blob_mount(
         &self,
         subject: Subject,
         repository: &RepositoryName,
-        from: &RepositoryName,
+        from: Option<&RepositoryName>,
         digest: &Digest,
     ) -> Result<bool, Error> {
         self.may_push(subject, repository)?;
-        if access::allow(subject, Verb::Pull, from).is_err() {
-            return Ok(false);
-        }
         let size = match self.blobs.stat(digest) {
             Ok(size) => size,
             Err(Fault::NotFound | Fault::Corrupt(_)) => return Ok(false),
             Err(fault) => return Err(fault.into()),
         };
-        if !self.names.blob_linked(from, digest).await? {
+        if !self.may_mount(subject, from, digest).await? {
             return Ok(false);
         }
         let (registry, repository, digest) = (self.clone(), repository.clone(), *digest);
@@ -69,6 +70,47 @@ impl Registry {
             registry.blobs.note(note.encode())?;
             registry.names.link_blob(&repository, &digest, size).await?;
             Ok(true)
+        })
+        .await
+    }
+
+    async fn may_mount(
+        &self,
+        subject: Subject,
+        from: Option<&RepositoryName>,
+        digest: &Digest,
+    ) -> Result<bool, Error> {
+        let may_pull = |name: &RepositoryName| access::allow(subject, Verb::Pull, name).is_ok();
+        match from {
+            Some(from) => Ok(may_pull(from) && self.names.blob_linked(from, digest).await?),
+            None => {
+                let holders = self.names.holders(digest, HOLDERS_MAX).await?;
+                Ok(holders.iter().any(may_pull))
+            }
+        }
+    }
+
+    /// Takes a blob from a repository, at once and from this one alone.
+    pub async fn blob_delete(
+        &self,
+        subject: Subject,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<(), Error> {
+        self.may_delete(subject, repository)?;
+        if !self.names.blob_linked(repository, digest).await? {
+            return Err(self.absent(repository, Error::BlobUnknown(*digest)).await);
+        }
+        let (registry, repository, digest) = (self.clone(), repository.clone(), *digest);
+        self.to_the_end(async move {
+            let note = Note::Unlink {
+                repository: repository.clone(),
+                digest,
+            };
+            registry.blobs.note(note.encode())?;
+            // False: somebody else deleted it just now, which is as good.
+            registry.names.unlink_blob(&repository, &digest).await?;
+            Ok(())
         })
         .await
     }

@@ -1,4 +1,4 @@
-//! Manifests: pushed under a tag or digest, and pulled exactly as pushed.
+//! Manifests: pushed under a tag or digest, pulled exactly as pushed, deleted.
 //!
 //! A manifest is accepted when everything it needs is in its repository. Its
 //! bytes and all it names are pinned from that check until the catalog has
@@ -8,7 +8,7 @@ use std::collections::HashSet;
 
 use bytes::Bytes;
 use orlop_oci::{
-    Algorithm, Digest, MANIFEST_BYTES_MAX, Manifest, RefKind, Reference, RepositoryName,
+    Algorithm, Digest, MANIFEST_BYTES_MAX, Manifest, RefKind, Reference, RepositoryName, Tag,
 };
 
 use super::access::{self, Subject, Verb};
@@ -30,6 +30,8 @@ pub struct Pulled {
 pub struct Pushed {
     /// Digest by which it can be pulled.
     pub digest: Digest,
+    /// What it is about, for which it is now listed as a referrer.
+    pub subject: Option<Digest>,
 }
 
 impl Registry {
@@ -59,12 +61,13 @@ impl Registry {
     }
 
     /// Stores a manifest. Under a tag it is addressed by SHA-256, under a
-    /// digest by that, which the bytes must have.
+    /// digest by that, which the bytes must have. It gets all of `tags` as
+    /// well.
     pub async fn manifest_push(
         &self,
         subject: Subject,
         repository: &RepositoryName,
-        reference: &Reference,
+        (reference, tags): (&Reference, &[Tag]),
         content_type: Option<&str>,
         bytes: Bytes,
     ) -> Result<Pushed, Error> {
@@ -81,15 +84,44 @@ impl Registry {
             edges: edges(&manifest),
             tags: reference
                 .tag()
-                .map(ToString::to_string)
                 .into_iter()
+                .chain(tags)
+                .map(ToString::to_string)
                 .collect(),
             annotations: manifest.annotations.clone(),
         };
         let registry = self.clone();
         self.to_the_end(async move {
+            let subject = new.subject;
             registry.store_manifest(&manifest, new, bytes).await?;
-            Ok(Pushed { digest })
+            Ok(Pushed { digest, subject })
+        })
+        .await
+    }
+
+    /// Deletes a manifest and its tags, from this repository alone. What it
+    /// refers to stays.
+    pub async fn manifest_delete(
+        &self,
+        subject: Subject,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<(), Error> {
+        self.may_delete(subject, repository)?;
+        let reference = Reference::Digest(*digest);
+        if self.names.manifest(repository, &reference).await?.is_none() {
+            return Err(self.absent(repository, Error::ManifestUnknown).await);
+        }
+        let (registry, repository, digest) = (self.clone(), repository.clone(), *digest);
+        self.to_the_end(async move {
+            let note = Note::Delete {
+                repository: repository.clone(),
+                digest,
+            };
+            registry.blobs.note(note.encode())?;
+            // False: somebody else deleted it just now, which is as good.
+            registry.names.delete_manifest(&repository, &digest).await?;
+            Ok(())
         })
         .await
     }
@@ -149,6 +181,7 @@ impl Registry {
             if optional.contains(&(edge.kind, edge.digest)) {
                 continue;
             }
+            // What is here is checked all the same.
             match size {
                 Some(stored) if self.is_in(&new.repository, edge).await? => {
                     if *stored != edge.size {
@@ -159,6 +192,7 @@ impl Registry {
                         });
                     }
                 }
+                _ if self.sparse_manifests => {}
                 _ => missing.push(edge.digest),
             }
         }

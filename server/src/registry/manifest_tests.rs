@@ -50,7 +50,7 @@ fn an_image(memory: &Memory, repository: &str) -> Bytes {
 
 async fn push(registry: &Registry, at: &str, bytes: Bytes) -> Result<Pushed, Error> {
     registry
-        .manifest_push(WHO, &name("a"), &reference(at), None, bytes)
+        .manifest_push(WHO, &name("a"), (&reference(at), &[]), None, bytes)
         .await
 }
 
@@ -100,7 +100,7 @@ async fn a42_a43_the_digest_asked_for_is_the_digest() {
     for algorithm in Algorithm::ALL {
         let digest = Digest::of(algorithm, &bytes);
         let pushed = push(&registry, &digest.to_string(), bytes.clone()).await;
-        assert_eq!(pushed, Ok(Pushed { digest }));
+        assert_eq!(pushed.unwrap().digest, digest);
         let other = Digest::of(algorithm, b"other");
         assert_eq!(
             push(&registry, &other.to_string(), bytes.clone()).await,
@@ -182,6 +182,89 @@ async fn a15_a_deep_dag_is_pushed_level_by_level() {
 }
 
 #[tokio::test]
+async fn sparse_manifests_are_a_setting() {
+    let memory = Memory::default();
+    let here = an_image(&memory, "a");
+    let child = Digest::of(Algorithm::Sha256, &here);
+    let entry = |digest, size| descriptor(ManifestType::OciImage.as_str(), digest, size);
+    let absent = entry(Digest::of(Algorithm::Sha256, b"absent"), 6);
+    let sparse = memory.registry().with_sparse_manifests(true);
+    push(&sparse, "here", here.clone()).await.unwrap();
+    push(&sparse, "sparse", index(vec![absent.clone()]))
+        .await
+        .unwrap();
+    let layer = Digest::of(Algorithm::Sha256, b"no such layer");
+    let layer = descriptor("application/vnd.oci.image.layer.v1.tar", layer, 5);
+    let config = Digest::of(Algorithm::Sha256, b"no such config");
+    let config = descriptor("application/vnd.oci.image.config.v1+json", config, 5);
+    let bare = image(config, vec![layer]);
+    push(&sparse, "bare", bare.clone()).await.unwrap();
+    // What is here must be what it says it is.
+    let wrong = entry(child, here.len() + 1);
+    assert!(matches!(
+        push(&sparse, "wrong", index(vec![wrong])).await,
+        Err(Error::DescriptorSize { .. })
+    ));
+    for strict in [index(vec![absent]), bare] {
+        let refused = push(&memory.registry(), "x", strict).await;
+        assert!(matches!(refused, Err(Error::ReferencesUnknown { .. })));
+    }
+}
+
+#[tokio::test]
+async fn one_push_by_digest_sets_many_tags() {
+    let memory = Memory::default();
+    let registry = memory.registry();
+    let bytes = an_image(&memory, "a");
+    let digest = Reference::Digest(Digest::of(Algorithm::Sha512, &bytes));
+    let tags: Vec<Tag> = (0..10)
+        .map(|i| Tag::parse(&format!("v{i}")).unwrap())
+        .collect();
+    let (a, to) = (name("a"), (&digest, tags.as_slice()));
+    let pushed = registry.manifest_push(WHO, &a, to, None, bytes).await;
+    assert_eq!(Some(&pushed.unwrap().digest), digest.digest());
+    for tag in tags {
+        let row = registry.manifest_stat(WHO, &a, &Reference::Tag(tag)).await;
+        assert_eq!(Some(&row.unwrap().digest), digest.digest());
+    }
+}
+
+#[tokio::test]
+async fn a_deleted_manifest_takes_its_tags_along() {
+    let memory = Memory::default();
+    let registry = memory.registry();
+    let digest = memory.push_image("a", &["x", "y"]);
+    memory.push_image("b", &["x"]);
+    let (a, b) = (name("a"), name("b"));
+    assert_eq!(registry.manifest_delete(WHO, &a, &digest).await, Ok(()));
+    for at in ["x".to_owned(), "y".to_owned(), digest.to_string()] {
+        assert_eq!(
+            registry.manifest_stat(WHO, &a, &reference(&at)).await,
+            Err(Error::ManifestUnknown),
+            "{at}"
+        );
+    }
+    registry
+        .manifest_stat(WHO, &b, &reference("x"))
+        .await
+        .unwrap();
+    let noted = Note::Delete {
+        repository: a.clone(),
+        digest,
+    };
+    assert_eq!(memory.notes(), [noted]);
+    for (repository, error) in [
+        (&b, Error::ManifestUnknown),
+        (&name("c"), Error::NameUnknown),
+    ] {
+        assert_eq!(
+            registry.manifest_delete(WHO, repository, &digest).await,
+            Err(error)
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_subject_may_come_later() {
     let memory = Memory::default();
     let registry = memory.registry();
@@ -195,9 +278,23 @@ async fn a_subject_may_come_later() {
         "layers": [],
         "subject": descriptor(ManifestType::OciImage.as_str(), absent, 7),
     });
-    push(&registry, "sbom", body.to_string().into())
-        .await
-        .unwrap();
+    let pushed = push(&registry, "sbom", body.to_string().into()).await;
+    let pushed = pushed.unwrap();
+    assert_eq!(pushed.subject, Some(absent));
+    let list = async |kind, last| {
+        let a = name("a");
+        let page = registry.referrer_list(WHO, &a, &absent, kind, last, None);
+        page.await.unwrap().entries
+    };
+    let [referrer] = &list(None, None).await[..] else {
+        panic!("one referrer");
+    };
+    assert_eq!(referrer.digest, pushed.digest);
+    let kind = referrer.artifact_type.as_deref();
+    assert_eq!(kind, Some("application/vnd.example.sbom"));
+    assert_eq!(list(kind, None).await.len(), 1);
+    assert!(list(Some("other/type"), None).await.is_empty());
+    assert!(list(None, Some(&pushed.digest)).await.is_empty());
 }
 
 #[tokio::test]

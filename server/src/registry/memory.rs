@@ -1,7 +1,7 @@
 //! Blobs and names in memory, for tests of the registry and of the API.
 //! Faults can be set, and durable is told from received.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -14,7 +14,7 @@ use super::Registry;
 use super::note::Note;
 use super::seam::{
     Blobs, Body, BodyFault, Content, ContentStream, Fault, Health, ManifestRow, Mismatch, Names,
-    NewManifest, Pinned, Upload, UploadId,
+    NewManifest, Pinned, Referrer, ReferrerQuery, Upload, UploadId,
 };
 
 #[derive(Default)]
@@ -96,6 +96,28 @@ impl Memory {
     pub(crate) fn set_tag(&self, repository: &str, tag: &str, digest: Digest) {
         let key = (repository.to_owned(), tag.to_owned());
         self.state().tags.insert(key, digest);
+    }
+
+    /// Names an image that is in the store, with these tags.
+    pub(crate) fn push_image(&self, repository: &str, tags: &[&str]) -> Digest {
+        let digest = self.store(repository.as_bytes());
+        for tag in tags {
+            self.set_tag(repository, tag, digest);
+        }
+        let manifest = NewManifest {
+            repository: RepositoryName::parse(repository).unwrap(),
+            digest,
+            media_type: "application/vnd.oci.image.manifest.v1+json".to_owned(),
+            artifact_type: None,
+            size: repository.len() as u64,
+            subject: None,
+            edges: Vec::new(),
+            tags: Vec::new(),
+            annotations: BTreeMap::new(),
+        };
+        let key = (repository.to_owned(), digest);
+        self.state().manifests.insert(key, manifest);
+        digest
     }
 
     fn writable(&self) -> Result<(), Fault> {
@@ -406,6 +428,113 @@ impl Names for Memory {
         .boxed()
     }
 
+    fn unlink_blob<'a>(
+        &'a self,
+        repository: &'a RepositoryName,
+        digest: &'a Digest,
+    ) -> BoxFuture<'a, Result<bool, Fault>> {
+        async move {
+            self.writable()?;
+            let key = (repository.to_string(), *digest);
+            Ok(self.state().links.remove(&key))
+        }
+        .boxed()
+    }
+
+    fn holders<'a>(
+        &'a self,
+        digest: &'a Digest,
+        n: usize,
+    ) -> BoxFuture<'a, Result<Vec<RepositoryName>, Fault>> {
+        async move {
+            let state = self.state();
+            let holders = state.links.iter().filter(|(_, linked)| linked == digest);
+            let names = holders.map(|(name, _)| RepositoryName::parse(name).unwrap());
+            Ok(names.take(n).collect())
+        }
+        .boxed()
+    }
+
+    fn delete_manifest<'a>(
+        &'a self,
+        repository: &'a RepositoryName,
+        digest: &'a Digest,
+    ) -> BoxFuture<'a, Result<bool, Fault>> {
+        async move {
+            self.writable()?;
+            let mut state = self.state();
+            let name = repository.to_string();
+            let tags = &mut state.tags;
+            tags.retain(|(of, _), to| *of != name || to != digest);
+            Ok(state.manifests.remove(&(name, *digest)).is_some())
+        }
+        .boxed()
+    }
+
+    fn delete_tag<'a>(
+        &'a self,
+        repository: &'a RepositoryName,
+        tag: &'a str,
+    ) -> BoxFuture<'a, Result<bool, Fault>> {
+        async move {
+            self.writable()?;
+            let key = (repository.to_string(), tag.to_owned());
+            Ok(self.state().tags.remove(&key).is_some())
+        }
+        .boxed()
+    }
+
+    fn referrers<'a>(
+        &'a self,
+        repository: &'a RepositoryName,
+        query: ReferrerQuery<'a>,
+    ) -> BoxFuture<'a, Result<(Vec<Referrer>, bool), Fault>> {
+        async move {
+            let state = self.state();
+            let mut found: Vec<Referrer> = state
+                .manifests
+                .iter()
+                .filter(|((name, _), _)| name == repository.as_str())
+                .map(|(_, manifest)| manifest)
+                .filter(|manifest| manifest.subject.as_ref() == Some(query.subject))
+                .filter(|manifest| Some(&manifest.digest) > query.last)
+                .map(|manifest| Referrer {
+                    digest: manifest.digest,
+                    media_type: manifest.media_type.clone(),
+                    artifact_type: manifest.artifact_type.clone(),
+                    size: manifest.size,
+                    annotations: Some(serde_json::json!(manifest.annotations).to_string()),
+                })
+                .filter(|found| {
+                    query.artifact_type.is_none()
+                        || found.artifact_type.as_deref() == query.artifact_type
+                })
+                .collect();
+            found.sort_unstable_by_key(|found| found.digest);
+            let more = found.len() > query.limit && query.limit > 0;
+            found.truncate(query.limit);
+            Ok((found, more))
+        }
+        .boxed()
+    }
+
+    fn repositories<'a>(
+        &'a self,
+        last: Option<&'a str>,
+        n: usize,
+    ) -> BoxFuture<'a, Result<Vec<RepositoryName>, Fault>> {
+        async move {
+            let state = self.state();
+            let links = state.links.iter().map(|(name, _)| name.as_str());
+            let manifests = state.manifests.keys().map(|(name, _)| name.as_str());
+            let names: BTreeSet<&str> = links.chain(manifests).collect();
+            let page = names.into_iter().filter(|name| Some(*name) > last);
+            let page = page.map(|name| RepositoryName::parse(name).unwrap());
+            Ok(page.take(n).collect())
+        }
+        .boxed()
+    }
+
     fn tags<'a>(
         &'a self,
         repository: &'a RepositoryName,
@@ -421,7 +550,10 @@ impl Names for Memory {
                 .filter(|(name, _)| name == repository)
                 .map(|(_, tag)| tag)
                 .collect();
-            let known = state.links.iter().any(|(name, _)| name == repository);
+            let mut links = state.links.iter().map(|(name, _)| name);
+            let mut manifests = state.manifests.keys().map(|(name, _)| name);
+            let known =
+                links.any(|name| name == repository) || manifests.any(|name| name == repository);
             if tags.is_empty() && !known {
                 return Ok(None);
             }

@@ -19,6 +19,9 @@ mod manifest;
 pub(crate) mod memory;
 mod names;
 pub mod note;
+mod page;
+mod referrer;
+mod repository;
 mod seam;
 mod tag;
 mod upload;
@@ -28,13 +31,13 @@ pub use error::{Error, Unpaired};
 pub use manifest::{Pulled, Pushed};
 pub use orlop_oci::{
     Algorithm, Digest, DigestError, MANIFEST_BYTES_MAX, ManifestError, NameError, Reference,
-    ReferenceError, RepositoryName,
+    ReferenceError, RepositoryName, Tag, TagError,
 };
+pub use page::{PAGE_MAX, Page};
 pub use seam::{
     Blobs, Body, BodyFault, Content, ContentStream, Edge, Fault, Health, ManifestRow, Mismatch,
-    Names, NewManifest, Pinned, Upload, UploadId,
+    Names, NewManifest, Pinned, Referrer, Upload, UploadId,
 };
-pub use tag::TagPage;
 pub use upload::Span;
 
 use std::future::Future;
@@ -56,6 +59,8 @@ pub struct Registry {
     unpaired: Option<Unpaired>,
     /// Bytes left of [`MANIFESTS_BYTES_MAX`].
     manifests: Arc<Semaphore>,
+    /// Whether a manifest may name blobs and manifests that are not here.
+    sparse_manifests: bool,
 }
 
 impl Registry {
@@ -67,7 +72,16 @@ impl Registry {
             work: Arc::default(),
             unpaired: None,
             manifests: Arc::new(Semaphore::new(MANIFESTS_BYTES_MAX)),
+            sparse_manifests: false,
         }
+    }
+
+    /// The same, accepting manifests that name blobs and manifests which are
+    /// not here.
+    #[must_use]
+    pub fn with_sparse_manifests(mut self, accepted: bool) -> Registry {
+        self.sparse_manifests = accepted;
+        self
     }
 
     /// The same, refusing every push.
@@ -98,7 +112,21 @@ impl Registry {
 
     /// Whether the subject may push to the repository, now.
     fn may_push(&self, subject: Subject, repository: &RepositoryName) -> Result<(), Error> {
-        access::allow(subject, Verb::Push, repository)?;
+        self.may_write(subject, Verb::Push, repository)
+    }
+
+    /// Whether the subject may delete from the repository, now.
+    fn may_delete(&self, subject: Subject, repository: &RepositoryName) -> Result<(), Error> {
+        self.may_write(subject, Verb::Delete, repository)
+    }
+
+    fn may_write(
+        &self,
+        subject: Subject,
+        verb: Verb,
+        repository: &RepositoryName,
+    ) -> Result<(), Error> {
+        access::allow(subject, verb, repository)?;
         self.unpaired
             .map_or(Ok(()), |why| Err(Error::Unpaired(why)))
     }

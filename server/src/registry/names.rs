@@ -4,7 +4,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use orlop_oci::{Digest, RefKind, Reference, RepositoryName};
 
-use super::seam::{Edge, Fault, ManifestRow, Names, NewManifest};
+use super::seam::{Edge, Fault, ManifestRow, Names, NewManifest, Referrer, ReferrerQuery};
 use crate::catalog::{self, Catalog, CatalogError, EdgeKind, PutManifest};
 
 impl From<CatalogError> for Fault {
@@ -61,6 +61,69 @@ impl Names for Catalog {
         async move { Ok(Catalog::put_manifest(self, row(manifest)).await?) }.boxed()
     }
 
+    fn unlink_blob<'a>(
+        &'a self,
+        repository: &'a RepositoryName,
+        digest: &'a Digest,
+    ) -> BoxFuture<'a, Result<bool, Fault>> {
+        async move { Ok(Catalog::unlink_blob(self, repository.as_str(), digest).await?) }.boxed()
+    }
+
+    fn holders<'a>(
+        &'a self,
+        digest: &'a Digest,
+        n: usize,
+    ) -> BoxFuture<'a, Result<Vec<RepositoryName>, Fault>> {
+        async move { names(Catalog::holders(self, digest, n).await?) }.boxed()
+    }
+
+    fn delete_manifest<'a>(
+        &'a self,
+        repository: &'a RepositoryName,
+        digest: &'a Digest,
+    ) -> BoxFuture<'a, Result<bool, Fault>> {
+        async move { Ok(Catalog::delete_manifest(self, repository.as_str(), digest).await?) }
+            .boxed()
+    }
+
+    fn delete_tag<'a>(
+        &'a self,
+        repository: &'a RepositoryName,
+        tag: &'a str,
+    ) -> BoxFuture<'a, Result<bool, Fault>> {
+        async move { Ok(Catalog::delete_tag(self, repository.as_str(), tag).await?) }.boxed()
+    }
+
+    fn referrers<'a>(
+        &'a self,
+        repository: &'a RepositoryName,
+        query: ReferrerQuery<'a>,
+    ) -> BoxFuture<'a, Result<(Vec<Referrer>, bool), Fault>> {
+        async move {
+            let ReferrerQuery {
+                subject,
+                artifact_type,
+                last,
+                limit,
+                bytes,
+            } = query;
+            let name = repository.as_str();
+            let bounds = (limit, bytes);
+            let found = Catalog::referrers(self, name, subject, artifact_type, last, bounds);
+            let (rows, more) = found.await?;
+            Ok((rows.into_iter().map(referrer).collect(), more))
+        }
+        .boxed()
+    }
+
+    fn repositories<'a>(
+        &'a self,
+        last: Option<&'a str>,
+        n: usize,
+    ) -> BoxFuture<'a, Result<Vec<RepositoryName>, Fault>> {
+        async move { names(Catalog::repositories(self, last, n).await?) }.boxed()
+    }
+
     fn tags<'a>(
         &'a self,
         repository: &'a RepositoryName,
@@ -72,6 +135,24 @@ impl Names for Catalog {
 
     fn poisoned(&self) -> Option<String> {
         Catalog::poisoned(self)
+    }
+}
+
+/// Names as they were once accepted.
+fn names(rows: Vec<String>) -> Result<Vec<RepositoryName>, Fault> {
+    rows.iter()
+        .map(|name| RepositoryName::parse(name))
+        .collect::<Result<_, _>>()
+        .map_err(|error| Fault::Io(format!("the catalog holds a name of a wrong form: {error}")))
+}
+
+fn referrer(row: catalog::Referrer) -> Referrer {
+    Referrer {
+        digest: row.digest,
+        media_type: row.media_type,
+        artifact_type: row.artifact_type,
+        size: row.size,
+        annotations: row.annotations,
     }
 }
 

@@ -9,6 +9,9 @@
 //! ```text
 //! Manifest (1): repository, digest, media type, count of tags (2 bytes), tags
 //! Link     (2): repository, digest, size (8 bytes, little-endian)
+//! Untag    (3): repository, tag
+//! Delete   (4): repository, digest
+//! Unlink   (5): repository, digest
 //! ```
 
 use orlop_oci::{Digest, RepositoryName};
@@ -16,6 +19,9 @@ use orlop_oci::{Digest, RepositoryName};
 const VERSION: u8 = 1;
 const KIND_MANIFEST: u8 = 1;
 const KIND_LINK: u8 = 2;
+const KIND_UNTAG: u8 = 3;
+const KIND_DELETE: u8 = 4;
+const KIND_UNLINK: u8 = 5;
 
 /// What happened to names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +45,27 @@ pub enum Note {
         digest: Digest,
         /// Its size in bytes.
         size: u64,
+    },
+    /// A tag was deleted.
+    Untag {
+        /// Where.
+        repository: RepositoryName,
+        /// Which one.
+        tag: String,
+    },
+    /// A manifest was deleted, and its tags with it.
+    Delete {
+        /// Where.
+        repository: RepositoryName,
+        /// Digest of its bytes.
+        digest: Digest,
+    },
+    /// A blob was deleted from a repository.
+    Unlink {
+        /// Where.
+        repository: RepositoryName,
+        /// Which one.
+        digest: Digest,
     },
 }
 
@@ -84,6 +111,21 @@ impl Note {
                 put(&mut out, &digest.encode());
                 out.extend_from_slice(&size.to_le_bytes());
             }
+            Note::Untag { repository, tag } => {
+                out.push(KIND_UNTAG);
+                put(&mut out, repository.as_str().as_bytes());
+                put(&mut out, tag.as_bytes());
+            }
+            Note::Delete { repository, digest } => {
+                out.push(KIND_DELETE);
+                put(&mut out, repository.as_str().as_bytes());
+                put(&mut out, &digest.encode());
+            }
+            Note::Unlink { repository, digest } => {
+                out.push(KIND_UNLINK);
+                put(&mut out, repository.as_str().as_bytes());
+                put(&mut out, &digest.encode());
+            }
         }
         out
     }
@@ -111,6 +153,18 @@ impl Note {
                 repository: rest.repository()?,
                 digest: rest.digest()?,
                 size: u64::from_le_bytes(rest.array()?),
+            },
+            KIND_UNTAG => Note::Untag {
+                repository: rest.repository()?,
+                tag: rest.text()?.to_owned(),
+            },
+            KIND_DELETE => Note::Delete {
+                repository: rest.repository()?,
+                digest: rest.digest()?,
+            },
+            KIND_UNLINK => Note::Unlink {
+                repository: rest.repository()?,
+                digest: rest.digest()?,
             },
             _ => return Err(NoteError::Malformed),
         };
@@ -178,6 +232,19 @@ mod tests {
             digest: Digest::of(Algorithm::Sha512, b"layer"),
             size: u64::MAX,
         }];
+        notes.push(Note::Untag {
+            repository: repository.clone(),
+            tag: "3.20".to_owned(),
+        });
+        let digest = Digest::of(Algorithm::Blake3, b"gone");
+        notes.push(Note::Delete {
+            repository: repository.clone(),
+            digest,
+        });
+        notes.push(Note::Unlink {
+            repository: repository.clone(),
+            digest,
+        });
         for tags in [vec![], vec!["latest".to_owned(), "3.20".to_owned()]] {
             notes.push(Note::Manifest {
                 repository: repository.clone(),

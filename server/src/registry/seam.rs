@@ -221,6 +221,36 @@ pub struct NewManifest {
     pub annotations: BTreeMap<String, String>,
 }
 
+/// A manifest that is about another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Referrer {
+    /// Its digest.
+    pub digest: Digest,
+    /// Its type.
+    pub media_type: String,
+    /// The type under which it is listed.
+    pub artifact_type: Option<String>,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Its annotations, as the JSON object they are kept as.
+    pub annotations: Option<String>,
+}
+
+/// Which referrers are wanted.
+#[derive(Clone, Copy, Debug)]
+pub struct ReferrerQuery<'a> {
+    /// What they are about.
+    pub subject: &'a Digest,
+    /// Only those of this type.
+    pub artifact_type: Option<&'a str>,
+    /// Only those after this digest, in the order of digests.
+    pub last: Option<&'a Digest>,
+    /// As many at most.
+    pub limit: usize,
+    /// Bytes that their manifests may have together, where there are several.
+    pub bytes: u64,
+}
+
 /// The catalog: repositories, manifests, tags, links.
 pub trait Names: Send + Sync + 'static {
     /// The manifest of a tag or digest, if the repository has it.
@@ -245,8 +275,52 @@ pub trait Names: Send + Sync + 'static {
         size: u64,
     ) -> BoxFuture<'a, Result<(), Fault>>;
 
-    /// Names a manifest and sets its tags. Durable when it returns.
+    /// Takes a blob from this repository alone. False: it did not have it.
+    /// Durable when it returns, as all that follows.
+    fn unlink_blob<'a>(
+        &'a self,
+        repository: &'a RepositoryName,
+        digest: &'a Digest,
+    ) -> BoxFuture<'a, Result<bool, Fault>>;
+
+    /// Up to `n` repositories that have this blob, in no order.
+    fn holders<'a>(
+        &'a self,
+        digest: &'a Digest,
+        n: usize,
+    ) -> BoxFuture<'a, Result<Vec<RepositoryName>, Fault>>;
+
+    /// Names a manifest and sets its tags.
     fn put_manifest(&self, manifest: NewManifest) -> BoxFuture<'_, Result<(), Fault>>;
+
+    /// Deletes a manifest with its tags. False: there was none.
+    fn delete_manifest<'a>(
+        &'a self,
+        repository: &'a RepositoryName,
+        digest: &'a Digest,
+    ) -> BoxFuture<'a, Result<bool, Fault>>;
+
+    /// Deletes a tag. False: there was none.
+    fn delete_tag<'a>(
+        &'a self,
+        repository: &'a RepositoryName,
+        tag: &'a str,
+    ) -> BoxFuture<'a, Result<bool, Fault>>;
+
+    /// Manifests about another one, in the order of their digests, and whether
+    /// there are more. An unknown repository has none.
+    fn referrers<'a>(
+        &'a self,
+        repository: &'a RepositoryName,
+        query: ReferrerQuery<'a>,
+    ) -> BoxFuture<'a, Result<(Vec<Referrer>, bool), Fault>>;
+
+    /// Up to `n` repositories after `last`, in byte order of their names.
+    fn repositories<'a>(
+        &'a self,
+        last: Option<&'a str>,
+        n: usize,
+    ) -> BoxFuture<'a, Result<Vec<RepositoryName>, Fault>>;
 
     /// Up to `n` tags after `last`, in order. None: no such repository.
     fn tags<'a>(

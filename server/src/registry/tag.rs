@@ -1,47 +1,53 @@
-//! Tags of a repository, in pages.
+//! Tags of a repository: listed in pages, and deleted.
 
-use orlop_oci::RepositoryName;
+use orlop_oci::{Reference, RepositoryName, Tag};
 
 use super::access::{self, Subject, Verb};
+use super::note::Note;
+use super::page::{self, Page};
 use super::{Error, Registry};
 
-/// The longest page of tags.
-pub(super) const TAGS_PAGE_MAX: usize = 1000;
-
-/// A page of tags.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TagPage {
-    /// The tags, in byte order.
-    pub tags: Vec<String>,
-    /// How many were asked for, after clamping.
-    pub limit: usize,
-    /// Whether there are more after these.
-    pub more: bool,
-}
-
 impl Registry {
-    /// Up to `n` tags after `last`. Without `n`, as many as a page may have.
+    /// Up to `n` tags after `last`, in byte order. Without `n`, as many as a
+    /// page may have.
     pub async fn tag_list(
         &self,
         subject: Subject,
         repository: &RepositoryName,
         last: Option<&str>,
         n: Option<u64>,
-    ) -> Result<TagPage, Error> {
+    ) -> Result<Page<String>, Error> {
         access::allow(subject, Verb::Pull, repository)?;
-        let limit = n
-            .and_then(|n| usize::try_from(n).ok())
-            .unwrap_or(TAGS_PAGE_MAX)
-            .min(TAGS_PAGE_MAX);
-        // One more than asked for, to see whether there are more.
-        let mut tags = self
-            .names
-            .tags(repository, last, limit.saturating_add(1))
-            .await?
-            .ok_or(Error::NameUnknown)?;
-        let more = limit > 0 && tags.len() > limit;
-        tags.truncate(limit);
-        Ok(TagPage { tags, limit, more })
+        let limit = page::limit(n);
+        let tags = self.names.tags(repository, last, limit.saturating_add(1));
+        let tags = tags.await?.ok_or(Error::NameUnknown)?;
+        Ok(Page::cut(tags, limit))
+    }
+
+    /// Deletes a tag. The manifest stays, by its digest and other tags.
+    pub async fn tag_delete(
+        &self,
+        subject: Subject,
+        repository: &RepositoryName,
+        tag: &Tag,
+    ) -> Result<(), Error> {
+        self.may_delete(subject, repository)?;
+        let reference = Reference::Tag(tag.clone());
+        if self.names.manifest(repository, &reference).await?.is_none() {
+            return Err(self.absent(repository, Error::ManifestUnknown).await);
+        }
+        let (registry, repository, tag) = (self.clone(), repository.clone(), tag.to_string());
+        self.to_the_end(async move {
+            let note = Note::Untag {
+                repository: repository.clone(),
+                tag: tag.clone(),
+            };
+            registry.blobs.note(note.encode())?;
+            // False: somebody else deleted it just now, which is as good.
+            registry.names.delete_tag(&repository, &tag).await?;
+            Ok(())
+        })
+        .await
     }
 }
 

@@ -1,6 +1,7 @@
 //! Upload sessions over memory.
 
 use super::super::memory::{Memory, body};
+use super::super::note::Note;
 use super::super::seam::{BodyFault, Fault};
 use super::*;
 use crate::registry::{Reference, Unpaired};
@@ -205,10 +206,10 @@ async fn a_catalog_that_is_not_the_stores_takes_no_push() {
     assert_eq!(finished.await, Err(refused.clone()));
     let whole = registry.upload_whole(WHO, &a, empty(), digest);
     assert_eq!(whole.await, Err(refused.clone()));
-    let mounted = registry.blob_mount(WHO, &b, &a, &digest);
+    let mounted = registry.blob_mount(WHO, &b, Some(&a), &digest);
     assert_eq!(mounted.await, Err(refused.clone()));
     let latest = Reference::parse("latest").unwrap();
-    let pushed = registry.manifest_push(WHO, &a, &latest, None, Bytes::new());
+    let pushed = registry.manifest_push(WHO, &a, (&latest, &[]), None, Bytes::new());
     assert_eq!(pushed.await, Err(refused));
     // Pulls go on, and so does cleaning up.
     assert_eq!(registry.blob_stat(WHO, &a, &digest).await, Ok(4));
@@ -246,15 +247,23 @@ async fn mounts_need_a_readable_source() {
     let stray = memory.store(b"stray");
     let absent = sha256(b"absent");
     for digest in [stray, absent] {
-        assert_eq!(registry.blob_mount(WHO, &b, &a, &digest).await, Ok(false));
+        assert_eq!(
+            registry.blob_mount(WHO, &b, Some(&a), &digest).await,
+            Ok(false)
+        );
     }
     assert_eq!(
-        registry.blob_mount(WHO, &b, &name("c"), &linked).await,
+        registry
+            .blob_mount(WHO, &b, Some(&name("c")), &linked)
+            .await,
         Ok(false)
     );
     assert!(registry.blob_stat(WHO, &b, &linked).await.is_err());
     assert!(memory.notes().is_empty());
-    assert_eq!(registry.blob_mount(WHO, &b, &a, &linked).await, Ok(true));
+    assert_eq!(
+        registry.blob_mount(WHO, &b, Some(&a), &linked).await,
+        Ok(true)
+    );
     assert_eq!(registry.blob_stat(WHO, &b, &linked).await, Ok(6));
     assert_eq!(memory.notes().len(), 1);
 }
@@ -275,5 +284,47 @@ async fn a_full_disk_is_told_as_such() {
     assert_eq!(
         registry.upload_start(WHO, &a, None),
         Err(Error::Storage(full))
+    );
+}
+
+#[tokio::test]
+async fn a_mount_without_a_source_takes_any() {
+    let memory = Memory::default();
+    let (registry, a, b) = (memory.registry(), name("a"), name("b"));
+    let linked = memory.add("a", b"linked");
+    let stray = memory.store(b"stray");
+    assert_eq!(registry.blob_mount(WHO, &b, None, &linked).await, Ok(true));
+    assert_eq!(registry.blob_stat(WHO, &b, &linked).await, Ok(6));
+    assert_eq!(registry.blob_mount(WHO, &b, None, &stray).await, Ok(false));
+    let gone = [&a, &b].map(|name| registry.blob_delete(WHO, name, &linked));
+    for gone in gone {
+        assert_eq!(gone.await, Ok(()));
+    }
+    assert_eq!(registry.blob_mount(WHO, &b, None, &linked).await, Ok(false));
+}
+
+#[tokio::test]
+async fn a_blob_is_deleted_from_one_repository() {
+    let memory = Memory::default();
+    let (registry, a, b) = (memory.registry(), name("a"), name("b"));
+    let digest = memory.add("a", b"blob");
+    memory.add("b", b"blob");
+    assert_eq!(registry.blob_delete(WHO, &a, &digest).await, Ok(()));
+    let absent = Error::BlobUnknown(digest);
+    assert_eq!(
+        registry.blob_stat(WHO, &a, &digest).await,
+        Err(absent.clone())
+    );
+    assert_eq!(registry.blob_stat(WHO, &b, &digest).await, Ok(4));
+    let unlink = Note::Unlink {
+        repository: a.clone(),
+        digest,
+    };
+    assert_eq!(memory.notes(), [unlink]);
+    memory.add("a", b"other");
+    assert_eq!(registry.blob_delete(WHO, &a, &digest).await, Err(absent));
+    assert_eq!(
+        registry.blob_delete(WHO, &name("c"), &digest).await,
+        Err(Error::NameUnknown)
     );
 }

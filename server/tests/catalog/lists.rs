@@ -128,20 +128,27 @@ pub(crate) async fn lists_referrers(place: &Place) {
     catalog.put_manifest(elsewhere).await.unwrap();
 
     expected.sort_unstable();
-    for (kind, n) in [
-        (None, 4),
-        (None, 100),
-        (Some("sbom"), 2),
-        (Some("signature"), 7),
+    for (kind, n, bytes) in [
+        (None, 4, u64::MAX),
+        (None, 100, u64::MAX),
+        (None, 100, 1500),
+        (None, 100, 0),
+        (Some("sbom"), 2, u64::MAX),
+        (Some("signature"), 7, u64::MAX),
+        (Some("signature"), 7, 1999),
     ] {
         let mut seen = Vec::new();
         loop {
             let last = seen.last().map(|(digest, _, _)| *digest);
-            let page = catalog
-                .referrers("r", &subject, kind, last.as_ref(), n)
+            let (page, more) = catalog
+                .referrers("r", &subject, kind, last.as_ref(), (n, bytes))
                 .await
                 .unwrap();
-            let is_last = page.len() < n;
+            assert!(page.len() <= n);
+            // Each has 500 bytes.
+            assert!(page.len() as u64 <= (bytes / 500).max(1));
+            let is_last = !more;
+            assert!(is_last || !page.is_empty());
             seen.extend(
                 page.into_iter()
                     .map(|row| (row.digest, row.artifact_type, row.annotations)),
@@ -160,15 +167,15 @@ pub(crate) async fn lists_referrers(place: &Place) {
     }
     assert!(catalog.delete_manifest("r", &expected[0].0).await.unwrap());
     let left = catalog
-        .referrers("r", &subject, None, None, 100)
+        .referrers("r", &subject, None, None, (100, u64::MAX))
         .await
         .unwrap();
-    assert_eq!(left.len(), 25);
+    assert_eq!((left.0.len(), left.1), (25, false));
     let none = catalog
-        .referrers("absent", &subject, None, None, 9)
+        .referrers("absent", &subject, None, None, (9, u64::MAX))
         .await
         .unwrap();
-    assert!(none.is_empty());
+    assert_eq!(none, (Vec::new(), false));
     catalog.close().await;
 }
 

@@ -6,7 +6,9 @@ mod curl;
 mod docker;
 mod large;
 mod podman;
+mod proxies;
 mod skopeo;
+mod tls;
 
 use orlop_tests::server::Server;
 

@@ -352,3 +352,43 @@ proptest! {
         prop_assert_eq!(seen, expected);
     }
 }
+
+#[test]
+fn a48_embedded_data_must_be_the_content() {
+    use base64::Engine as _;
+    let encode = |text: &str| base64::prelude::BASE64_STANDARD.encode(text);
+    let image = |data: Value| {
+        let config = with(descriptor(media_type::OCI_CONFIG, "config"), "data", data);
+        with(an_image(), "config", config)
+    };
+    parse(&image(json!(encode("config"))), OCI).unwrap();
+    for (data, reason) in [
+        (encode("confit"), "has another digest"),
+        (encode("config "), "has another length"),
+        (String::new(), "has another length"),
+        ("Y29uZmln=".to_owned(), "is not base64"),
+        ("%%%".to_owned(), "is not base64"),
+        ("Y29u\nZmln".to_owned(), "is not base64"),
+    ] {
+        let message = refused(&image(json!(data)), OCI);
+        assert!(message.contains("config.data"), "{message}");
+        assert!(message.contains(reason), "{message}");
+    }
+    // In every place, and under every algorithm.
+    let mut layer = json!({
+        "mediaType": LAYER,
+        "digest": Digest::of(Algorithm::Sha512, b"one").to_string(),
+        "size": 3,
+        "data": encode("one"),
+    });
+    parse(&with(an_image(), "layers", json!([layer])), OCI).unwrap();
+    layer["data"] = json!(encode("two"));
+    let message = refused(&with(an_image(), "layers", json!([layer])), OCI);
+    assert!(message.contains("layers[0].data"), "{message}");
+    let entry = with(descriptor(OCI, "amd64"), "data", json!(encode("arm64")));
+    let message = refused(&with(an_index(), "manifests", json!([entry])), INDEX);
+    assert!(message.contains("manifests[0].data"), "{message}");
+    let subject = with(descriptor(OCI, "subject"), "data", json!(encode("x")));
+    let message = refused(&with(an_image(), "subject", subject), OCI);
+    assert!(message.contains("subject.data"), "{message}");
+}
