@@ -274,7 +274,7 @@ impl Catalog {
 const REPOSITORY: &str = "SELECT id FROM repository WHERE name = $1 AND deleted_at IS NULL";
 
 /// Ends a read that takes too long.
-async fn within<T>(read: impl Future<Output = Result<T>>) -> Result<T> {
+pub(super) async fn within<T>(read: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::time::timeout(READ_TIME, read)
         .await
         .unwrap_or_else(|_| {

@@ -518,15 +518,12 @@ pub(crate) async fn refuses_newer_and_missing(place: &Place) {
     assert_eq!(lookup(&catalog, "r", "latest").await, Some(digest("m")));
     catalog.close().await;
     assert_eq!(place.number("SELECT schema FROM catalog").await, 7);
-    place.raw("UPDATE catalog SET needs = 2").await;
+    place.raw("UPDATE catalog SET needs = 7").await;
     for create in [true, false] {
         let error = place.try_open(create).await.unwrap_err();
-        assert_eq!(
-            error,
-            CatalogError::Newer {
-                found: 2,
-                supported: 1
-            }
+        assert!(
+            matches!(error, CatalogError::Newer { found: 7, supported } if supported < 7),
+            "{error:?}"
         );
         assert!(
             error.to_string().contains("start a newer release"),
