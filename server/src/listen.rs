@@ -98,6 +98,7 @@ pub async fn serve(listener: TcpListener, layers: Arc<Layers>, mut phase: watch:
         match accepted {
             Ok((stream, peer, place)) => {
                 let Some(of_peer) = peers.admit(peer.ip()) else {
+                    layers.counts().refused();
                     continue;
                 };
                 let layers = Arc::clone(&layers);
@@ -134,6 +135,7 @@ async fn connection(
     mut phase: watch::Receiver<Phase>,
     _places: (OwnedSemaphorePermit, PeerPlace),
 ) {
+    let _open = layers.counts().connection();
     // Answers are written whole; waiting for more only delays them.
     if stream.set_nodelay(true).is_err() {
         return;

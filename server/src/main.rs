@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use orlop::commands::{catalog, doctor, serve, version};
+use orlop::commands::{catalog, doctor, maintenance, serve, version};
 
 /// A container registry on its own storage engine.
 #[derive(Parser)]
@@ -16,11 +16,13 @@ struct Line {
 #[derive(Subcommand)]
 enum Command {
     /// Serve the registry
-    Serve(serve::Args),
+    Serve(Box<serve::Args>),
     /// Check whether this machine and data folder can keep the promises
     Doctor(doctor::Args),
     /// Work on the catalog of a stopped store
     Catalog(catalog::Args),
+    /// Switch a server into maintenance and out of it
+    Maintenance(maintenance::Args),
     /// Print the version
     Version(version::Args),
 }
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
         Command::Serve(args) => serve::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Catalog(args) => catalog::run(&args),
+        Command::Maintenance(args) => maintenance::run(&args),
         Command::Version(args) => version::run(&args),
     }
 }

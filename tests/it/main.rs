@@ -32,6 +32,8 @@ mod concurrency;
 mod damage;
 mod disk_full;
 mod kill;
+mod maintenance;
+mod ops;
 mod recovery;
 mod starting;
 mod stopping;

@@ -17,6 +17,8 @@ pub enum Route {
     Livez,
     /// `/readyz`
     Readyz,
+    /// `/health`
+    Health,
     /// `/v2/`
     Base,
     /// `/v2/<name>/blobs/<digest>`
@@ -63,6 +65,7 @@ impl Route {
         let path = match path {
             "/livez" => return Ok(Route::Livez),
             "/readyz" => return Ok(Route::Readyz),
+            "/health" => return Ok(Route::Health),
             "/v2" | "/v2/" => return Ok(Route::Base),
             other => other.strip_prefix("/v2/").ok_or_else(ApiError::not_found)?,
         };
@@ -102,6 +105,7 @@ impl Route {
         match self {
             Route::Livez
             | Route::Readyz
+            | Route::Health
             | Route::Base
             | Route::Blob { .. }
             | Route::Tags { .. } => READ,

@@ -15,6 +15,7 @@ use orlop_disk::{Access, Disk};
 use serde::Serialize;
 
 use super::Output;
+use crate::control::kept;
 use crate::settings::{self, DataArgs, Size};
 use crate::storage::LOCK;
 
@@ -142,6 +143,7 @@ fn examine(args: &Args, folder: &Path) -> Vec<Check> {
             )),
         }
     }
+    checks.push(maintenance(folder));
     checks.push(ring());
     checks.push(port(
         &args.listen,
@@ -269,6 +271,19 @@ fn space(disk: &dyn Disk, place: &Path, reserve: Option<Size>) -> Check {
     } else {
         let advice = "pushes would be refused: free some space, or set a smaller --space-reserve";
         Check::fail(NAME, message, advice)
+    }
+}
+
+fn maintenance(folder: &Path) -> Check {
+    const NAME: &str = "maintenance";
+    const OFF: &str = "`orlop maintenance read-only off` takes writes again";
+    match kept::read(folder) {
+        Ok(None) => Check::pass(NAME, "none: writes are taken"),
+        Ok(Some(why)) => {
+            let message = format!("read-only since {}: {}", why.since, why.reason);
+            Check::note(NAME, message, OFF)
+        }
+        Err(error) => Check::note(NAME, format!("{error}: writes are refused"), OFF),
     }
 }
 

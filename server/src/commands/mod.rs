@@ -2,6 +2,7 @@
 
 pub mod catalog;
 pub mod doctor;
+pub mod maintenance;
 pub mod serve;
 pub mod version;
 

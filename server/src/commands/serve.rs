@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use orlop_disk::{Disk, select};
 use orlop_engine::Progress;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -20,9 +21,11 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::version::VERSION;
 use crate::api::{Readiness, State};
+use crate::control::{Control, Operator};
 use crate::listen::{self, Layers, Phase};
 use crate::logging;
-use crate::registry::Registry;
+use crate::ops::{Backend, Ops};
+use crate::registry::{Maintenance, ReadOnly, Registry};
 use crate::settings::{ServeArgs, Settings};
 use crate::storage::{self, StartError, Storage};
 
@@ -61,6 +64,7 @@ fn start(args: &Args) -> Result<(), Error> {
 #[derive(Default)]
 struct Status {
     progress: Progress,
+    maintenance: Maintenance,
     /// None while it is starting, and again when it has ended.
     registry: RwLock<Option<Registry>>,
     stopping: AtomicBool,
@@ -88,6 +92,10 @@ impl Readiness for Status {
     fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
     }
+
+    fn read_only(&self) -> Option<Arc<ReadOnly>> {
+        self.maintenance.read_only()
+    }
 }
 
 fn describe((stage, done, total): (&'static str, u64, u64)) -> String {
@@ -109,11 +117,23 @@ async fn serve(settings: Settings) -> Result<(), Error> {
         )
     })?;
     let address = listener.local_addr()?;
+    let ops_listener = settings.ops_listen.map(OpsPort::bind).transpose()?;
     greet(&settings, disk.as_ref(), &why, address);
 
-    let status = Arc::new(Status::default());
+    let operator = Operator::new(&settings.data);
+    let status = Arc::new(Status {
+        maintenance: operator.maintenance(),
+        ..Status::default()
+    });
+    let ops = Ops::new(Backend {
+        name: disk.backend().to_string(),
+        why,
+    });
+    let ops_port = ops_listener.map(|listener| OpsPort::start(listener, &status, &ops));
+    let control = Control::offer(&settings.data, operator)?;
     let (phase, phases) = watch::channel(Phase::Serving);
-    let layers = Arc::new(Layers::new(Arc::clone(&status) as Arc<dyn Readiness>));
+    let readiness = Arc::clone(&status) as Arc<dyn Readiness>;
+    let layers = Arc::new(Layers::new(readiness).counting(ops.http()));
     let mut server = tokio::spawn(listen::serve(listener, layers, phases));
 
     let opened = tokio::select! {
@@ -123,7 +143,12 @@ async fn serve(settings: Settings) -> Result<(), Error> {
     let outcome = match opened {
         Some(storage) => {
             let storage = Arc::new(storage);
-            status.set_registry(Some(storage.registry()));
+            ops.watch(Some(Arc::clone(&storage)));
+            let registry = storage
+                .registry()
+                .with_maintenance(status.maintenance.clone())
+                .counting(ops.verbs());
+            status.set_registry(Some(registry));
             say(&format!("ready\n{}", next_commands(address)));
             let watched = Arc::clone(&storage);
             let watch = tokio::spawn(async move { watched.watch().await });
@@ -137,7 +162,10 @@ async fn serve(settings: Settings) -> Result<(), Error> {
                     patience(&mut stop, limit).await;
                 }
             };
+            // Before the folder's lock goes: the next server makes its own.
+            drop(control);
             let closed = storage.close(give_up).await;
+            ops.watch(None);
             watch.abort();
             outcome.and(closed.map_err(Error::from))
         }
@@ -146,8 +174,47 @@ async fn serve(settings: Settings) -> Result<(), Error> {
             Ok(())
         }
     };
+    if let Some(port) = ops_port {
+        port.end().await;
+    }
     tracing::info!("stopped");
     outcome
+}
+
+/// The ops port: served from before recovery to after the drain.
+struct OpsPort {
+    phase: watch::Sender<Phase>,
+    server: JoinHandle<()>,
+}
+
+impl OpsPort {
+    fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
+        listen::bind(address).map_err(|error| {
+            format!(
+                "cannot listen on {address} for health and metrics: {error}; stop what listens there, pass another --ops-listen, or --ops-listen off"
+            )
+            .into()
+        })
+    }
+
+    fn start(listener: TcpListener, status: &Arc<Status>, ops: &Ops) -> OpsPort {
+        if let Ok(address) = listener.local_addr() {
+            tracing::info!(%address, "health and metrics");
+            say(&format!("  ops      http://{address}/metrics"));
+        }
+        let readiness = Arc::clone(status) as Arc<dyn Readiness>;
+        let layers = Layers::new(readiness).with_ops(ops.clone());
+        let (phase, phases) = watch::channel(Phase::Serving);
+        let server = tokio::spawn(listen::serve(listener, Arc::new(layers), phases));
+        OpsPort { phase, server }
+    }
+
+    async fn end(self) {
+        self.phase.send_replace(Phase::Ended);
+        if let Err(error) = self.server.await {
+            tracing::error!(%error, "the listener of the ops port failed");
+        }
+    }
 }
 
 /// Waits until it is time to stop.

@@ -14,17 +14,20 @@ mod access;
 mod blob;
 mod engine;
 mod error;
+mod maintenance;
 mod manifest;
 #[cfg(test)]
 pub(crate) mod memory;
 mod names;
 pub mod note;
+pub mod pulls;
 mod seam;
 mod tag;
 mod upload;
 
 pub use access::{Subject, Verb};
 pub use error::{Error, Unpaired};
+pub use maintenance::{Maintenance, ReadOnly};
 pub use manifest::{Pulled, Pushed};
 pub use orlop_oci::{
     Algorithm, Digest, DigestError, MANIFEST_BYTES_MAX, ManifestError, NameError, Reference,
@@ -42,6 +45,9 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, RwLock, Semaphore};
 
+use crate::metrics::Verbs;
+use pulls::Pulls;
+
 /// Bytes of manifests that are being pushed, in memory at once.
 const MANIFESTS_BYTES_MAX: usize = 64 * 1024 * 1024;
 
@@ -54,6 +60,9 @@ pub struct Registry {
     work: Arc<RwLock<()>>,
     /// Why nothing is written, if so.
     unpaired: Option<Unpaired>,
+    maintenance: Maintenance,
+    verbs: Arc<Verbs>,
+    pulls: Arc<Pulls>,
     /// Bytes left of [`MANIFESTS_BYTES_MAX`].
     manifests: Arc<Semaphore>,
 }
@@ -66,6 +75,9 @@ impl Registry {
             names,
             work: Arc::default(),
             unpaired: None,
+            maintenance: Maintenance::default(),
+            verbs: Arc::default(),
+            pulls: Arc::default(),
             manifests: Arc::new(Semaphore::new(MANIFESTS_BYTES_MAX)),
         }
     }
@@ -74,6 +86,27 @@ impl Registry {
     #[must_use]
     pub fn without_writes(mut self, why: Unpaired) -> Registry {
         self.unpaired = Some(why);
+        self
+    }
+
+    /// The same, refusing writes while this switch is on.
+    #[must_use]
+    pub fn with_maintenance(mut self, maintenance: Maintenance) -> Registry {
+        self.maintenance = maintenance;
+        self
+    }
+
+    /// The same, counting what it does there.
+    #[must_use]
+    pub fn counting(mut self, verbs: Arc<Verbs>) -> Registry {
+        self.verbs = verbs;
+        self
+    }
+
+    /// The same, remembering pulls there.
+    #[must_use]
+    pub fn remembering(mut self, pulls: Arc<Pulls>) -> Registry {
+        self.pulls = pulls;
         self
     }
 
@@ -93,6 +126,7 @@ impl Registry {
         let mut health = self.blobs.health().await;
         health.poisoned = health.poisoned.or_else(|| self.names.poisoned());
         health.unpaired = self.unpaired;
+        health.read_only = self.maintenance.read_only();
         health
     }
 
@@ -100,7 +134,16 @@ impl Registry {
     fn may_push(&self, subject: Subject, repository: &RepositoryName) -> Result<(), Error> {
         access::allow(subject, Verb::Push, repository)?;
         self.unpaired
-            .map_or(Ok(()), |why| Err(Error::Unpaired(why)))
+            .map_or(Ok(()), |why| Err(Error::Unpaired(why)))?;
+        self.may_write()
+    }
+
+    /// Whether anything may be written, now: every verb that writes asks, also
+    /// those that only take away.
+    fn may_write(&self) -> Result<(), Error> {
+        self.maintenance
+            .read_only()
+            .map_or(Ok(()), |why| Err(Error::ReadOnly(why)))
     }
 
     /// Waits until all work that has to reach its end has done so.
