@@ -111,6 +111,7 @@ pub async fn serve(
         match accepted {
             Ok((stream, peer, place)) => {
                 let Some(of_peer) = peers.admit(peer.ip()) else {
+                    layers.counts().refused();
                     continue;
                 };
                 let client = Client {
@@ -154,6 +155,8 @@ struct Client {
 
 impl Client {
     async fn connection(self, stream: TcpStream, tls: Option<Arc<Tls>>) {
+        let layers = Arc::clone(&self.layers);
+        let _open = layers.counts().connection();
         // Answers are written whole; waiting for more only delays them.
         if stream.set_nodelay(true).is_err() {
             return;
