@@ -29,6 +29,7 @@ mod abuse_names;
 mod catalog;
 mod commands;
 mod concurrency;
+mod config;
 mod damage;
 mod disk_full;
 mod kill;

@@ -442,9 +442,10 @@ impl Kind for Filter {
         // log nothing else. Commas within brackets do not part filters.
         let parts = text.split(',').filter(|_| !text.contains('['));
         for part in parts.filter(|part| !part.contains('=')) {
-            part.trim()
-                .parse::<LevelFilter>()
-                .map_err(|_| malformed(part))?;
+            let is_level = part.trim().parse::<LevelFilter>().is_ok();
+            if !is_level || part.trim().is_empty() {
+                return Err(malformed(part));
+            }
         }
         EnvFilter::builder()
             .parse(text)

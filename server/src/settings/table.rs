@@ -86,7 +86,7 @@ pub(crate) static TRUSTED_PROXIES: Setting<Networks> = Setting {
     value: "NET",
     help: "Networks of proxies whose X-Forwarded-For is believed for the log, such as 10.0.0.0/8",
     default: Networks::default,
-    default_note: None,
+    default_note: Some("none"),
     range: any,
 };
 
@@ -96,7 +96,7 @@ pub(crate) static TLS_CERTIFICATE: Setting<Option<Place>> = Setting {
     value: "FILE",
     help: "Certificate chain in PEM, the server's own first; with tls.key the server speaks TLS",
     default: || None,
-    default_note: None,
+    default_note: Some("none"),
     range: any,
 };
 
@@ -106,7 +106,7 @@ pub(crate) static TLS_KEY: Setting<Option<Place>> = Setting {
     value: "FILE",
     help: "Private key in PEM",
     default: || None,
-    default_note: None,
+    default_note: Some("none"),
     range: any,
 };
 

@@ -501,3 +501,36 @@ fn what_is_shown_can_be_written() {
     holds::<LogFormat>(&["text", "json"]);
     holds::<bool>(&["true", "0"]);
 }
+
+/// A row of the table in `docs/operating.md`.
+fn row(entry: &dyn table::Entry) -> String {
+    let key = entry.key();
+    let (flag, value) = (table::flag(key), entry.value());
+    let flag = match entry.form() {
+        kind::Form::Switch => format!("--{flag}[={value}]"),
+        _ => format!("--{flag} {value}"),
+    };
+    let default = entry.default_text();
+    let variable = table::variable(key);
+    format!(
+        "| `{key}` | `{flag}` | `{variable}` | {default} | {} |",
+        entry.help()
+    )
+}
+
+#[test]
+fn the_manual_has_every_setting() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/operating.md");
+    let page = std::fs::read_to_string(path).unwrap();
+    let expected: Vec<_> = ALL.iter().map(|entry| row(*entry)).collect();
+    let found: Vec<_> = page
+        .lines()
+        .filter(|line| line.contains("` | `ORLOP_"))
+        .collect();
+    assert_eq!(
+        found,
+        expected,
+        "the table should be\n{}",
+        expected.join("\n")
+    );
+}
