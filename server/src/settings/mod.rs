@@ -12,6 +12,7 @@ mod args;
 mod file;
 mod kind;
 mod machine;
+mod network;
 mod problem;
 mod schema;
 mod sources;
@@ -249,17 +250,28 @@ fn resolve(sources: &Sources, insecure_anonymous: bool, problems: &mut Vec<Probl
         undelete_window: sources.get(&table::GC_UNDELETE_WINDOW, problems).value.0,
         sparse_index: sources.get(&table::PUSH_SPARSE_INDEX, problems).value,
     };
-    // Values against each other, once each is what it was meant to be.
-    if problems.is_empty() {
+    // Values against each other, where each is what it was meant to be.
+    let is_sound = |keys: &[&str]| {
+        let touches = |problem: &Problem| match &problem.key {
+            Some(key) => keys.iter().any(|prefix| key.starts_with(prefix)),
+            None => true,
+        };
+        !problems.iter().any(touches)
+    };
+    let mut found = Vec::new();
+    if is_sound(&["listen", "ops"]) {
         if !insecure_anonymous {
-            problems.extend(exposed(&settings, &listen.origin, &ops_listen.origin));
+            found.extend(exposed(&settings, &listen.origin, &ops_listen.origin));
         }
-        problems.extend(alone(
+        found.extend(clash(&settings, &ops_listen.origin));
+    }
+    if is_sound(&["tls"]) {
+        found.extend(alone(
             (certificate.value.is_some(), &certificate.origin),
             (key.value.is_some(), &key.origin),
         ));
-        problems.extend(clash(&settings, &ops_listen.origin));
     }
+    problems.append(&mut found);
     settings
 }
 

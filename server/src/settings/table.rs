@@ -12,10 +12,9 @@ use orlop_disk::Choice;
 use schemars::{Schema, SchemaGenerator};
 use serde_json::Value;
 
-use super::kind::{
-    Address, AddressOrOff, Filter, Form, Kind, LogFormat, Networks, Place, PublicUrl, Size, Time,
-};
+use super::kind::{Filter, Form, Kind, LogFormat, Place, Size, Time};
 use super::machine;
+use super::network::{Address, AddressOrOff, Networks, PublicUrl};
 use super::problem::Origin;
 use super::sources::Sources;
 
@@ -287,6 +286,10 @@ impl<T: Kind> Entry for Setting<T> {
     fn show(&self, sources: &Sources) -> (String, Value, Origin) {
         // Problems were reported when the settings were resolved.
         let given = sources.get(self, &mut Vec::new());
-        (given.value.show(), given.value.json(), given.origin)
+        let (text, value) = (given.value.show(), given.value.json());
+        match self.default_note {
+            Some(note) if value.is_null() => (note.to_owned(), value, given.origin),
+            _ => (text, value, given.origin),
+        }
     }
 }

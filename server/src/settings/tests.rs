@@ -338,6 +338,19 @@ fn a106_all_problems_are_found_at_once() {
 }
 
 #[test]
+fn a106_values_are_held_against_each_other_beside_other_problems() {
+    let found = file("quota = 1\ntls.key = \"k\"\nlisten = \"0.0.0.0:0\"").problems();
+    assert_eq!(found.len(), 3, "{found:#?}");
+    // But not when one of them is the problem.
+    for text in [
+        "tls.key = \"k\"\ntls.certificate = 5",
+        "tls.key = \"k\"\ntls.cert = \"c\"",
+    ] {
+        assert_eq!(file(text).problems().len(), 1, "{text}");
+    }
+}
+
+#[test]
 fn a106_a_hidden_value_is_checked_too() {
     let case = Case {
         flags: vec!["--gc-lease=1h"],
@@ -493,10 +506,10 @@ fn what_is_shown_can_be_written() {
         }
     }
     holds::<kind::Time>(&["90s", "1h 30m", "0s", "30d"]);
-    holds::<kind::Address>(&["localhost:1", "[::1]:0"]);
-    holds::<kind::AddressOrOff>(&["off", "127.0.0.1:1"]);
-    holds::<kind::Networks>(&["10.0.0.0/8,::1"]);
-    holds::<kind::PublicUrl>(&["http://[::1]:5000/"]);
+    holds::<network::Address>(&["localhost:1", "[::1]:0"]);
+    holds::<network::AddressOrOff>(&["off", "127.0.0.1:1"]);
+    holds::<network::Networks>(&["10.0.0.0/8,::1"]);
+    holds::<network::PublicUrl>(&["http://[::1]:5000/"]);
     holds::<Choice>(&["auto", "uring", "pool"]);
     holds::<LogFormat>(&["text", "json"]);
     holds::<bool>(&["true", "0"]);
