@@ -106,9 +106,9 @@ fn a106_a_wrong_file_stops_the_start_and_names_the_place() {
             &["gc.lease", "an integer", "\"90s\""],
         ),
         (
-            "[push]\nsparse_index = \"yes\"\n",
-            ":2:16",
-            &["push.sparse_index", "a string", "true"],
+            "[push]\nsparse_manifests = \"yes\"\n",
+            ":2:20",
+            &["push.sparse_manifests", "a string", "true"],
         ),
         ("gc = \"1h\"\n", ":1:6", &["gc", "[gc]"]),
         // A value out of range.

@@ -72,7 +72,7 @@ pub struct Settings {
     /// How long a deleted row can be brought back.
     pub undelete_window: Duration,
     /// Whether an index may name manifests which are not here.
-    pub sparse_index: bool,
+    pub sparse_manifests: bool,
 }
 
 /// Where certificate and key are.
@@ -102,7 +102,7 @@ impl Settings {
             tls: None,
             ops_listen: None,
             undelete_window: Duration::from_secs(24 * 3600),
-            sparse_index: false,
+            sparse_manifests: false,
         }
     }
 }
@@ -248,7 +248,7 @@ fn resolve(sources: &Sources, insecure_anonymous: bool, problems: &mut Vec<Probl
         },
         ops_listen: ops_listen.value.0,
         undelete_window: sources.get(&table::GC_UNDELETE_WINDOW, problems).value.0,
-        sparse_index: sources.get(&table::PUSH_SPARSE_INDEX, problems).value,
+        sparse_manifests: sources.get(&table::PUSH_SPARSE_MANIFESTS, problems).value,
     };
     // Values against each other, where each is what it was meant to be.
     let is_sound = |keys: &[&str]| {

@@ -140,8 +140,8 @@ pub(crate) static GC_UNDELETE_WINDOW: Setting<Time> = Setting {
 };
 
 /// Whether indexes may be sparse.
-pub(crate) static PUSH_SPARSE_INDEX: Setting<bool> = Setting {
-    key: "push.sparse_index",
+pub(crate) static PUSH_SPARSE_MANIFESTS: Setting<bool> = Setting {
+    key: "push.sparse_manifests",
     value: "BOOL",
     help: "Accept an index that names manifests which are not here",
     default: || false,
@@ -216,7 +216,7 @@ pub(crate) const ALL: &[&dyn Entry] = &[
     &OPS_LISTEN,
     &GC_LEASE,
     &GC_UNDELETE_WINDOW,
-    &PUSH_SPARSE_INDEX,
+    &PUSH_SPARSE_MANIFESTS,
     &DISK_BACKEND,
     &SPACE_RESERVE,
     &CACHE_SIZE,

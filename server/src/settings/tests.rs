@@ -88,7 +88,7 @@ fn defaults() {
     assert_eq!(settings.space_reserve, None);
     assert_eq!(settings.drain, Duration::from_secs(30));
     assert_eq!((settings.tls, settings.public_url), (None, None));
-    assert!(!settings.sparse_index && settings.trusted_proxies.is_empty());
+    assert!(!settings.sparse_manifests && settings.trusted_proxies.is_empty());
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn every_flag_is_read() {
         "--ops-listen=off",
         "--gc-lease=90s",
         "--gc-undelete-window=0s",
-        "--push-sparse-index",
+        "--push-sparse-manifests",
         "--disk-backend=pool",
         "--space-reserve=10GiB",
         "--cache-size=64m",
@@ -147,7 +147,7 @@ fn every_flag_is_read() {
         }),
         ops_listen: None,
         undelete_window: Duration::ZERO,
-        sparse_index: true,
+        sparse_manifests: true,
     };
     assert_eq!(settings, expected);
     let local = flags(&["--listen", "localhost:80"]).settings();
@@ -159,7 +159,7 @@ fn a_flag_wins_over_a_variable_over_the_file() {
     let case = |flags: &[&'static str], variables: &[(&'static str, &'static str)]| Case {
         flags: flags.to_vec(),
         variables: variables.to_vec(),
-        file: Some("gc.lease = \"2h\"\n[push]\nsparse_index = true\n"),
+        file: Some("gc.lease = \"2h\"\n[push]\nsparse_manifests = true\n"),
     };
     let lease = |case: &Case| {
         let loaded = case.load();
@@ -177,13 +177,13 @@ fn a_flag_wins_over_a_variable_over_the_file() {
         of(4, "--gc-lease")
     );
     // A switch can be turned off again.
-    assert!(case(&[], &[]).settings().sparse_index);
-    let off = [("ORLOP_PUSH_SPARSE_INDEX", "0")];
-    assert!(!case(&[], &off).settings().sparse_index);
+    assert!(case(&[], &[]).settings().sparse_manifests);
+    let off = [("ORLOP_PUSH_SPARSE_MANIFESTS", "0")];
+    assert!(!case(&[], &off).settings().sparse_manifests);
     assert!(
-        !case(&["--push-sparse-index=false"], &[])
+        !case(&["--push-sparse-manifests=false"], &[])
             .settings()
-            .sparse_index
+            .sparse_manifests
     );
     // So can a list be emptied.
     let emptied = Case {
@@ -284,8 +284,8 @@ fn a106_what_is_wrong_in_a_file_is_named_with_its_place_and_a_hint() {
             "orlop.toml:1:1: gc.lease: is a table, which it cannot be; write a value such as \"90s\", \"15m\" or \"24h\"",
         ),
         (
-            "push.sparse_index = \"true\"",
-            "orlop.toml:1:21: push.sparse_index: is a string, which it cannot be; write a value such as true",
+            "push.sparse_manifests = \"true\"",
+            "orlop.toml:1:25: push.sparse_manifests: is a string, which it cannot be; write a value such as true",
         ),
         (
             "space.reserve = -1",
