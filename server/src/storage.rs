@@ -42,6 +42,8 @@ const CATALOG_COPY: &str = "catalog-copy.tmp";
 const COPY_EVERY: Duration = Duration::from_secs(15 * 60);
 /// A copy younger than this is not made again when the storage is closed.
 const COPY_YOUNG: Duration = Duration::from_secs(60);
+/// How often it is looked for uploads that nobody goes on with.
+const EXPIRE_EVERY: Duration = Duration::from_secs(5 * 60);
 /// How often the store is told how far the catalog is, if it went on.
 const MARK_EVERY: Duration = Duration::from_secs(1);
 
@@ -51,6 +53,7 @@ pub struct Storage {
     catalog: Catalog,
     folder: PathBuf,
     sparse_manifests: bool,
+    upload_expiry: Duration,
     /// What keeps the catalog from being the store's, if anything. While it is
     /// not, no copies of it are kept.
     unpaired: Option<Unpaired>,
@@ -124,6 +127,7 @@ impl Storage {
                 store: store.clone(),
                 folder: folder.to_owned(),
                 sparse_manifests: settings.sparse_manifests,
+                upload_expiry: settings.upload_expiry,
                 unpaired,
                 copied: Mutex::new(Copied { sequence, at: None }),
                 marked: Mutex::new(catalog.sequence()),
@@ -180,8 +184,8 @@ impl Storage {
         Ok(Some(why))
     }
 
-    /// Tells the store how far the catalog is, copies the catalog into it, and
-    /// writes pulls down, again and again.
+    /// Tells the store how far the catalog is, copies the catalog into it, ends
+    /// uploads that nobody goes on with, and writes pulls down, again and again.
     pub async fn watch(&self) {
         let marks = async {
             let mut ticks = interval(MARK_EVERY);
@@ -200,7 +204,25 @@ impl Storage {
                 self.copy_catalog(Duration::ZERO).await;
             }
         };
-        tokio::join!(marks, copies, self.pulls.run(&self.catalog));
+        let expiry = async {
+            let mut ticks = interval(EXPIRE_EVERY);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                self.expire_uploads().await;
+            }
+        };
+        tokio::join!(marks, copies, expiry, self.pulls.run(&self.catalog));
+    }
+
+    /// Ends the uploads that nobody went on with. A failure is logged and tried
+    /// again next time.
+    async fn expire_uploads(&self) {
+        match self.store.upload_expire(self.upload_expiry).await {
+            Ok(0) => {}
+            Ok(uploads) => tracing::info!(uploads, "uploads that nobody went on with were ended"),
+            Err(error) => tracing::warn!(%error, "uploads could not be ended; trying again later"),
+        }
     }
 
     /// Tells the store how far the catalog is, if it went on since.

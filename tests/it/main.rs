@@ -32,6 +32,7 @@ mod abuse_tls;
 mod catalog;
 mod commands;
 mod concurrency;
+mod config;
 mod damage;
 mod disk_full;
 mod kill;
