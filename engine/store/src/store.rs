@@ -15,6 +15,7 @@ use crate::blob::Blob;
 use crate::config::{Config, MAX_PIN, MIN_BUFFERS, MIN_JOURNAL_FILE};
 use crate::core::{Core, Parts, Stat};
 use crate::error::{Error, Invalid, Result};
+use crate::expire;
 use crate::journal::files::Files;
 use crate::journal::queue::{Poison, Queue};
 use crate::journal::writer::{self, Writer};
@@ -223,6 +224,15 @@ impl Store {
     /// Takes an upload up. [`Error::Busy`] while another request holds it.
     pub async fn upload_resume(&self, id: UploadId, owner: &str) -> Result<Upload> {
         Upload::resume(&self.core, id, owner).await
+    }
+
+    /// Ends the uploads that nobody asked for in `idle`, counted from the
+    /// store's opening on, and says how many those were.
+    ///
+    /// # Errors
+    /// As for any write. What was ended until then is ended.
+    pub async fn upload_expire(&self, idle: std::time::Duration) -> Result<u64> {
+        expire::expire(&self.core, idle).await
     }
 
     /// Stores something small in one go.
