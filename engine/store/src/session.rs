@@ -116,6 +116,11 @@ impl Sessions {
         }
     }
 
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.map.lock().len()
+    }
+
     /// A permit to hold a buffer of `bytes` while waiting for a client.
     pub(crate) fn hold_buffer(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
         let units = u32::try_from(bytes.div_ceil(HELD_UNIT)).ok()?;

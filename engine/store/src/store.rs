@@ -85,6 +85,12 @@ pub struct Health {
     pub epoch: u64,
     /// Bytes in the cache.
     pub cached: u64,
+    /// Upload sessions in memory.
+    pub uploads: u64,
+    /// Bytes available on the file system.
+    pub available: u64,
+    /// Bytes of these that are kept from pushes.
+    pub reserve: u64,
     /// Counters.
     pub counts: Counts,
 }
@@ -399,9 +405,14 @@ impl Store {
     /// How the store is.
     pub async fn health(&self) -> Health {
         let now = self.core.runtime.now();
+        let full = matches!(self.core.room.admit(0, now), Err(Error::Full { .. }));
+        let (available, reserve) = self.core.room.known();
         Health {
             poisoned: self.core.poison.reason().map(|reason| reason.to_string()),
-            full: matches!(self.core.room.admit(0, now), Err(Error::Full { .. })),
+            full,
+            uploads: self.core.sessions.count() as u64,
+            available,
+            reserve,
             backend: self.core.disk.backend().to_string(),
             epoch: self.core.superblock.lock().await.get().epoch,
             cached: self.core.pages.cached(),

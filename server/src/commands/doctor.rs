@@ -15,6 +15,7 @@ use orlop_disk::{Access, Disk};
 use serde::Serialize;
 
 use super::Output;
+use crate::control::kept;
 use crate::settings::{Loaded, Problem, ServeArgs, Settings, memory_limit};
 use crate::storage::LOCK;
 
@@ -155,6 +156,7 @@ fn examine(settings: &Settings) -> Vec<Check> {
             )),
         }
     }
+    checks.push(maintenance(folder));
     checks.push(ring());
     let is_served = matches!(holder, Some(LockError::Held { .. }));
     checks.push(port("port", "--listen", settings.listen, is_served));
@@ -283,6 +285,19 @@ fn space(disk: &dyn Disk, place: &Path, reserve: Option<u64>) -> Check {
     } else {
         let advice = "pushes would be refused: free some space, or set a smaller --space-reserve";
         Check::fail(NAME, message, advice)
+    }
+}
+
+fn maintenance(folder: &Path) -> Check {
+    const NAME: &str = "maintenance";
+    const OFF: &str = "`orlop maintenance read-only off` takes writes again";
+    match kept::read(folder) {
+        Ok(None) => Check::pass(NAME, "none: writes are taken"),
+        Ok(Some(why)) => {
+            let message = format!("read-only since {}: {}", why.since, why.reason);
+            Check::note(NAME, message, OFF)
+        }
+        Err(error) => Check::note(NAME, format!("{error}: writes are refused"), OFF),
     }
 }
 
