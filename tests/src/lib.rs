@@ -17,13 +17,16 @@
 )]
 
 pub mod client;
+pub mod containerd;
 pub mod damage;
 pub mod data;
 pub mod docker;
+pub mod fetched;
 pub mod h2;
 pub mod image;
 pub mod mount;
 pub mod oci;
+pub mod peer;
 pub mod place;
 pub mod podman;
 pub mod raw;

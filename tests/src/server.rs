@@ -332,6 +332,14 @@ impl Server {
             * 1024
     }
 
+    /// Open descriptors now. Linux only.
+    #[must_use]
+    pub fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid()))
+            .expect("descriptors of the server's process")
+            .count()
+    }
+
     /// Sends SIGTERM without waiting.
     pub fn terminate(&self) {
         self.signal(Signal::TERM);
@@ -539,7 +547,7 @@ fn read(path: &Path) -> String {
     String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
 }
 
-fn peer_settings(data: &Path, address: SocketAddr) -> String {
+pub(crate) fn peer_settings(data: &Path, address: SocketAddr) -> String {
     std::fs::create_dir_all(data).expect("create the peer's folder");
     let path = data.with_extension("yml");
     let text = format!(

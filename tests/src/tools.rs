@@ -9,7 +9,6 @@ use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -20,8 +19,8 @@ use crate::place;
 /// How long one run of a program may take.
 const LIMIT: Duration = Duration::from_secs(240);
 
-/// The version of crane that is built where Go is present.
-const CRANE: &str = "v0.22.1";
+/// How long a program may take to be built or installed.
+const INSTALL_LIMIT: Duration = Duration::from_secs(900);
 
 /// Looks for a program in `PATH` and in the folders of system programs.
 #[must_use]
@@ -74,6 +73,17 @@ pub struct Ran {
 /// When it cannot be started or takes longer than the limit.
 #[track_caller]
 pub fn try_run(command: &mut Command) -> Ran {
+    run_within(LIMIT, command)
+}
+
+/// Runs what builds or installs a program.
+#[track_caller]
+pub(crate) fn install(command: &mut Command) -> Ran {
+    run_within(INSTALL_LIMIT, command)
+}
+
+#[track_caller]
+fn run_within(limit: Duration, command: &mut Command) -> Ran {
     let folder = place::dir();
     let (out, err) = (folder.path().join("out"), folder.path().join("err"));
     let mut child = command
@@ -87,11 +97,11 @@ pub fn try_run(command: &mut Command) -> Ran {
         if let Some(status) = child.try_wait().expect("state of the program") {
             break status;
         }
-        if began.elapsed() > LIMIT {
+        if began.elapsed() > limit {
             let _ = child.kill();
             let _ = child.wait();
             let text = std::fs::read_to_string(&err).unwrap_or_default();
-            panic!("{command:?} took longer than {LIMIT:?}:\n{text}");
+            panic!("{command:?} took longer than {limit:?}:\n{text}");
         }
         std::thread::sleep(Duration::from_millis(2));
     };
@@ -202,50 +212,8 @@ impl Skopeo {
     }
 }
 
-/// crane, built once into the cache where Go is present.
-#[must_use]
-pub fn crane() -> Option<PathBuf> {
-    static CRANE_PATH: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    if let Some(found) = find("crane") {
-        return Some(found);
-    }
-    match CRANE_PATH.get_or_init(build_crane) {
-        Ok(path) => Some(path.clone()),
-        Err(why) => {
-            skipped(&format!("crane is not installed and {why}"));
-            None
-        }
-    }
-}
-
-fn build_crane() -> Result<PathBuf, String> {
-    let folder = cache().join(format!("tools/crane-{CRANE}"));
-    let program = folder.join("crane");
-    if program.is_file() {
-        return Ok(program);
-    }
-    let go = find("go").ok_or("Go is not present to build it")?;
-    std::fs::create_dir_all(&folder).map_err(|e| e.to_string())?;
-    let building = tempfile::tempdir_in(&folder).map_err(|e| e.to_string())?;
-    let ran = try_run(
-        Command::new(go)
-            .env("GOBIN", building.path())
-            .env("GOFLAGS", "")
-            .arg("install")
-            .arg(format!(
-                "github.com/google/go-containerregistry/cmd/crane@{CRANE}"
-            )),
-    );
-    if !ran.ok {
-        let last = ran.err.lines().last().unwrap_or("no reason given");
-        return Err(format!("could not be built: {last}"));
-    }
-    std::fs::rename(building.path().join("crane"), &program).map_err(|e| e.to_string())?;
-    Ok(program)
-}
-
 /// The folder where things that outlive `target/` are kept.
-fn cache() -> PathBuf {
+pub(crate) fn cache() -> PathBuf {
     let from = |name: &str| std::env::var_os(name).map(PathBuf::from);
     from("ORLOP_CACHE")
         .or_else(|| from("XDG_CACHE_HOME").map(|p| p.join("orlop")))

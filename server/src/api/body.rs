@@ -152,13 +152,20 @@ struct Inner {
     /// None behind its end.
     body: Option<Incoming>,
     was_read: bool,
+    /// Told of the bytes that come.
+    received: Option<Received>,
 }
 
+/// Counts bytes as they come.
+type Received = Box<dyn Fn(u64) + Send + Sync>;
+
 impl Source {
-    /// The source of this body.
-    pub fn new(body: Incoming) -> Source {
+    /// The source of this body, whose bytes are counted as they come.
+    pub fn new(body: Incoming, received: impl Fn(u64) + Send + Sync + 'static) -> Source {
+        let body = Some(body).filter(|body| !body.is_end_stream());
         Source(Arc::new(Mutex::new(Inner {
-            body: Some(body).filter(|body| !body.is_end_stream()),
+            received: body.as_ref().map(|_| Box::new(received) as Received),
+            body,
             was_read: false,
         })))
     }
@@ -210,7 +217,12 @@ impl Source {
                     None => None,
                     Some(Err(error)) => Some(Err(fault_of(&error))),
                     Some(Ok(frame)) => match frame.into_data() {
-                        Ok(data) => return Poll::Ready(Some(Ok(data))),
+                        Ok(data) => {
+                            if let Some(received) = &inner.received {
+                                received(data.len() as u64);
+                            }
+                            return Poll::Ready(Some(Ok(data)));
+                        }
                         Err(_trailers) => continue,
                     },
                 };

@@ -1,14 +1,19 @@
 //! Real clients against the real server: one file each, then across them.
 
 mod across;
+mod containerd;
 mod crane;
 mod curl;
 mod docker;
+mod helm;
 mod large;
+mod oras;
 mod podman;
 mod proxies;
+mod regctl;
 mod skopeo;
 mod tls;
+mod whole;
 
 use orlop_tests::server::Server;
 

@@ -1,12 +1,13 @@
-//! skopeo: images, indexes, Docker types, mounts.
+//! skopeo: images, indexes, Docker types, mounts, lists, deletes, sync.
 
 use orlop_tests::image::{self, Images};
 use orlop_tests::oci;
 use orlop_tests::server::Server;
 use orlop_tests::{data, place};
 
-use super::transport;
-use orlop_tests::tools::Skopeo;
+use super::{image as name_of, transport};
+use orlop_tests::tools::{self, Skopeo};
+use serde_json::{Value, json};
 
 #[test]
 fn an_image_goes_and_comes_back_unchanged() {
@@ -89,4 +90,69 @@ fn a_second_repository_is_filled_by_mounts() {
             client.head(&path).expect(200);
         }
     }
+}
+
+#[test]
+fn tags_are_listed_and_images_deleted() {
+    let (Some(skopeo), Some(images)) = (Skopeo::find(), Images::shared()) else {
+        return;
+    };
+    let server = Server::start();
+    let at = |reference: &str| transport(&server, &format!("skopeo/tags{reference}"));
+    let run = |words: &[&str]| tools::run(skopeo.command().args(words));
+    skopeo.copy(&images.single(), &at(":v1"));
+    skopeo.copy(&images.single(), &at(":v2"));
+    skopeo.copy(&images.multi(), &at(":multi"));
+    let tags = || -> Value {
+        let said = run(&["list-tags", "--tls-verify=false", &at("")]);
+        serde_json::from_str(&said).unwrap()
+    };
+    assert_eq!(tags()["Tags"], json!(["multi", "v1", "v2"]));
+    let said = run(&["inspect", "--tls-verify=false", &at(":v1")]);
+    let about: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(about["Digest"], images.manifest.as_str());
+    assert_eq!(about["RepoTags"], json!(["multi", "v1", "v2"]));
+    assert_eq!(data::sha256(&skopeo.raw_manifest(&at(":multi"))), images.index);
+
+    // skopeo deletes what a tag leads to, and so all its tags.
+    run(&["delete", "--tls-verify=false", &at(":v1")]);
+    assert_eq!(tags()["Tags"], json!(["multi"]));
+    let mut again = skopeo.command();
+    let gone = tools::try_run(again.args(["delete", "--tls-verify=false", &at(":v2")]));
+    assert!(!gone.ok && gone.err.contains("manifest unknown"), "{}", gone.err);
+    run(&["delete", "--tls-verify=false", &at(":multi")]);
+    assert_eq!(tags()["Tags"], json!([]));
+    // What is gone comes back by a push.
+    assert_eq!(skopeo.copy(&images.single(), &at(":v1")), images.manifest);
+    assert_eq!(tags()["Tags"], json!(["v1"]));
+}
+
+#[test]
+fn a_repository_is_kept_in_step_with_another() {
+    let (Some(skopeo), Some(images)) = (Skopeo::find(), Images::shared()) else {
+        return;
+    };
+    let (here, there) = (Server::start(), Server::start());
+    skopeo.copy(&images.single(), &transport(&here, "team/app:v1"));
+    skopeo.copy(&images.multi(), &transport(&here, "team/app:v2"));
+    let sync = |from: &str, kind: &str, to: &str| {
+        let mut command = skopeo.command();
+        command.args(["sync", "--all", "--preserve-digests"]);
+        command.args(["--src-tls-verify=false", "--dest-tls-verify=false"]);
+        tools::run(command.args(["--src", "docker", "--dest", kind, from, to]));
+    };
+    let (from, to) = (name_of(&here, "team/app"), name_of(&there, "mirror"));
+    sync(&from, "docker", &to);
+    let client = there.client();
+    assert_eq!(client.digest_of("mirror/app", "v1"), images.manifest);
+    assert_eq!(client.digest_of("mirror/app", "v2"), images.index);
+    // Once more, after one tag was moved.
+    skopeo.copy(&images.multi(), &transport(&here, "team/app:v1"));
+    sync(&from, "docker", &to);
+    assert_eq!(client.digest_of("mirror/app", "v1"), images.index);
+    // And to a folder.
+    let folder = place::dir();
+    sync(&to.replace("mirror", "mirror/app"), "dir", &folder.path().display().to_string());
+    let file = folder.path().join("app:v1/manifest.json");
+    assert_eq!(data::sha256(&std::fs::read(file).unwrap()), images.index);
 }
