@@ -14,6 +14,7 @@ mod health;
 mod list;
 mod manifests;
 mod percent;
+mod piece;
 mod referrers;
 pub mod route;
 mod tags;
@@ -24,6 +25,7 @@ pub mod wire;
 pub use body::{Answer, AnswerBody};
 pub use error::ApiError;
 pub use health::{Readiness, State};
+pub use piece::Piece;
 
 use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
