@@ -10,7 +10,7 @@ use rustix::net::RecvFlags;
 use std::io;
 use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 /// Bytes asked for in one receive call when a body is read or dropped.
 const PIECE: usize = 1024 * 1024;
@@ -29,9 +29,22 @@ pub(crate) struct Connection {
 impl Connection {
     /// Connects.
     pub(crate) async fn open(addr: SocketAddr) -> Result<Connection> {
-        let stream = TcpStream::connect(addr)
-            .await
-            .context(|| format!("connect to {addr}"))?;
+        let stream = TcpStream::connect(addr).await;
+        Connection::over(addr, stream)
+    }
+
+    /// Connects with a receive buffer of about `bytes`.
+    pub(crate) async fn open_small(addr: SocketAddr, bytes: u32) -> Result<Connection> {
+        let connect = async {
+            let socket = TcpSocket::new_v4()?;
+            socket.set_recv_buffer_size(bytes)?;
+            socket.connect(addr).await
+        };
+        Connection::over(addr, connect.await)
+    }
+
+    fn over(addr: SocketAddr, stream: io::Result<TcpStream>) -> Result<Connection> {
+        let stream = stream.context(|| format!("connect to {addr}"))?;
         stream
             .set_nodelay(true)
             .context(|| format!("set TCP_NODELAY to {addr}"))?;

@@ -1,6 +1,6 @@
-//! One server in one row: started on an empty folder, filled, warmed up, then
-//! measured round by round. Its failure ends its side of the row and nothing
-//! else; a signal ends everything.
+//! One server in one row: started on an empty folder or on a copy of a full
+//! one, filled, warmed up, then measured round by round. Its failure ends its
+//! side of the row and nothing else; a signal ends everything.
 
 use crate::client::Connection;
 use crate::error::{Context as _, Error, Result};
@@ -8,6 +8,7 @@ use crate::load::{self, Plan, Tally, Work};
 use crate::report::{Round, Side};
 use crate::rows::Row;
 use crate::server::{Kind, Programs, READY_LIMIT, Server};
+use crate::template::Templates;
 use crate::{process, push};
 use std::fs::File;
 use std::path::Path;
@@ -31,6 +32,8 @@ pub(crate) struct Setting<'a> {
     pub(crate) programs: &'a Programs,
     /// Folder that holds the servers' folders.
     pub(crate) root: &'a Path,
+    /// What servers with a full repository start from.
+    pub(crate) templates: &'a Templates,
     /// Client threads.
     pub(crate) threads: usize,
     /// Length of a round.
@@ -70,6 +73,15 @@ pub(crate) fn sync(root: &Path) -> Result<()> {
         .context(|| format!("sync the file system of {}", root.display()))
 }
 
+/// A server of a row, and whether its repository is full.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Entrant {
+    /// Which server.
+    pub(crate) kind: Kind,
+    /// Whether it starts from a template.
+    pub(crate) populated: bool,
+}
+
 /// A filled server and its work.
 struct Running {
     server: Server,
@@ -85,18 +97,19 @@ pub(crate) struct Contender {
 
 impl Contender {
     /// Starts, fills and warms up a server.
-    pub(crate) fn start(setting: &Setting<'_>, kind: Kind) -> Result<Contender> {
+    pub(crate) fn start(setting: &Setting<'_>, entrant: Entrant) -> Result<Contender> {
         let mut contender = Contender {
             running: None,
             side: Side {
-                server: kind,
+                server: entrant.kind,
+                populated: entrant.populated,
                 rounds: Vec::new(),
                 median: None,
                 peak_memory: None,
                 error: None,
             },
         };
-        match Running::start(setting, kind) {
+        match Running::start(setting, entrant) {
             Ok(running) => contender.running = Some(running),
             Err(error) => contender.fail(error)?,
         }
@@ -137,8 +150,13 @@ impl Contender {
 }
 
 impl Running {
-    fn start(setting: &Setting<'_>, kind: Kind) -> Result<Running> {
-        let folder = setting.root.join(format!("{kind:?}"));
+    fn start(setting: &Setting<'_>, entrant: Entrant) -> Result<Running> {
+        let Entrant { kind, populated } = entrant;
+        let state = if populated { "full" } else { "empty" };
+        let folder = setting.root.join(format!("{kind:?}-{state}"));
+        if populated {
+            setting.templates.copy(kind, &folder)?;
+        }
         let server = Server::start(kind, setting.programs, &folder, READY_LIMIT)?;
         let work = Arc::new(setting.row.prepare(&server)?);
         let share = if kind.stores() {

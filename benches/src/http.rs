@@ -16,6 +16,10 @@ pub(crate) struct Head {
     pub(crate) length: u64,
     /// The Location field as sent.
     pub(crate) location: Option<String>,
+    /// Address of the next page: the target of a Link field, as sent.
+    pub(crate) next: Option<String>,
+    /// Tags that the OCI-Tag fields name.
+    pub(crate) tags: usize,
     /// Whether the server closes the connection after this response.
     pub(crate) close: bool,
 }
@@ -58,6 +62,7 @@ pub(crate) fn parse_head(bytes: &[u8]) -> Result<Option<(Head, usize)>, HeadErro
     let mut lines = text.split("\r\n");
     let (status, http10) = status_line(lines.next().unwrap_or_default())?;
     let (mut length, mut location, mut close) = (None, None, http10);
+    let (mut next, mut tags) = (None, 0);
     for line in lines {
         let (name, value) = line.split_once(':').ok_or(HeadError::Field)?;
         let value = value.trim_ascii();
@@ -69,6 +74,13 @@ pub(crate) fn parse_head(bytes: &[u8]) -> Result<Option<(Head, usize)>, HeadErro
             length = Some(parsed);
         } else if name.eq_ignore_ascii_case("location") {
             location = Some(value.to_owned());
+        } else if name.eq_ignore_ascii_case("link") {
+            next = next.or(next_target(value));
+        } else if name.eq_ignore_ascii_case("oci-tag") {
+            tags += value
+                .split(',')
+                .filter(|tag| !tag.trim().is_empty())
+                .count();
         } else if name.eq_ignore_ascii_case("connection") {
             close = value.eq_ignore_ascii_case("close");
         }
@@ -83,6 +95,8 @@ pub(crate) fn parse_head(bytes: &[u8]) -> Result<Option<(Head, usize)>, HeadErro
         status,
         length,
         location,
+        next,
+        tags,
         close,
     };
     Ok(Some((head, end + 4)))
@@ -108,13 +122,28 @@ fn parse_length(value: &str) -> Result<u64, HeadError> {
     value.parse().map_err(|_| HeadError::Length)
 }
 
+/// Path and query of the target of `<target>; rel="next"`.
+fn next_target(link: &str) -> Option<String> {
+    let (target, parameters) = link.strip_prefix('<')?.split_once('>')?;
+    let is_next = |parameter: &str| matches!(parameter.trim(), r#"rel="next""# | "rel=next");
+    parameters
+        .split(';')
+        .any(is_next)
+        .then(|| path_of(target).to_owned())
+}
+
+/// Path and query of an address, absolute or relative.
+fn path_of(address: &str) -> &str {
+    match address.split_once("://") {
+        Some((_, rest)) => rest.find('/').and_then(|at| rest.get(at..)).unwrap_or("/"),
+        None => address,
+    }
+}
+
 /// Path and query of an upload's Location, absolute or relative, with the
 /// digest appended.
 pub(crate) fn finish_target(location: &str, digest: &str) -> String {
-    let path = match location.split_once("://") {
-        Some((_, rest)) => rest.find('/').and_then(|at| rest.get(at..)).unwrap_or("/"),
-        None => location,
-    };
+    let path = path_of(location);
     let separator = if path.contains('?') { '&' } else { '?' };
     format!("{path}{separator}digest={digest}")
 }
@@ -196,6 +225,18 @@ mod tests {
         ] {
             assert_eq!(head(text), Err(error), "{text:?}");
         }
+    }
+
+    #[test]
+    fn the_next_page_and_the_tags() {
+        let text = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nOCI-Tag: 1.2.3, 1.2,1\r\n\
+                    Link: <http://h/v2/a/tags/list?last=b&n=1>; rel=\"next\"\r\n\
+                    oci-tag: latest\r\n\r\n";
+        let (first, _) = head(text).unwrap().unwrap();
+        assert_eq!(first.next.as_deref(), Some("/v2/a/tags/list?last=b&n=1"));
+        assert_eq!(first.tags, 4);
+        assert_eq!(next_target("</x?n=1>; rel=\"prev\""), None);
+        assert_eq!(next_target("/x; rel=\"next\""), None);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What a figure depends on: processor, cores, memory, kernel, file system,
 //! commit, versions, date. Read once per run and stored with every result.
 
-use crate::error::{Context as _, Result};
+use crate::error::{Context as _, Error, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -71,8 +71,28 @@ pub(crate) fn version_line(program: &Path, args: &[&str]) -> Option<String> {
     output.status.success().then(|| line.trim().to_owned())
 }
 
+/// Space that must stay free beside what a run may store, in bytes.
+const SPARE: u64 = 4 << 30;
+
+/// An error unless `folder` has room for `stored` bytes and some to spare.
+/// `what` wants them, and `option` makes them fewer.
+pub(crate) fn want_space(folder: &Path, stored: u64, what: &str, option: &str) -> Result<()> {
+    let free = free_space(folder)?;
+    let need = stored.saturating_add(SPARE);
+    if free >= need {
+        return Ok(());
+    }
+    Err(Error::Usage(format!(
+        "{} has {:.1} GB free, {what} wants {:.1} GB; name another folder with --dir or lower \
+         {option}",
+        folder.display(),
+        free as f64 / 1e9,
+        need as f64 / 1e9
+    )))
+}
+
 /// Bytes free for this user in the file system of `folder`.
-pub(crate) fn free_space(folder: &Path) -> Result<u64> {
+fn free_space(folder: &Path) -> Result<u64> {
     let stat = rustix::fs::statvfs(folder)
         .map_err(std::io::Error::from)
         .context(|| format!("ask for the free space of {}", folder.display()))?;

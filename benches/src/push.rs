@@ -4,7 +4,7 @@
 use crate::client::Connection;
 use crate::error::{Error, Result};
 use crate::http::{Head, finish_target};
-use crate::payload::Payload;
+use crate::payload::{Payload, digest_of};
 use sha2::{Digest as _, Sha256};
 
 /// Requests up to this size, in bytes, go out in one write.
@@ -12,7 +12,7 @@ const ONE_WRITE: u64 = 64 * 1024;
 /// Layers of every manifest the bench makes.
 pub(crate) const LAYERS: usize = 8;
 /// Media type of every manifest the bench makes.
-const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(crate) const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 
 /// `GET path`, ready to send.
 pub(crate) fn get_request(path: &str) -> Vec<u8> {
@@ -94,10 +94,7 @@ impl BlobPush {
         tail: &[u8],
         digest: &str,
     ) -> Result<()> {
-        let location = opened.location.as_deref().ok_or_else(|| {
-            Error::Answer("the server opened an upload without a Location".to_owned())
-        })?;
-        let target = finish_target(location, digest);
+        let target = upload_target(opened, digest)?;
         let head = format!(
             "PUT {target} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/octet-stream\r\n\
              Content-Length: {}\r\n\r\n",
@@ -118,6 +115,14 @@ impl BlobPush {
     }
 }
 
+/// A blob as a manifest names it: digest and size.
+pub(crate) type BlobRef = (String, u64);
+
+/// A descriptor of media type `application/vnd.oci.<kind>`.
+pub(crate) fn descriptor(kind: &str, (digest, size): &BlobRef) -> String {
+    format!(r#"{{"mediaType":"application/vnd.oci.{kind}","digest":"{digest}","size":{size}}}"#)
+}
+
 /// Makes manifests that differ in one annotation of fixed width.
 pub(crate) struct ManifestPush {
     repository: String,
@@ -128,17 +133,14 @@ pub(crate) struct ManifestPush {
 impl ManifestPush {
     /// Manifests over blobs that are in the repository already, each given as
     /// digest and size: the first is the config, the others are layers.
-    pub(crate) fn new(repository: &str, blobs: &[(String, u64)]) -> ManifestPush {
-        let descriptor = |kind: &str, (digest, size): &(String, u64)| {
-            format!(
-                r#"{{"mediaType":"application/vnd.oci.image.{kind}","digest":"{digest}","size":{size}}}"#
-            )
-        };
-        let config = blobs.first().map(|blob| descriptor("config.v1+json", blob));
+    pub(crate) fn new(repository: &str, blobs: &[BlobRef]) -> ManifestPush {
+        let config = blobs
+            .first()
+            .map(|blob| descriptor("image.config.v1+json", blob));
         let layers: Vec<String> = blobs
             .iter()
             .skip(1)
-            .map(|blob| descriptor("layer.v1.tar+gzip", blob))
+            .map(|blob| descriptor("image.layer.v1.tar+gzip", blob))
             .collect();
         ManifestPush {
             repository: repository.to_owned(),
@@ -163,17 +165,65 @@ impl ManifestPush {
 
     /// Pushes manifest `number` under the tag `t<number>`.
     pub(crate) async fn push(&self, connection: &mut Connection, number: u64) -> Result<()> {
-        let body = self.body(number);
-        let request = format!(
-            "PUT {} HTTP/1.1\r\nHost: bench\r\nContent-Type: {MANIFEST_TYPE}\r\n\
-             Content-Length: {}\r\n\r\n{body}",
-            manifest_path(&self.repository, &tag(number)),
-            body.len()
-        );
-        connection.send(&[request.as_bytes()]).await?;
-        answer(connection, &[201], "PUT of a manifest").await?;
+        put_manifest(
+            connection,
+            &manifest_path(&self.repository, &tag(number)),
+            &self.body(number),
+        )
+        .await?;
         Ok(())
     }
+}
+
+/// PUTs a manifest to `path`; returns the head of the answer.
+pub(crate) async fn put_manifest(
+    connection: &mut Connection,
+    path: &str,
+    body: &str,
+) -> Result<Head> {
+    let request = format!(
+        "PUT {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: {MANIFEST_TYPE}\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    connection.send(&[request.as_bytes()]).await?;
+    answer(connection, &[201], "PUT of a manifest").await
+}
+
+/// Pushes `bytes` as a blob and returns how a manifest names it.
+pub(crate) async fn push_bytes(
+    connection: &mut Connection,
+    repository: &str,
+    bytes: &[u8],
+) -> Result<BlobRef> {
+    let digest = digest_of(bytes);
+    let send = |line: String| {
+        let length = bytes.len();
+        let head = format!(
+            "{line} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/octet-stream\r\n\
+             Content-Length: {length}\r\n\r\n"
+        );
+        [head.as_bytes(), bytes].concat()
+    };
+    let post = send(format!(
+        "POST /v2/{repository}/blobs/uploads/?digest={digest}"
+    ));
+    connection.send(&[&post]).await?;
+    let head = answer(connection, &[201, 202], "POST of a whole blob").await?;
+    if head.status == 202 {
+        let target = upload_target(&head, &digest)?;
+        connection.send(&[&send(format!("PUT {target}"))]).await?;
+        answer(connection, &[201], "PUT of a blob").await?;
+    }
+    Ok((digest, bytes.len() as u64))
+}
+
+/// Where an upload that was opened is finished.
+fn upload_target(opened: &Head, digest: &str) -> Result<String> {
+    let location = opened.location.as_deref().ok_or_else(|| {
+        Error::Answer("the server opened an upload without a Location".to_owned())
+    })?;
+    Ok(finish_target(location, digest))
 }
 
 /// Tag of manifest `number`.

@@ -1,16 +1,18 @@
 //! `orlop-bench quick`: every row, all servers side by side.
 //!
-//! A row starts its servers on empty folders, fills them, warms them up, runs
-//! rounds in turns, and deletes everything. While one server is measured the
-//! others run without requests.
+//! A row starts its servers on empty folders, and if asked to the same once
+//! more on full ones; it fills them, warms them up, runs rounds in turns, and
+//! deletes everything. While one server is measured the others run without
+//! requests.
 
-use crate::contender::{self, Contender, Setting};
+use crate::contender::{self, Contender, Entrant, Setting};
 use crate::document::{Idle, QuickReport, QuickSettings, SCHEMA, Skipped, Versions};
 use crate::error::{Context as _, Error, Result};
 use crate::machine::{self, Machine};
 use crate::report::{RowReport, Side};
 use crate::rows::{ROWS, Row};
 use crate::server::{Kind, Programs, READY_LIMIT, Server};
+use crate::template::Templates;
 use crate::{process, stop, table};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,10 +20,9 @@ use std::time::{Duration, Instant};
 
 /// How long a fresh server is left alone before its memory is read.
 const IDLE_PAUSE: Duration = Duration::from_secs(2);
-/// Space that must stay free beside what the run may store, in bytes.
-const SPARE: u64 = 4 << 30;
-/// What a row takes beside its rounds, for keeping to the time limit.
-const ROW_OVERHEAD: f64 = 6.0;
+/// What a server takes in a row beside its rounds, in seconds, for keeping to
+/// the time limit.
+const OVERHEAD: f64 = 1.5;
 /// Rounds are never cut below this, in seconds.
 const SHORTEST: f64 = 0.3;
 /// A load average above this part of the cores at the start is noted.
@@ -59,20 +60,25 @@ impl Quick {
             notes: Vec::new(),
             skipped: Vec::new(),
             idle: Vec::new(),
+            filled: Vec::new(),
             rows: Vec::new(),
             seconds: 0.0,
         };
         self.show(&table::heading(&report.machine, &report.versions));
         let kinds = self.idle(&mut report)?;
         self.show(&table::idle(&report.idle));
+        let (entrants, templates) = self.fill(&kinds, &mut report)?;
+        self.show(&table::filled(&report.filled));
+        let storing = entrants.iter().filter(|one| one.kind.stores()).count();
         for (number, row) in rows.iter().enumerate() {
             stop::check()?;
             eprintln!("orlop-bench: {} …", row.name);
+            let rows_left = (rows.len() - number) as f64;
             let left = self.settings.limit - begin.elapsed().as_secs_f64();
-            let storing = kinds.iter().filter(|kind| kind.stores()).count();
             let rounds = self.settings.rounds * storing;
-            let length = round_length(left, rows.len() - number, rounds, self.settings.seconds);
-            let done = self.row(row, &kinds, length)?;
+            let fitting = left / rows_left - OVERHEAD * entrants.len() as f64;
+            let length = round_length(fitting, rounds, self.settings.seconds);
+            let done = self.row(row, &entrants, &templates, length)?;
             self.show(&table::row(&done));
             report.rows.push(done);
         }
@@ -107,7 +113,7 @@ impl Quick {
     fn idle(&self, report: &mut QuickReport) -> Result<Vec<Kind>> {
         let mut servers = Vec::new();
         for kind in self.kinds.iter().copied() {
-            let folder = self.root.join(format!("idle-{kind:?}"));
+            let folder = self.scratch().join(format!("idle-{kind:?}"));
             match Server::start(kind, &self.programs, &folder, READY_LIMIT) {
                 Ok(server) => servers.push(server),
                 Err(Error::Interrupted) => return Err(Error::Interrupted),
@@ -142,19 +148,52 @@ impl Quick {
         Ok(kinds)
     }
 
-    fn row(&self, row: &Row, kinds: &[Kind], length: f64) -> Result<RowReport> {
-        let storing = kinds.iter().filter(|kind| kind.stores()).count();
+    /// Who takes part in the rows, and what full servers start from.
+    fn fill(&self, kinds: &[Kind], report: &mut QuickReport) -> Result<(Vec<Entrant>, Templates)> {
+        let mut templates = Templates::default();
+        if let Some(populations) = self.settings.populated {
+            let root = self.root.join("full");
+            let population = |kind| populations.of(kind);
+            (templates, report.filled) = Templates::make(&self.programs, &root, kinds, population)?;
+        }
+        let is_populated = self.settings.populated.is_some();
+        let mut entrants = Vec::new();
+        for kind in kinds.iter().copied() {
+            entrants.push(Entrant {
+                kind,
+                populated: false,
+            });
+            if is_populated && kind.stores() {
+                entrants.push(Entrant {
+                    kind,
+                    populated: true,
+                });
+            }
+        }
+        Ok((entrants, templates))
+    }
+
+    fn row(
+        &self,
+        row: &Row,
+        entrants: &[Entrant],
+        templates: &Templates,
+        length: f64,
+    ) -> Result<RowReport> {
+        let storing = entrants.iter().filter(|one| one.kind.stores()).count();
+        let root = self.scratch();
         let setting = Setting {
             row,
             programs: &self.programs,
-            root: &self.root,
+            root: &root,
+            templates,
             threads: self.settings.client_threads,
             length: Duration::from_secs_f64(length),
             share: self.guard(row, storing)?,
         };
         let mut contenders: Vec<Contender> = Vec::new();
-        for kind in kinds {
-            contenders.push(Contender::start(&setting, *kind)?);
+        for entrant in entrants {
+            contenders.push(Contender::start(&setting, *entrant)?);
         }
         for round in 0..self.settings.rounds {
             // There and back, so that no server always follows the same one.
@@ -183,34 +222,28 @@ impl Quick {
 
     /// Bytes each server may store in this row, after a look at the disk.
     fn guard(&self, row: &Row, storing: usize) -> Result<u64> {
-        let free = machine::free_space(&self.root)?;
-        let need = if row.stores() {
-            self.settings.max_disk + SPARE
-        } else {
-            SPARE
-        };
-        if storing > 0 && free < need {
-            return Err(Error::Usage(format!(
-                "{} has {:.1} GB free, the row `{}` wants {:.1} GB; name another folder with \
-                 --dir or lower --max-disk",
-                self.root.display(),
-                free as f64 / 1e9,
-                row.name,
-                need as f64 / 1e9
-            )));
+        if storing > 0 {
+            let need = if row.stores() {
+                self.settings.max_disk
+            } else {
+                0
+            };
+            let what = format!("the row `{}`", row.name);
+            machine::want_space(&self.root, need, &what, "--max-disk")?;
         }
         Ok(self.settings.max_disk / storing.max(1) as u64)
     }
 
-    /// Deletes the data of all servers; none may run.
+    /// Folder of the data of a row.
+    fn scratch(&self) -> PathBuf {
+        self.root.join("row")
+    }
+
+    /// Deletes the data of all servers of a row; none may run.
     fn clear(&self) -> Result<()> {
-        let root = &self.root;
-        let entries = fs::read_dir(root).context(|| format!("list {}", root.display()))?;
-        for entry in entries {
-            let path = entry.context(|| format!("list {}", root.display()))?.path();
-            fs::remove_dir_all(&path).context(|| format!("delete {}", path.display()))?;
-        }
-        contender::sync(root)
+        let path = self.scratch();
+        fs::remove_dir_all(&path).context(|| format!("delete {}", path.display()))?;
+        contender::sync(&self.root)
     }
 
     fn show(&self, text: &str) {
@@ -220,12 +253,10 @@ impl Quick {
     }
 }
 
-/// Length of a round in seconds: `wanted`, or less so that `rows` more rows of
-/// `rounds` rounds fit into `left` seconds.
-fn round_length(left: f64, rows: usize, rounds: usize, wanted: f64) -> f64 {
-    let overhead = rows as f64 * ROW_OVERHEAD;
-    let fitting = (left - overhead) / (rows * rounds).max(1) as f64;
-    fitting.max(SHORTEST).min(wanted)
+/// Length of a round in seconds: `wanted`, or less so that `rounds` of them
+/// fit into `left` seconds.
+fn round_length(left: f64, rounds: usize, wanted: f64) -> f64 {
+    (left / rounds.max(1) as f64).max(SHORTEST).min(wanted)
 }
 
 /// Versions as the programs tell them.
@@ -235,6 +266,7 @@ pub(crate) fn versions(programs: &Programs) -> Versions {
         bench: env!("CARGO_PKG_VERSION"),
         orlop: ask(&programs.orlop, "version"),
         registry: ask(&programs.registry, "--version"),
+        registry3: ask(&programs.registry3, "--version"),
     }
 }
 
@@ -250,6 +282,13 @@ fn notes(report: &QuickReport) -> Vec<String> {
          not the folders that name them"
             .to_owned(),
     ];
+    if let Some(full) = report.settings.populated {
+        let (ours, peers) = (full.orlop, full.peers);
+        notes.push(format!(
+            "full means {} manifests and {} tags in the rows' repository, for peers {} and {}",
+            ours.manifests, ours.tags, peers.manifests, peers.tags
+        ));
+    }
     let cores = report.machine.cores as f64;
     if let Some(load) = report.machine.load.filter(|load| *load > BUSY * cores) {
         notes.push(format!(
@@ -281,11 +320,10 @@ mod tests {
 
     #[test]
     fn rounds_get_shorter_when_time_runs_out() {
-        assert_eq!(round_length(1000.0, 8, 9, 2.0), 2.0);
-        assert_eq!(round_length(1000.0, 8, 0, 2.0), 2.0);
-        let tight = round_length(120.0, 8, 9, 2.0);
-        assert!((tight - (120.0 - 48.0) / 72.0).abs() < 1e-9, "{tight}");
-        assert_eq!(round_length(-5.0, 8, 9, 2.0), SHORTEST);
-        assert_eq!(round_length(-5.0, 8, 9, 0.1), 0.1);
+        assert_eq!(round_length(1000.0, 9, 2.0), 2.0);
+        assert_eq!(round_length(1000.0, 0, 2.0), 2.0);
+        assert_eq!(round_length(9.0, 9, 2.0), 1.0);
+        assert_eq!(round_length(-5.0, 9, 2.0), SHORTEST);
+        assert_eq!(round_length(-5.0, 9, 0.1), 0.1);
     }
 }

@@ -9,6 +9,8 @@ use serde::Serialize;
 const CEILING: f64 = 0.85;
 /// What is asked for beside a peer at the ceiling.
 const BESIDE_CEILING: f64 = 0.9;
+/// What is asked for of a full repository beside an empty one.
+const BESIDE_EMPTY: f64 = 0.9;
 
 /// One timed round of one server.
 #[derive(Debug, Clone, Serialize)]
@@ -64,6 +66,8 @@ pub(crate) struct Summary {
 pub(crate) struct Side {
     /// Which server.
     pub(crate) server: Kind,
+    /// Whether its repository was full before the row.
+    pub(crate) populated: bool,
     /// Its rounds, in order; round N of all servers ran side by side.
     pub(crate) rounds: Vec<Round>,
     /// Medians; absent when the side failed.
@@ -107,7 +111,7 @@ fn per(seconds: f64, count: u64, unit: f64) -> f64 {
 }
 
 /// Whether a row's target is met.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Verdict {
     /// As fast as the peer or faster.
@@ -130,19 +134,31 @@ impl Verdict {
     }
 }
 
-/// One server beside the others, from rounds paired by number.
+/// One server beside the others, from rounds paired by number. Peers are
+/// those with a repository as full as its own.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Comparison {
     /// Which server.
     pub(crate) server: Kind,
+    /// Whether its repository was full before the row.
+    pub(crate) populated: bool,
     /// Its rate over docker-registry's.
     pub(crate) to_registry: Option<Ratio>,
     /// Its CPU per request over docker-registry's.
     pub(crate) cpu_to_registry: Option<Ratio>,
+    /// Its rate over distribution 3's.
+    pub(crate) to_registry3: Option<Ratio>,
+    /// Its CPU per request over distribution 3's.
+    pub(crate) cpu_to_registry3: Option<Ratio>,
     /// Its rate over the loopback server's.
     pub(crate) to_loopback: Option<Ratio>,
-    /// For Orlop beside docker-registry only.
+    /// For Orlop beside a peer only; the worse one of two.
     pub(crate) verdict: Option<Verdict>,
+    /// With a full repository: its rate over that of the same server with an
+    /// empty one.
+    pub(crate) to_empty: Option<Ratio>,
+    /// Whether that is no more than a tenth slower.
+    pub(crate) holds: Option<bool>,
 }
 
 /// One row of the table.
@@ -165,45 +181,72 @@ pub(crate) struct RowReport {
 impl RowReport {
     /// Compares the sides, which must be summarised.
     pub(crate) fn compare(&mut self) {
-        let rates = |kind: Kind| self.values(kind, |round| round.rate);
-        let cpu = |kind: Kind| {
-            self.values(kind, |round| {
-                per(round.server_cpu_seconds, round.requests, 1.0)
-            })
-        };
-        let (registry, loopback) = (rates(Kind::Registry), rates(Kind::Loopback));
-        let ratio = |ours: &Option<Vec<f64>>, base: &Option<Vec<f64>>| {
-            paired_ratio(ours.as_deref()?, base.as_deref()?)
-        };
-        let peer_to_loopback = ratio(&registry, &loopback);
         self.comparisons = self
             .sides
             .iter()
             .filter(|side| side.median.is_some() && side.server != Kind::Loopback)
-            .map(|side| {
-                let own = rates(side.server);
-                let is_orlop = side.server.is_orlop();
-                let to_registry = ratio(&own, &registry).filter(|_| is_orlop);
-                let cpu_to_registry =
-                    ratio(&cpu(side.server), &cpu(Kind::Registry)).filter(|_| is_orlop);
-                Comparison {
-                    server: side.server,
-                    to_registry,
-                    cpu_to_registry,
-                    to_loopback: ratio(&own, &loopback),
-                    verdict: to_registry
-                        .map(|rate| verdict(rate, cpu_to_registry, peer_to_loopback)),
-                }
-            })
+            .map(|side| self.comparison(side.server, side.populated))
             .collect();
     }
 
+    fn comparison(&self, server: Kind, populated: bool) -> Comparison {
+        let beside = |peer: Kind| {
+            let rate = self.rates(server, populated, peer, populated);
+            let cpu = self.cpu(server, populated, peer);
+            (rate.filter(|_| server.is_orlop()), cpu)
+        };
+        let judge = |peer: Kind| {
+            let (rate, cpu) = beside(peer);
+            let ceiling = self.rates(peer, populated, Kind::Loopback, false);
+            Some(verdict(rate?, cpu, ceiling))
+        };
+        let (to_registry, cpu_to_registry) = beside(Kind::Registry);
+        let (to_registry3, cpu_to_registry3) = beside(Kind::Registry3);
+        let to_empty = self
+            .rates(server, true, server, false)
+            .filter(|_| populated);
+        Comparison {
+            server,
+            populated,
+            to_registry,
+            cpu_to_registry: cpu_to_registry.filter(|_| to_registry.is_some()),
+            to_registry3,
+            cpu_to_registry3: cpu_to_registry3.filter(|_| to_registry3.is_some()),
+            to_loopback: self.rates(server, populated, Kind::Loopback, false),
+            verdict: judge(Kind::Registry).max(judge(Kind::Registry3)),
+            to_empty,
+            holds: to_empty.map(|ratio| ratio.median >= BESIDE_EMPTY),
+        }
+    }
+
+    /// The rate of one side over that of another.
+    fn rates(&self, ours: Kind, full: bool, base: Kind, base_full: bool) -> Option<Ratio> {
+        let rate = |round: &Round| round.rate;
+        paired_ratio(
+            &self.values(ours, full, rate)?,
+            &self.values(base, base_full, rate)?,
+        )
+    }
+
+    /// CPU per request of one side over that of another that is as full.
+    fn cpu(&self, ours: Kind, full: bool, base: Kind) -> Option<Ratio> {
+        let cpu = |round: &Round| per(round.server_cpu_seconds, round.requests, 1.0);
+        paired_ratio(
+            &self.values(ours, full, cpu)?,
+            &self.values(base, full, cpu)?,
+        )
+    }
+
     /// A value of each round of a side that has figures.
-    fn values(&self, kind: Kind, value: impl Fn(&Round) -> f64) -> Option<Vec<f64>> {
-        let side = self
-            .sides
-            .iter()
-            .find(|side| side.server == kind && side.median.is_some())?;
+    fn values(
+        &self,
+        kind: Kind,
+        populated: bool,
+        value: impl Fn(&Round) -> f64,
+    ) -> Option<Vec<f64>> {
+        let side = self.sides.iter().find(|side| {
+            side.server == kind && side.populated == populated && side.median.is_some()
+        })?;
         Some(side.rounds.iter().map(value).collect())
     }
 }
@@ -247,6 +290,7 @@ mod tests {
     fn side(server: Kind, rounds: &[(u64, f64)]) -> Side {
         let mut side = Side {
             server,
+            populated: false,
             rounds: rounds.iter().map(|(n, cpu)| round(*n, *cpu)).collect(),
             median: None,
             peak_memory: None,
@@ -322,5 +366,43 @@ mod tests {
         assert_eq!(row.comparisons.len(), 1);
         assert!(row.comparisons[0].to_registry.is_none());
         assert_eq!(row.comparisons[0].to_loopback.unwrap().median, 0.5);
+    }
+
+    #[test]
+    fn beside_two_peers_the_worse_verdict_counts() {
+        let row = row(vec![
+            side(Kind::Uring, &[(100, 1.0)]),
+            side(Kind::Registry, &[(50, 1.0)]),
+            side(Kind::Registry3, &[(200, 1.0)]),
+        ]);
+        let ours = &row.comparisons[0];
+        assert_eq!(ours.to_registry.unwrap().median, 2.0);
+        assert_eq!(ours.to_registry3.unwrap().median, 0.5);
+        assert_eq!(ours.verdict, Some(Verdict::Behind));
+        assert!(row.comparisons[2].verdict.is_none());
+    }
+
+    #[test]
+    fn a_full_repository_is_compared_with_an_empty_one_and_full_peers() {
+        let full = |kind, rounds: &[(u64, f64)]| Side {
+            populated: true,
+            ..side(kind, rounds)
+        };
+        let row = row(vec![
+            side(Kind::Uring, &[(100, 1.0), (200, 1.0), (100, 1.0)]),
+            full(Kind::Uring, &[(95, 1.0), (170, 1.0), (91, 1.0)]),
+            side(Kind::Registry, &[(90, 1.0); 3]),
+            full(Kind::Registry, &[(10, 1.0); 3]),
+        ]);
+        let [empty, ours, _, peer] = &row.comparisons[..] else {
+            panic!("not four comparisons");
+        };
+        assert!(empty.to_empty.is_none() && empty.holds.is_none());
+        let ratio = ours.to_empty.unwrap();
+        assert_eq!((ratio.least, ratio.greatest), (0.85, 0.95));
+        assert_eq!(ours.holds, Some(true));
+        assert_eq!(ours.to_registry.unwrap().least, 9.1);
+        assert_eq!(peer.holds, Some(false));
+        assert!(peer.to_registry.is_none());
     }
 }

@@ -9,7 +9,7 @@ use crate::push::{self, BlobPush, LAYERS, ManifestPush};
 use crate::server::{Kind, Server};
 
 /// Repository everything is pushed to.
-const REPOSITORY: &str = "bench/app";
+pub(crate) const REPOSITORY: &str = "bench/app";
 /// Size of the blobs that manifests name, in bytes.
 const LAYER_SIZE: u64 = 4096;
 /// Objects fetched and compared with their digests before a row is timed.

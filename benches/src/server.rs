@@ -33,6 +33,8 @@ pub(crate) enum Kind {
     Pool,
     /// Debian's docker-registry, file system storage.
     Registry,
+    /// Distribution 3, the version after it, file system storage.
+    Registry3,
     /// A server without storage, answering from memory: what the client and
     /// loopback TCP can carry.
     Loopback,
@@ -40,7 +42,13 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// Every server, in the order of the tables.
-    pub(crate) const ALL: [Kind; 4] = [Kind::Uring, Kind::Pool, Kind::Registry, Kind::Loopback];
+    pub(crate) const ALL: [Kind; 5] = [
+        Kind::Uring,
+        Kind::Pool,
+        Kind::Registry,
+        Kind::Registry3,
+        Kind::Loopback,
+    ];
 
     /// Name in tables.
     pub(crate) fn label(self) -> &'static str {
@@ -48,6 +56,7 @@ impl Kind {
             Kind::Uring => "orlop (uring)",
             Kind::Pool => "orlop (pool)",
             Kind::Registry => "docker-registry",
+            Kind::Registry3 => "distribution 3",
             Kind::Loopback => "loopback",
         }
     }
@@ -62,10 +71,15 @@ impl Kind {
         self != Kind::Loopback
     }
 
+    /// Whether both read the same data folders.
+    pub(crate) fn shares_format(self, other: Kind) -> bool {
+        self == other || self.is_orlop() && other.is_orlop()
+    }
+
     fn ready_path(self) -> &'static str {
         match self {
             Kind::Uring | Kind::Pool => "/readyz",
-            Kind::Registry => "/v2/",
+            Kind::Registry | Kind::Registry3 => "/v2/",
             Kind::Loopback => "/bytes/0",
         }
     }
@@ -78,6 +92,8 @@ pub(crate) struct Programs {
     pub(crate) orlop: PathBuf,
     /// `docker-registry`.
     pub(crate) registry: PathBuf,
+    /// `registry` of distribution 3.
+    pub(crate) registry3: PathBuf,
     /// This program, which is the loopback server too.
     pub(crate) own: PathBuf,
 }
@@ -90,6 +106,12 @@ impl Programs {
             Kind::Registry => (
                 &self.registry,
                 "install Debian's package docker-registry or name it with --registry",
+            ),
+            Kind::Registry3 => (
+                &self.registry3,
+                "install it with `go install \
+                 github.com/distribution/distribution/v3/cmd/registry@v3.1.1` or name it with \
+                 --registry3",
             ),
             Kind::Loopback => (&self.own, "run orlop-bench from a file that exists"),
         };
@@ -123,10 +145,22 @@ impl Server {
         folder: &Path,
         limit: Duration,
     ) -> Result<Server> {
+        Server::start_with(kind, programs, folder, limit, &[])
+    }
+
+    /// The same with more arguments at the end of the command line.
+    pub(crate) fn start_with(
+        kind: Kind,
+        programs: &Programs,
+        folder: &Path,
+        limit: Duration,
+        arguments: &[String],
+    ) -> Result<Server> {
         let program = programs.find(kind)?;
         fs::create_dir_all(folder).context(|| format!("create {}", folder.display()))?;
         let addr = free_address()?;
         let mut command = command(kind, program, folder, addr)?;
+        command.args(arguments);
         let log_path = folder.join("server.log");
         let log = File::create(&log_path).context(|| format!("create {}", log_path.display()))?;
         let log_too = log.try_clone().context(|| "share a log file".to_owned())?;
@@ -228,13 +262,19 @@ impl Drop for Server {
     }
 }
 
-/// The command line. Settings of the caller's environment are kept from both
+/// Folder of a server's data in its own folder.
+pub(crate) const DATA: &str = "data";
+
+/// Beginnings of the names of the servers' variables.
+const VARIABLES: [&str; 3] = ["ORLOP_", "REGISTRY_", "OTEL_"];
+
+/// The command line. Settings of the caller's environment are kept from all
 /// servers, so that a run measures defaults.
 fn command(kind: Kind, program: &Path, folder: &Path, addr: SocketAddr) -> Result<Command> {
     let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
-        let name_text = name.to_string_lossy();
-        if name_text.starts_with("ORLOP_") || name_text.starts_with("REGISTRY_") {
+        let text = name.to_string_lossy();
+        if VARIABLES.iter().any(|start| text.starts_with(start)) {
             command.env_remove(&name);
         }
     }
@@ -242,17 +282,19 @@ fn command(kind: Kind, program: &Path, folder: &Path, addr: SocketAddr) -> Resul
     match kind {
         Kind::Uring | Kind::Pool => {
             let backend = if kind == Kind::Uring { "uring" } else { "pool" };
-            let data = folder.join("data");
-            command.arg("serve").arg("--data").arg(data);
+            command.arg("serve").arg("--data").arg(folder.join(DATA));
             command.args(["--listen", &listen]);
             command.env("ORLOP_DISK_BACKEND", backend);
             command.env("ORLOP_OPS_LISTEN", "off");
         }
-        Kind::Registry => {
+        Kind::Registry | Kind::Registry3 => {
             let config = folder.join("config.yml");
-            let text = registry_config(&folder.join("data"), addr);
+            let text = registry_config(&folder.join(DATA), addr);
             fs::write(&config, text).context(|| format!("write {}", config.display()))?;
             command.arg("serve").arg(config);
+            // Version 3 sends traces to a collector on this machine unless told
+            // not to.
+            command.env("OTEL_TRACES_EXPORTER", "none");
         }
         Kind::Loopback => {
             command.args(["loopback", "--listen", &listen]);
@@ -262,6 +304,7 @@ fn command(kind: Kind, program: &Path, folder: &Path, addr: SocketAddr) -> Resul
 }
 
 /// Debian's own settings without accounts, and with logs that cost nothing.
+/// Both versions of the format have them in the same places.
 fn registry_config(data: &Path, addr: SocketAddr) -> String {
     // JSON strings are YAML strings, whatever the path holds.
     let root = serde_json::Value::from(data.to_string_lossy());
@@ -325,6 +368,7 @@ mod tests {
         let programs = Programs {
             orlop: script,
             registry: PathBuf::from("/nonexistent/docker-registry"),
+            registry3: PathBuf::from("/nonexistent/registry"),
             own: PathBuf::from("/nonexistent/own"),
         };
         let data = folder.path().join("d");
@@ -334,7 +378,9 @@ mod tests {
             text.contains("exit status: 3") && text.contains("no ring here"),
             "{text}"
         );
-        let error = programs.find(Kind::Registry).unwrap_err().to_string();
-        assert!(error.contains("install"), "{error}");
+        for kind in [Kind::Registry, Kind::Registry3] {
+            let error = programs.find(kind).unwrap_err().to_string();
+            assert!(error.contains("install"), "{error}");
+        }
     }
 }

@@ -35,8 +35,6 @@ const PROGRESS: u64 = 100_000;
 const TARGET: f64 = 2.0;
 /// Space a blob may take beside its bytes, for the look at the disk.
 const OVERHEAD: u64 = 8 * 1024;
-/// Space that must stay free beside that, in bytes.
-const SPARE: u64 = 4 << 30;
 
 /// What `start` is asked to do.
 #[derive(Debug)]
@@ -60,7 +58,8 @@ pub(crate) struct Start {
 impl Start {
     /// Fills, stops, kills and starts; returns the figures.
     pub(crate) fn run(&self) -> Result<StartReport> {
-        self.guard()?;
+        let need = self.blobs.saturating_mul(self.size + OVERHEAD);
+        machine::want_space(&self.root, need, "start", "--blobs")?;
         let machine = Machine::read(&self.root)?;
         let versions = quick::versions(&self.programs);
         let mut server = self.start()?;
@@ -103,22 +102,6 @@ impl Start {
             memory,
             target_seconds: TARGET,
         })
-    }
-
-    fn guard(&self) -> Result<()> {
-        let free = machine::free_space(&self.root)?;
-        let need = self.blobs.saturating_mul(self.size + OVERHEAD) + SPARE;
-        if free >= need {
-            return Ok(());
-        }
-        Err(Error::Usage(format!(
-            "{} has {:.1} GB free, {} blobs want {:.1} GB; name another folder with --dir or \
-             lower --blobs",
-            self.root.display(),
-            free as f64 / 1e9,
-            self.blobs,
-            need as f64 / 1e9
-        )))
     }
 
     fn start(&self) -> Result<Server> {

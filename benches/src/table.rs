@@ -1,6 +1,6 @@
 //! Results as text for people. Formats, computes nothing.
 
-use crate::document::{Idle, QuickReport, StartReport, Versions};
+use crate::document::{Filled, HerdReport, Idle, ListsReport, QuickReport, StartReport, Versions};
 use crate::machine::Machine;
 use crate::report::{Comparison, RowReport, Side};
 use crate::stats::Ratio;
@@ -11,7 +11,7 @@ pub(crate) fn heading(machine: &Machine, versions: &Versions) -> String {
     let missing = "not found".to_owned();
     format!(
         "{} · {} cores shared by client and servers · {:.1} GiB · Linux {} · {}\n\
-         orlop: {} · docker-registry: {} · commit {} · {} · load {:.2}\n",
+         orlop: {} · docker-registry: {} · distribution 3: {} · commit {} · {} · load {:.2}\n",
         machine.cpu,
         machine.cores,
         machine.memory as f64 / f64::from(1 << 30),
@@ -19,6 +19,7 @@ pub(crate) fn heading(machine: &Machine, versions: &Versions) -> String {
         machine.file_system,
         versions.orlop.as_ref().unwrap_or(&missing),
         versions.registry.as_ref().unwrap_or(&missing),
+        versions.registry3.as_ref().unwrap_or(&missing),
         machine.commit.as_deref().unwrap_or("unknown"),
         machine.started,
         machine.load.unwrap_or_default(),
@@ -43,6 +44,25 @@ pub(crate) fn idle(idle: &[Idle]) -> String {
     text
 }
 
+/// Repositories that were filled before the rows.
+pub(crate) fn filled(filled: &[Filled]) -> String {
+    let mut text = String::new();
+    for one in filled {
+        line(
+            &mut text,
+            format_args!(
+                "  {:<16} filled with {} manifests, {} tags and {} blobs in {:.0} s",
+                one.server.label(),
+                one.population.manifests,
+                one.population.tags,
+                one.blobs,
+                one.seconds
+            ),
+        );
+    }
+    text
+}
+
 /// One row.
 pub(crate) fn row(row: &RowReport) -> String {
     let objects = if row.objects == 0 {
@@ -52,10 +72,11 @@ pub(crate) fn row(row: &RowReport) -> String {
     };
     let connections = row.connections;
     let mut text = format!("\n{} · {connections} connections · {objects}\n", row.name);
+    let more = Columns::of(row);
     line(
         &mut text,
         format_args!(
-            "  {:<16}{:>10}{:>10}{:>10}{:>10}{:>12}{:>8}{:>8}  {:<20}{:<10}{:<10}",
+            "  {:<16}{:>10}{:>10}{:>10}{:>10}{:>12}{:>8}{:>8}  {:<20}{}{:<10}{:<12}{}",
             "server",
             "req/s",
             "MB/s",
@@ -69,22 +90,75 @@ pub(crate) fn row(row: &RowReport) -> String {
             "MiB",
             "client",
             "x registry (range)",
+            more.registry3(|| "x dist. 3 (range)".to_owned()),
             "x loop",
-            "verdict"
+            "verdict",
+            more.empty(|| "x empty (range)".to_owned())
         ),
     );
     for side in &row.sides {
-        let comparison = row.comparisons.iter().find(|one| one.server == side.server);
+        let comparison = row
+            .comparisons
+            .iter()
+            .find(|one| one.server == side.server && one.populated == side.populated);
         line(
             &mut text,
-            format_args!("{}", side_line(row, side, comparison)),
+            format_args!("{}", side_line(row, side, comparison, more)),
         );
     }
     text
 }
 
-fn side_line(row: &RowReport, side: &Side, comparison: Option<&Comparison>) -> String {
-    let label = side.server.label();
+/// Columns that not every row has.
+#[derive(Debug, Clone, Copy)]
+struct Columns {
+    registry3: bool,
+    empty: bool,
+}
+
+impl Columns {
+    fn of(row: &RowReport) -> Columns {
+        Columns {
+            registry3: row.comparisons.iter().any(|one| one.to_registry3.is_some()),
+            empty: row.sides.iter().any(|side| side.populated),
+        }
+    }
+
+    fn registry3(self, text: impl FnOnce() -> String) -> String {
+        if self.registry3 {
+            format!("{:<20}", text())
+        } else {
+            String::new()
+        }
+    }
+
+    fn empty(self, text: impl FnOnce() -> String) -> String {
+        if self.empty { text() } else { String::new() }
+    }
+}
+
+/// A ratio with its range; nothing where there is none.
+fn ratio(ratio: Option<Ratio>) -> String {
+    ratio.map_or_else(String::new, |ratio| {
+        format!(
+            "{:.2} ({:.2}-{:.2})",
+            ratio.median, ratio.least, ratio.greatest
+        )
+    })
+}
+
+fn side_line(
+    row: &RowReport,
+    side: &Side,
+    comparison: Option<&Comparison>,
+    more: Columns,
+) -> String {
+    // A full one stands below the empty one of the same server.
+    let label = if side.populated {
+        "  full"
+    } else {
+        side.server.label()
+    };
     let Some(median) = &side.median else {
         let error = side.error.as_deref().unwrap_or("no rounds");
         return format!("  {label:<16}error: {error}");
@@ -94,20 +168,22 @@ fn side_line(row: &RowReport, side: &Side, comparison: Option<&Comparison>) -> S
     } else {
         median.cpu_per_thousand
     };
-    let ratio = comparison.and_then(|one| one.to_registry).map_or_else(
-        String::new,
-        |Ratio {
-             median,
-             least,
-             greatest,
-         }| format!("{median:.2} ({least:.2}-{greatest:.2})"),
-    );
+    let to_registry = ratio(comparison.and_then(|one| one.to_registry));
+    let to_registry3 = more.registry3(|| ratio(comparison.and_then(|one| one.to_registry3)));
     let to_loopback = comparison
         .and_then(|one| one.to_loopback)
         .map_or_else(String::new, |ratio| format!("{:.2}", ratio.median));
     let verdict = comparison
         .and_then(|one| one.verdict)
         .map_or("", |verdict| verdict.label());
+    let to_empty = more.empty(|| {
+        let holds = match comparison.and_then(|one| one.holds) {
+            Some(true) => " holds",
+            Some(false) => " SLOWER",
+            None => "",
+        };
+        ratio(comparison.and_then(|one| one.to_empty)) + holds
+    });
     let memory = side.peak_memory.map_or(0.0, mib);
     let cut = if side.rounds.iter().any(|round| round.cut_short) {
         " [ended early by the disk guard]"
@@ -115,7 +191,7 @@ fn side_line(row: &RowReport, side: &Side, comparison: Option<&Comparison>) -> S
         ""
     };
     let text = format!(
-        "  {label:<16}{:>10.*}{:>10.1}{:>10.3}{:>10.3}{cpu:>12.4}{memory:>8.0}{:>7.0}%  {ratio:<20}{to_loopback:<10}{verdict:<10}{cut}",
+        "  {label:<16}{:>10.*}{:>10.1}{:>10.3}{:>10.3}{cpu:>12.4}{memory:>8.0}{:>7.0}%  {to_registry:<20}{to_registry3}{to_loopback:<10}{verdict:<12}{to_empty}{cut}",
         usize::from(median.rate < 1000.0),
         median.rate,
         median.bytes_per_second / 1e6,
@@ -189,6 +265,131 @@ pub(crate) fn start(report: &StartReport) -> String {
             report.verified,
             mib(report.memory.resident)
         ),
+    );
+    text
+}
+
+/// The result of `lists`.
+pub(crate) fn lists(report: &ListsReport) -> String {
+    let mut text = heading(&report.machine, &report.versions);
+    line(
+        &mut text,
+        format_args!(
+            "{}: {} tags, {} referrers, {} repositories, pushed in {:.0} s",
+            report.server.label(),
+            report.entries,
+            report.entries,
+            report.repositories,
+            report.fill_seconds
+        ),
+    );
+    line(
+        &mut text,
+        format_args!(
+            "  {:<42}{:>6}{:>9}{:>8}{:>10}{:>10}{:>10}{:>10}{:>10}{:>12}",
+            "page",
+            "conn.",
+            "entries",
+            "kB",
+            "requests",
+            "req/s",
+            "p50 ms",
+            "p99 ms",
+            "max ms",
+            "CPU s/1000"
+        ),
+    );
+    for page in &report.pages {
+        let missed = if page.p99_ms > report.target_ms {
+            "  MISSED"
+        } else {
+            ""
+        };
+        line(
+            &mut text,
+            format_args!(
+                "  {:<42}{:>6}{:>9}{:>8.1}{:>10}{:>10.0}{:>10.3}{:>10.3}{:>10.3}{:>12.4}{missed}",
+                page.name,
+                page.connections,
+                page.entries,
+                page.bytes as f64 / 1e3,
+                page.requests,
+                page.rate,
+                page.p50_ms,
+                page.p99_ms,
+                page.max_ms,
+                page.cpu_per_thousand
+            ),
+        );
+    }
+    for failure in &report.failures {
+        line(
+            &mut text,
+            format_args!("  {}: {}", failure.list, failure.reason),
+        );
+    }
+    let target = report.target_ms;
+    let peak = mib(report.peak_memory);
+    line(
+        &mut text,
+        format_args!("  target p99 <= {target:.0} ms · greatest resident {peak:.0} MiB"),
+    );
+    text
+}
+
+/// The result of `herd`.
+pub(crate) fn herd(report: &HerdReport) -> String {
+    let mut text = heading(&report.machine, &report.versions);
+    line(
+        &mut text,
+        format_args!(
+            "{}: {} clients, {:.1} MB/s each, one blob of {:.0} MiB, cache {:.0} MiB",
+            report.server.label(),
+            report.clients,
+            report.rate as f64 / 1e6,
+            mib(report.blob_bytes),
+            mib(report.cache)
+        ),
+    );
+    line(
+        &mut text,
+        format_args!(
+            "  {:<10}{:>12}{:>10}{:>10}{:>14}{:>8}{:>18}{:>8}",
+            "start",
+            "before MiB",
+            "peak MiB",
+            "own MiB",
+            "above cache",
+            "MB/s",
+            "MB a client",
+            "CPU s"
+        ),
+    );
+    let target = mib(report.target);
+    for crowd in &report.crowds {
+        let above = crowd.above_cache as f64 / f64::from(1 << 20);
+        let missed = if above > target { "  MISSED" } else { "" };
+        let range = format!(
+            "{:.1}-{:.1}",
+            crowd.least as f64 / 1e6,
+            crowd.most as f64 / 1e6
+        );
+        line(
+            &mut text,
+            format_args!(
+                "  {:<10}{:>12.1}{:>10.1}{:>10.1}{above:>14.1}{:>8.0}{range:>18}{:>8.1}{missed}",
+                crowd.start,
+                mib(crowd.before),
+                mib(crowd.peak),
+                mib(crowd.peak_own),
+                crowd.bytes as f64 / 1e6 / crowd.seconds.max(1e-9),
+                crowd.server_cpu_seconds
+            ),
+        );
+    }
+    line(
+        &mut text,
+        format_args!("  target <= {target:.0} MiB above the cache"),
     );
     text
 }

@@ -9,8 +9,11 @@
 pub mod api;
 pub mod catalog;
 pub mod commands;
+pub mod control;
 pub mod listen;
 pub mod logging;
+pub mod metrics;
+pub mod ops;
 pub mod registry;
 pub mod settings;
 pub mod storage;

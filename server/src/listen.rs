@@ -1,13 +1,14 @@
 //! Connections: accepted, bounded, served over HTTP/1.1 or HTTP/2, with TLS
 //! or without, and ended in order.
 //!
-//! From the socket up: a deadline on writes, TLS, the guard of HTTP/1, HTTP,
-//! layers. Knows no route. Every bound on a connection stands in this file or in one
+//! From the socket up: a deadline on writes, TLS, what watches over heads (a
+//! guard of HTTP/1, frames of HTTP/2), HTTP, layers. Knows no route. Every bound on a connection stands in this file or in one
 //! below it.
 
 mod addresses;
 mod certificate;
 mod forwarded;
+mod frames;
 mod guard;
 mod layers;
 mod linger;
@@ -39,6 +40,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::server::TlsStream;
 
+use frames::Frames;
 use guard::{Guard, HEAD_TIME};
 use opening::{NO_TLS_HERE, Protocol, TLS_HERE, refuse, sniff};
 use patience::WriteDeadline;
@@ -111,6 +113,7 @@ pub async fn serve(
         match accepted {
             Ok((stream, peer, place)) => {
                 let Some(of_peer) = peers.admit(peer.ip()) else {
+                    layers.counts().refused();
                     continue;
                 };
                 let client = Client {
@@ -154,6 +157,8 @@ struct Client {
 
 impl Client {
     async fn connection(self, stream: TcpStream, tls: Option<Arc<Tls>>) {
+        let layers = Arc::clone(&self.layers);
+        let _open = layers.counts().connection();
         // Answers are written whole; waiting for more only delays them.
         if stream.set_nodelay(true).is_err() {
             return;
@@ -196,7 +201,7 @@ impl Client {
                 let (layers, stream) = (Arc::clone(&layers), opened.open());
                 async move { Ok::<_, Infallible>(stream.answer(layers.serve(peer, request).await)) }
             });
-            let io = TokioIo::new(stream);
+            let io = TokioIo::new(Frames::new(stream));
             let connection = http2_builder().serve_connection(io, service);
             drive(connection, peer, phase, Some(&streams)).await;
         } else {

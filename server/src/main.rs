@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use orlop::commands::{catalog, completions, config, doctor, serve, version};
+use orlop::commands::{catalog, completions, config, doctor, maintenance, serve, version};
 
 /// A container registry on its own storage engine.
 #[derive(Parser)]
@@ -16,7 +16,7 @@ struct Line {
 #[derive(Subcommand)]
 enum Command {
     /// Serve the registry
-    Serve(serve::Args),
+    Serve(Box<serve::Args>),
     /// Check whether this machine and data folder can keep the promises
     Doctor(doctor::Args),
     /// Check or show the settings
@@ -25,6 +25,8 @@ enum Command {
     Catalog(catalog::Args),
     /// Print a script that completes commands and flags in a shell
     Completions(completions::Args),
+    /// Switch a server into maintenance and out of it
+    Maintenance(maintenance::Args),
     /// Print the version
     Version(version::Args),
 }
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
         Command::Config(args) => config::run(&args),
         Command::Catalog(args) => catalog::run(&args),
         Command::Completions(args) => completions::run(&args, Line::command()),
+        Command::Maintenance(args) => maintenance::run(&args),
         Command::Version(args) => version::run(&args),
     }
 }

@@ -9,8 +9,10 @@
 //! how far the catalog is, and never a number below one it was told before.
 
 mod opening;
+mod pulls;
 
 pub use opening::{StartError, lock, prepare};
+pub use pulls::Written;
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -23,9 +25,10 @@ use orlop_engine::{CatalogMatch, Progress, Store};
 use tokio::sync::Mutex;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Counters};
 use crate::registry::{Registry, Unpaired};
 use crate::settings::Settings;
+use pulls::PullWriter;
 
 /// The lock file within the data folder.
 pub const LOCK: &str = "LOCK";
@@ -39,6 +42,8 @@ const CATALOG_COPY: &str = "catalog-copy.tmp";
 const COPY_EVERY: Duration = Duration::from_secs(15 * 60);
 /// A copy younger than this is not made again when the storage is closed.
 const COPY_YOUNG: Duration = Duration::from_secs(60);
+/// How often it is looked for uploads that nobody goes on with.
+const EXPIRE_EVERY: Duration = Duration::from_secs(5 * 60);
 /// How often the store is told how far the catalog is, if it went on.
 const MARK_EVERY: Duration = Duration::from_secs(1);
 
@@ -48,6 +53,7 @@ pub struct Storage {
     catalog: Catalog,
     folder: PathBuf,
     sparse_manifests: bool,
+    upload_expiry: Duration,
     /// What keeps the catalog from being the store's, if anything. While it is
     /// not, no copies of it are kept.
     unpaired: Option<Unpaired>,
@@ -56,6 +62,25 @@ pub struct Storage {
     /// The sequence of the catalog that the store was told last. Held while it
     /// is told, so that it never hears a lower one after a higher.
     marked: Mutex<u64>,
+    /// Writes pulls down.
+    pulls: PullWriter,
+}
+
+/// How store and catalog are, for whoever publishes it.
+#[derive(Debug)]
+pub struct Observed {
+    /// The store.
+    pub store: orlop_engine::Health,
+    /// What the catalog has done.
+    pub catalog: Counters,
+    /// Its last change.
+    pub sequence: u64,
+    /// Whether it takes no changes until a restart.
+    pub is_catalog_poisoned: bool,
+    /// Whether it is not the store's.
+    pub is_unpaired: bool,
+    /// What became of counts of pulls.
+    pub pulls: Written,
 }
 
 /// The newest copy of the catalog.
@@ -92,13 +117,17 @@ impl Storage {
             let unpaired = opening::pair(store, &catalog).await?;
             let copies = store.names().await?.copies;
             let newest = copies.last().map(|(_, sequence)| *sequence);
-            Ok((unpaired, newest.unwrap_or_default()))
+            let opening = store.health().await.epoch;
+            let pulls = PullWriter::begin(&catalog, opening, unpaired.is_none()).await?;
+            Ok((unpaired, newest.unwrap_or_default(), pulls))
         };
         match compared.await {
-            Ok((unpaired, sequence)) => Ok(Storage {
+            Ok((unpaired, sequence, pulls)) => Ok(Storage {
+                pulls,
                 store: store.clone(),
                 folder: folder.to_owned(),
                 sparse_manifests: settings.sparse_manifests,
+                upload_expiry: settings.upload_expiry,
                 unpaired,
                 copied: Mutex::new(Copied { sequence, at: None }),
                 marked: Mutex::new(catalog.sequence()),
@@ -114,7 +143,8 @@ impl Storage {
     /// The registry over this store and catalog.
     pub fn registry(&self) -> Registry {
         let registry = Registry::new(Arc::new(self.store.clone()), Arc::new(self.catalog.clone()))
-            .with_sparse_manifests(self.sparse_manifests);
+            .with_sparse_manifests(self.sparse_manifests)
+            .remembering(self.pulls.pulls());
         match self.unpaired {
             Some(why) => registry.without_writes(why),
             None => registry,
@@ -126,6 +156,18 @@ impl Storage {
         (self.catalog.id(), self.catalog.sequence())
     }
 
+    /// How store and catalog are.
+    pub async fn observe(&self) -> Observed {
+        Observed {
+            store: self.store.health().await,
+            catalog: self.catalog.counters(),
+            sequence: self.catalog.sequence(),
+            is_catalog_poisoned: self.catalog.poisoned().is_some(),
+            is_unpaired: self.unpaired.is_some(),
+            pulls: self.pulls.written(),
+        }
+    }
+
     /// Makes the catalog the store's, and says what kept it from being that;
     /// None when it was already.
     pub async fn adopt(&mut self) -> Result<Option<Unpaired>, StartError> {
@@ -135,14 +177,15 @@ impl Storage {
         let (id, sequence) = self.catalog();
         self.store.catalog_adopt(id, sequence).await?;
         self.unpaired = None;
+        self.pulls.adopt();
         *self.marked.get_mut() = sequence;
         // What copies there are, are of another catalog.
         self.copied.get_mut().sequence = 0;
         Ok(Some(why))
     }
 
-    /// Tells the store how far the catalog is, and copies the catalog into it,
-    /// again and again.
+    /// Tells the store how far the catalog is, copies the catalog into it, ends
+    /// uploads that nobody goes on with, and writes pulls down, again and again.
     pub async fn watch(&self) {
         let marks = async {
             let mut ticks = interval(MARK_EVERY);
@@ -161,7 +204,25 @@ impl Storage {
                 self.copy_catalog(Duration::ZERO).await;
             }
         };
-        tokio::join!(marks, copies);
+        let expiry = async {
+            let mut ticks = interval(EXPIRE_EVERY);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                self.expire_uploads().await;
+            }
+        };
+        tokio::join!(marks, copies, expiry, self.pulls.run(&self.catalog));
+    }
+
+    /// Ends the uploads that nobody went on with. A failure is logged and tried
+    /// again next time.
+    async fn expire_uploads(&self) {
+        match self.store.upload_expire(self.upload_expiry).await {
+            Ok(0) => {}
+            Ok(uploads) => tracing::info!(uploads, "uploads that nobody went on with were ended"),
+            Err(error) => tracing::warn!(%error, "uploads could not be ended; trying again later"),
+        }
     }
 
     /// Tells the store how far the catalog is, if it went on since.
@@ -222,8 +283,8 @@ impl Storage {
         Ok(sequence)
     }
 
-    /// Copies the catalog if it changed, unless that is given up, then closes
-    /// catalog and store. Everything acknowledged is durable already: a copy
+    /// Writes the last pulls down and copies the catalog if it changed, unless
+    /// that is given up, then closes catalog and store. Everything acknowledged is durable already: a copy
     /// that is not made loses nothing.
     pub async fn close(&self, give_up: impl Future<Output = ()>) -> Result<(), StartError> {
         tokio::select! {
@@ -233,6 +294,7 @@ impl Storage {
             }
             () = self.copy_catalog(COPY_YOUNG) => {}
         }
+        self.pulls.end(&self.catalog).await;
         self.catalog.close().await;
         self.mark().await;
         self.store.close().await?;

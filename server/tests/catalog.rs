@@ -17,6 +17,8 @@ mod file;
 mod lists;
 #[path = "catalog/place.rs"]
 mod place;
+#[path = "catalog/pulls.rs"]
+mod pulls;
 
 use place::{Place, Postgres};
 
@@ -63,6 +65,9 @@ suite!(
     lists::lists_repositories_in_byte_order,
     lists::lists_referrers,
     cases::numbers_changes_and_forgets_old_ones,
+    pulls::pulls_add_up_and_change_no_name,
+    pulls::lost_pulls_count_as_pulled_then,
+    pulls::a_catalog_of_the_first_form_is_brought_up_to_date,
     cases::readers_never_go_back,
     cases::comes_back_as_it_was,
     cases::refuses_newer_and_missing,

@@ -12,7 +12,7 @@ use orlop_tests::data::{self, Algorithm};
 use orlop_tests::server::{Server, Setup, Shared};
 
 /// What the client of a scenario knows of the specification. The registry is
-/// the same, and every optional part of it is on.
+/// the same for both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rules {
     /// Release 1.1.1: no algorithm is announced; a tag is pushed by its own
@@ -91,7 +91,6 @@ impl Case {
     /// A case named after its scenario's module, such as
     /// `conformance::blobs::mount`.
     pub(crate) fn new(module: &str, rules: Rules, algorithm: Algorithm) -> Case {
-        static SERVER: Shared = Shared::new(|| Setup::default().arg("--push-sparse-manifests"));
         let scenario = module.split("::").skip(1).collect::<Vec<_>>().join("/");
         let variant = match rules {
             Rules::Released => "released",
@@ -104,7 +103,7 @@ impl Case {
         for byte in repository.bytes() {
             own = own.rotate_left(7).wrapping_add(u64::from(byte));
         }
-        let server = SERVER.get();
+        let server = Server::shared();
         Case {
             client: server.client(),
             server,
@@ -123,6 +122,20 @@ impl Case {
             Rules::Main,
             Algorithm::Sha256,
         )
+    }
+
+    /// The same case at a server that takes manifests which are not whole.
+    pub(crate) fn sparse(&self) -> Case {
+        static SERVER: Shared = Shared::new(|| Setup::default().arg("--push-sparse-manifests"));
+        let server = SERVER.get();
+        Case {
+            client: server.client(),
+            server,
+            repository: self.repository.clone(),
+            other: self.other.clone(),
+            seed: self.seed.clone(),
+            ..*self
+        }
     }
 
     /// The same case in a repository that others may use.

@@ -1,11 +1,14 @@
 //! The codes of the specification, each provoked; and the form of what is
 //! answered with them.
 
+use std::time::Duration;
+
 use orlop_tests::client::{blob, manifest, with_digest};
 use orlop_tests::data;
 use orlop_tests::oci;
 use orlop_tests::raw::Wire;
 use orlop_tests::reply::Reply;
+use orlop_tests::server::Server;
 use serde_json::json;
 
 use crate::case::Case;
@@ -151,31 +154,38 @@ fn unsupported() {
     assert_eq!(reply.header("allow"), "GET, HEAD");
 }
 
+/// On a server of its own: while it is busy, nobody else can push.
 #[test]
 fn too_many_requests() {
-    let case = known("errors/busy");
+    let server = Server::start();
+    let client = server.client();
+    client.push_blob("errors/busy", b"x");
+    let path = manifest("errors/busy", "v1");
+    let head = format!(
+        "PUT {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {}\r\nContent-Length: 4194304\r\n\r\n",
+        oci::IMAGE
+    );
     // Manifests under way are bounded by their bytes; these never arrive.
-    let begin = || {
-        let mut wire = Wire::connect(case.server.address());
-        let path = manifest(&case.repository, "v1");
-        let kind = oci::IMAGE;
-        wire.send(
-            format!("PUT {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\nContent-Length: 4194304\r\n\r\n{{")
-                .as_bytes(),
-        );
-        wire
-    };
-    let _held: Vec<Wire> = (0..15).map(|_| begin()).collect();
-    // Other tests of this server push manifests, too: ask until it is full.
-    let mut more = Vec::new();
-    let reply = (0..100).find_map(|_| {
-        let reply = put(&case, b"{");
-        more.push(begin());
+    let mut held = Vec::new();
+    let busy = (0..200).find_map(|_| {
+        let mut wire = Wire::connect(server.address());
+        wire.send(head.as_bytes());
+        held.push(wire);
+        let reply = client.put_manifest("errors/busy", "v1", oci::IMAGE, b"{");
         (reply.status == 429).then_some(reply)
     });
-    let reply = reply.expect("a bound").refused(429, "TOOMANYREQUESTS");
-    let seconds: u32 = reply.header("retry-after").parse().expect("seconds");
+    let busy = busy.expect("a bound").refused(429, "TOOMANYREQUESTS");
+    let seconds: u32 = busy.header("retry-after").parse().expect("seconds");
     assert!((1..=60).contains(&seconds), "{seconds}");
+    // It ends with what it was about.
+    drop(held);
+    let image = oci::image(&client, "errors/busy", &[b"layer"]);
+    let done = (0..200).any(|_| {
+        std::thread::sleep(Duration::from_millis(20));
+        let reply = client.put_manifest("errors/busy", "v1", oci::IMAGE, &image.bytes);
+        reply.expect_any(&[201, 429]).status == 201
+    });
+    assert!(done, "still busy");
 }
 
 #[test]

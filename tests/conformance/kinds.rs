@@ -24,7 +24,7 @@ scenarios![
     custom_fields,
     no_layers,
     sparse_image,
-    sparse_manifests,
+    sparse_index,
     several_tags,
     bad_digest,
 ];
@@ -202,6 +202,7 @@ fn no_layers(case: &Case) {
 
 /// An image of which one layer is not here, with the setting that allows it.
 fn sparse_image(case: &Case) {
+    let case = &case.sparse();
     let mut make = Maker::new(case);
     let image = make.image("amd64", 2);
     let absent = image["layers"][0]["digest"].clone();
@@ -211,7 +212,8 @@ fn sparse_image(case: &Case) {
 }
 
 /// An index of which one platform is not here, with the setting that allows it.
-fn sparse_manifests(case: &Case) {
+fn sparse_index(case: &Case) {
+    let case = &case.sparse();
     let mut make = Maker::new(case);
     let mut index = make.platforms();
     let absent = case.blob(1024);

@@ -3,7 +3,6 @@
 use orlop_tests::client::{Client, manifest};
 use orlop_tests::data;
 use orlop_tests::oci;
-use orlop_tests::server::Server;
 use serde_json::{Value, json};
 
 use crate::case::Case;
@@ -115,9 +114,8 @@ fn what_is_no_manifest_is_invalid() {
 
 /// A server as it starts by default takes nothing that is not whole.
 #[test]
-fn what_is_missing_is_named_unless_sparse_manifestses_are_allowed() {
-    let server = Server::start();
-    let client = server.client();
+fn what_is_missing_is_named_unless_sparse_manifests_are_allowed() {
+    let client = Client::shared();
     let image = oci::image(&client, "sparse/refused", &[b"one", b"two"]);
     let absent = data::sha256(b"absent");
     let refused = |client: &Client, document: &Value| {

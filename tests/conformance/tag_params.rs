@@ -77,6 +77,16 @@ fn one_bad_tag_refuses_the_push() {
 }
 
 #[test]
+fn parameters_go_with_a_digest_alone() {
+    let case = Case::plain("tag-params/by-tag");
+    let pushed = ready(&case);
+    let reply = case.put_manifest("v1", "?tag=v2", &pushed);
+    assert!(!reply.expect(400).code().is_empty());
+    case.lacks_manifest("v1");
+    case.lacks_manifest("v2");
+}
+
+#[test]
 fn a_parameter_moves_a_tag() {
     let case = Case::plain("tag-params/moves");
     let (first, second) = (ready(&case), ready(&case));

@@ -185,13 +185,19 @@ fn a34_line_ends_in_names_never_become_headers() {
         ("GET", "/", String::new()),
     ] {
         let ask = |what: &str| server.raw(method, &format!("{before}{what}{after}"), &[], b"");
-        // Refused for a like reason, and without any line end.
-        let tame = ask("%21");
+        // Answered for a like reason, and without any line end.
+        let tame = ["%00", "%01", "%21", "%7e"].map(ask);
         for lines in ["%0d%0a", "%0a", "%0D", "%00", "%E5%98%8A%E5%98%8D"] {
             let reply = ask(&format!("{lines}X-Evil:%201{lines}Set-Cookie:%20evil=1"));
             let what = &reply.what;
-            assert_eq!(reply.status, tame.status, "{what}: {}", reply.text());
-            assert_eq!(names(&reply), names(&tame), "{what}");
+            let is_twin =
+                |tame: &Reply| tame.status == reply.status && names(tame) == names(&reply);
+            assert!(
+                tame.iter().any(is_twin),
+                "{what}: {} {:?}",
+                reply.status,
+                names(&reply)
+            );
             for (name, value) in &reply.headers {
                 assert!(
                     !value.to_lowercase().contains("evil"),

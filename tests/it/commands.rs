@@ -35,7 +35,14 @@ fn version_prints_one_line_or_one_document() {
 #[test]
 fn help_names_the_commands_and_an_unknown_one_fails() {
     let help = tools::run(orlop().arg("--help"));
-    for command in ["serve", "doctor", "catalog", "version"] {
+    for command in [
+        "serve",
+        "doctor",
+        "config",
+        "catalog",
+        "completions",
+        "version",
+    ] {
         assert!(help.contains(command), "{help}");
     }
     let ran = tools::try_run(orlop().arg("sevre"));
@@ -79,6 +86,148 @@ fn doctor_finds_what_is_wrong() {
     let ran = tools::try_run(orlop().args(["doctor", "--data"]).arg(&file));
     assert!(!ran.ok);
     assert!(ran.out.contains(&file.display().to_string()), "{}", ran.out);
+}
+
+/// The results of one kind of check and what was said of each.
+fn results(report: &Value, name: &str) -> Vec<(String, String)> {
+    let checks = report["checks"].as_array().unwrap().iter();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    checks
+        .filter(|check| check["name"] == name)
+        .map(|check| (text(&check["result"]), text(&check["message"])))
+        .collect()
+}
+
+#[test]
+fn doctor_takes_the_settings_of_serve() {
+    let folder = place::dir();
+    let file = folder.path().join("orlop.toml");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let text = format!(
+        "data = \"by-file\"\nlisten = \"127.0.0.1:{}\"\nops.listen = \"127.0.0.1:{port}\"\nspace.reserve = 1\n",
+        place::port()
+    );
+    std::fs::write(&file, &text).unwrap();
+    let doctor = || {
+        let mut command = orlop();
+        command
+            .args(["doctor", "--output", "json", "--config"])
+            .arg(&file);
+        command
+    };
+    let report = document(&tools::try_run(&mut doctor()));
+    let data = folder.path().join("by-file").display().to_string();
+    assert_eq!(report["data"], data);
+    assert!(!folder.path().join("by-file").exists());
+    assert_eq!(results(&report, "settings")[0].0, "pass", "{report}");
+    assert_eq!(results(&report, "port")[0].0, "pass", "{report}");
+    // The address of the file is tried, and is taken.
+    let (result, message) = &results(&report, "ops port")[0];
+    assert!(
+        result == "fail" && message.contains(&port.to_string()),
+        "{report}"
+    );
+    assert!(tools::try_run(doctor().arg("--ops-listen=off")).ok);
+    // What is wrong with settings is one failure among the others.
+    std::fs::write(&file, format!("{text}quota = 1\ndrain = 5\n")).unwrap();
+    let ran = tools::try_run(doctor().arg("--ops-listen=off"));
+    let report = document(&ran);
+    let wrong = results(&report, "settings");
+    assert!(!ran.ok && wrong.len() == 2, "{report}");
+    assert!(wrong[0].1.contains("orlop.toml:5:1: quota"), "{report}");
+    assert_eq!(results(&report, "clock")[0].0, "pass", "{report}");
+}
+
+/// A certificate for `registry.test` and its key, in PEM.
+fn issued(from: i64, to: i64) -> (String, String) {
+    let now = std::time::SystemTime::now();
+    let day = |days: i64| {
+        let span = std::time::Duration::from_secs(days.unsigned_abs() * 24 * 3600);
+        if days < 0 { now - span } else { now + span }
+    };
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(["registry.test".to_owned()]).unwrap();
+    params.not_before = day(from).into();
+    params.not_after = day(to).into();
+    let certificate = params.self_signed(&key).unwrap();
+    (certificate.pem(), key.serialize_pem())
+}
+
+#[test]
+fn doctor_judges_certificate_and_key() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = place::dir();
+    let path = |name: &str| folder.path().join(name);
+    let write = |certificate: &str, key: &str| {
+        std::fs::write(path("c.pem"), certificate).unwrap();
+        std::fs::write(path("k.pem"), key).unwrap();
+        std::fs::set_permissions(path("k.pem"), PermissionsExt::from_mode(0o600)).unwrap();
+    };
+    let judged = |host: &str| {
+        let ran = tools::try_run(
+            orlop()
+                .args([
+                    "doctor",
+                    "--output",
+                    "json",
+                    "--listen=127.0.0.1:0",
+                    "--ops-listen=off",
+                ])
+                .args(["--space-reserve=1", "--data"])
+                .arg(path("data"))
+                .arg("--tls-certificate")
+                .arg(path("c.pem"))
+                .arg("--tls-key")
+                .arg(path("k.pem"))
+                .arg(format!("--server-public-url=https://{host}")),
+        );
+        let found = results(&document(&ran), "certificate");
+        let worst = ["fail", "note", "pass"]
+            .into_iter()
+            .find(|result| found.iter().any(|(found, _)| found == result));
+        assert_eq!(ran.ok, worst != Some("fail"), "{found:?}");
+        let said: Vec<_> = found.into_iter().map(|(_, message)| message).collect();
+        (worst.unwrap(), said.join("\n"))
+    };
+    let is = |host: &str, result: &str, words: &str| {
+        let (found, said) = judged(host);
+        assert!(
+            found == result && said.contains(words),
+            "{result} {words}: {found} {said}"
+        );
+    };
+    let (good, key) = issued(-1, 90);
+    write(&good, &key);
+    is("registry.test", "pass", "belong together");
+    is("elsewhere.test", "note", "does not name elsewhere.test");
+    std::fs::set_permissions(path("k.pem"), PermissionsExt::from_mode(0o644)).unwrap();
+    is("registry.test", "note", "every user");
+    // A stranger's key, no key, no certificate, a chain with an old one.
+    let (old, old_key) = issued(-9, -1);
+    write(&good, &old_key);
+    is("registry.test", "fail", "is not the key");
+    write(&good, &good);
+    is("registry.test", "fail", "k.pem: no private key");
+    write("nothing", &key);
+    is("registry.test", "fail", "c.pem: there is no certificate");
+    write(&format!("{good}{old}"), &key);
+    is(
+        "registry.test",
+        "fail",
+        "certificate 2 of its chain has ended",
+    );
+    // Too late, too early, nearly too late.
+    write(&old, &old_key);
+    is("registry.test", "fail", "has ended");
+    let (early, key) = issued(1, 90);
+    write(&early, &key);
+    is("registry.test", "fail", "begins at");
+    let (soon, key) = issued(-1, 13);
+    write(&soon, &key);
+    is("registry.test", "note", "ends soon");
+    std::fs::remove_file(path("c.pem")).unwrap();
+    is("registry.test", "fail", "c.pem");
 }
 
 #[test]

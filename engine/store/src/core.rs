@@ -117,7 +117,7 @@ impl Core {
             lock,
             running,
         } = parts;
-        let sessions = Sessions::new(pool.limit());
+        let sessions = Sessions::new(pool.limit(), runtime.now());
         Self {
             runtime,
             disk,

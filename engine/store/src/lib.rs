@@ -12,6 +12,7 @@ mod blob;
 pub mod config;
 mod core;
 mod error;
+mod expire;
 mod factory;
 mod flight;
 mod journal;

@@ -1,6 +1,7 @@
 //! Counters of the store, for whoever publishes them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// Counters since the store was opened.
 #[derive(Debug, Default)]
@@ -12,6 +13,12 @@ pub(crate) struct Metrics {
     page_hits: AtomicU64,
     recycled: AtomicU64,
     quarantined: AtomicU64,
+    records: AtomicU64,
+    sync_nanos: AtomicU64,
+    cache_hits: AtomicU64,
+    cache_misses: AtomicU64,
+    duplicates: AtomicU64,
+    duplicate_bytes: AtomicU64,
 }
 
 /// [`Metrics`] at one moment.
@@ -31,6 +38,18 @@ pub struct Counts {
     pub recycled: u64,
     /// Blobs quarantined.
     pub quarantined: u64,
+    /// Records written to the journal.
+    pub records: u64,
+    /// Time that syncs of the journal took.
+    pub sync_time: Duration,
+    /// Pages and records found in the cache.
+    pub cache_hits: u64,
+    /// Pages and records that were not in it.
+    pub cache_misses: u64,
+    /// Commits of blobs that were there already.
+    pub duplicates: u64,
+    /// Bytes of them, which were not stored again.
+    pub duplicate_bytes: u64,
 }
 
 fn add(counter: &AtomicU64, value: u64) {
@@ -38,9 +57,33 @@ fn add(counter: &AtomicU64, value: u64) {
 }
 
 impl Metrics {
-    pub(crate) fn group(&self, bytes: usize) {
+    pub(crate) fn group(&self, bytes: usize, sync: Duration) {
         add(&self.groups, 1);
         add(&self.journal_bytes, bytes as u64);
+        add(
+            &self.sync_nanos,
+            u64::try_from(sync.as_nanos()).unwrap_or(u64::MAX),
+        );
+    }
+
+    pub(crate) fn records(&self, count: u64) {
+        add(&self.records, count);
+    }
+
+    pub(crate) fn looked_up(&self, is_cached: bool) {
+        add(
+            if is_cached {
+                &self.cache_hits
+            } else {
+                &self.cache_misses
+            },
+            1,
+        );
+    }
+
+    pub(crate) fn duplicate(&self, bytes: u64) {
+        add(&self.duplicates, 1);
+        add(&self.duplicate_bytes, bytes);
     }
 
     pub(crate) fn extent(&self, bytes: u64) {
@@ -73,6 +116,12 @@ impl Metrics {
             page_hits: get(&self.page_hits),
             recycled: get(&self.recycled),
             quarantined: get(&self.quarantined),
+            records: get(&self.records),
+            sync_time: Duration::from_nanos(get(&self.sync_nanos)),
+            cache_hits: get(&self.cache_hits),
+            cache_misses: get(&self.cache_misses),
+            duplicates: get(&self.duplicates),
+            duplicate_bytes: get(&self.duplicate_bytes),
         }
     }
 }

@@ -137,12 +137,14 @@ impl Pages {
         let key = Wanted::Page(*extent, page).key();
         if let Some(bytes) = self.0.cache.get(&key).await {
             self.0.metrics.page();
+            self.0.metrics.looked_up(true);
             return slice(bytes, page);
         }
         let whole = from == page && to == page.saturating_add(PAGE as u32).min(extent.len);
         if whole || to.saturating_sub(from) as usize > SPAN {
             return slice(self.page(extent, page).await?, page);
         }
+        self.0.metrics.looked_up(false);
         let start = from / SPAN as u32 * SPAN as u32;
         let end = to.next_multiple_of(SPAN as u32).min(extent.len);
         let bytes = twice(|| self.0.range(extent, start, end)).await?;
@@ -164,7 +166,9 @@ impl Inner {
     /// From the cache, or by a fetch that all who want it share.
     async fn get(self: &Arc<Self>, wanted: Wanted) -> Result<Bytes> {
         let key = wanted.key();
-        if let Some(bytes) = self.cache.get(&key).await {
+        let cached = self.cache.get(&key).await;
+        self.metrics.looked_up(cached.is_some());
+        if let Some(bytes) = cached {
             return Ok(bytes);
         }
         let this = Arc::clone(self);

@@ -41,6 +41,9 @@ pub(crate) struct Sessions {
     /// that order.
     warm: Mutex<VecDeque<(Weak<Session>, Duration)>>,
     held: Arc<Semaphore>,
+    /// Since when every request for an upload left a session: from the opening
+    /// on, or since sessions last had to make room.
+    since: Mutex<Duration>,
 }
 
 /// One upload.
@@ -104,12 +107,18 @@ impl State {
 impl Sessions {
     /// No sessions. Those that wait for their clients may hold half of
     /// `buffers` bytes.
-    pub(crate) fn new(buffers: usize) -> Self {
+    pub(crate) fn new(buffers: usize, now: Duration) -> Self {
         Self {
             map: Mutex::default(),
             warm: Mutex::default(),
             held: Arc::new(Semaphore::new(buffers / 2 / HELD_UNIT)),
+            since: Mutex::new(now),
         }
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.map.lock().len()
     }
 
     /// A permit to hold a buffer of `bytes` while waiting for a client.
@@ -138,7 +147,7 @@ impl Sessions {
         let now = core.runtime.now();
         self.cool(now);
         let session = Session::new(id, owner, also, 0, now, State::default());
-        insert(&mut self.map.lock(), session, now)?;
+        self.insert(&mut self.map.lock(), session, now)?;
         Ok(id)
     }
 
@@ -195,7 +204,7 @@ impl Sessions {
                 };
                 let durable = row.checkpoint.offset;
                 let session = Session::new(id, owner, also, durable, now, state);
-                insert(&mut map, Arc::clone(&session), now)?;
+                self.insert(&mut map, Arc::clone(&session), now)?;
                 session
             }
             // It made room for another since it was looked for.
@@ -244,34 +253,53 @@ impl Sessions {
         }
     }
 
+    /// Drops idle sessions of uploads that the log does not know, which ends
+    /// those. Returns how many.
+    pub(crate) fn drop_idle(&self, now: Duration, idle: Duration) -> u64 {
+        let mut map = self.map.lock();
+        let before = map.len();
+        map.retain(|_, session| !session.is_idle(now, idle) || session.may_be_known());
+        before.saturating_sub(map.len()) as u64
+    }
+
+    /// Whether nobody has asked for this upload for so long.
+    pub(crate) fn is_idle(&self, id: &UploadId, now: Duration, idle: Duration) -> bool {
+        match self.known(id) {
+            Some(session) => session.is_idle(now, idle),
+            None => now.saturating_sub(*self.since.lock()) >= idle,
+        }
+    }
+
+    /// Takes a session in. A full map lets go of the longest idle first.
+    fn insert(
+        &self,
+        map: &mut HashMap<UploadId, Arc<Session>>,
+        session: Arc<Session>,
+        now: Duration,
+    ) -> Result<()> {
+        if map.len() >= MAX_SESSIONS {
+            let mut idle: Vec<_> = map.values().filter_map(|other| other.idle(now)).collect();
+            if idle.len() > EVICTED {
+                idle.select_nth_unstable_by_key(EVICTED, |(order, _)| *order);
+                idle.truncate(EVICTED);
+            }
+            for (_, id) in idle {
+                map.remove(&id);
+            }
+            *self.since.lock() = now;
+        }
+        if map.len() >= MAX_SESSIONS {
+            return Err(Error::Busy {
+                what: format!("the store: {MAX_SESSIONS} uploads are under way"),
+            });
+        }
+        map.insert(session.id, session);
+        Ok(())
+    }
+
     pub(crate) fn forget(&self, id: &UploadId) {
         self.map.lock().remove(id);
     }
-}
-
-/// Takes a session in. A full map lets go of the longest idle first.
-fn insert(
-    map: &mut HashMap<UploadId, Arc<Session>>,
-    session: Arc<Session>,
-    now: Duration,
-) -> Result<()> {
-    if map.len() >= MAX_SESSIONS {
-        let mut idle: Vec<_> = map.values().filter_map(|other| other.idle(now)).collect();
-        if idle.len() > EVICTED {
-            idle.select_nth_unstable_by_key(EVICTED, |(order, _)| *order);
-            idle.truncate(EVICTED);
-        }
-        for (_, id) in idle {
-            map.remove(&id);
-        }
-    }
-    if map.len() >= MAX_SESSIONS {
-        return Err(Error::Busy {
-            what: format!("the store: {MAX_SESSIONS} uploads are under way"),
-        });
-    }
-    map.insert(session.id, session);
-    Ok(())
 }
 
 fn row_of(core: &Core, id: UploadId, owner: &str) -> Result<row::Upload> {
@@ -330,6 +358,20 @@ impl Session {
         Arc::clone(&self.state)
             .try_lock_owned()
             .map_err(|_| busy(self.id))
+    }
+
+    /// Whether nobody uses it, or has in so long.
+    fn is_idle(&self, now: Duration, idle: Duration) -> bool {
+        self.state.try_lock().is_ok() && now.saturating_sub(*self.touched.lock()) >= idle
+    }
+
+    /// Whether the log knows the upload, or may.
+    fn may_be_known(&self) -> bool {
+        self.durable.load(Ordering::Acquire) > 0
+            || self
+                .state
+                .try_lock()
+                .map_or(true, |state| state.opened || state.queued)
     }
 
     /// Its name, and what decides which idle session goes first: whether

@@ -45,6 +45,13 @@ impl Room {
         }
     }
 
+    /// Bytes that are available and those kept in reserve, as they were asked
+    /// for last.
+    pub(crate) fn known(&self) -> (u64, u64) {
+        let known = self.state.lock();
+        (known.available, known.reserve)
+    }
+
     /// Whether a push of `bytes` may go on.
     pub(crate) fn admit(&self, bytes: u64, now: Duration) -> Result<()> {
         let mut known = self.state.lock();

@@ -15,6 +15,7 @@ use crate::blob::Blob;
 use crate::config::{Config, MAX_PIN, MIN_BUFFERS, MIN_JOURNAL_FILE};
 use crate::core::{Core, Parts, Stat};
 use crate::error::{Error, Invalid, Result};
+use crate::expire;
 use crate::journal::files::Files;
 use crate::journal::queue::{Poison, Queue};
 use crate::journal::writer::{self, Writer};
@@ -84,6 +85,12 @@ pub struct Health {
     pub epoch: u64,
     /// Bytes in the cache.
     pub cached: u64,
+    /// Upload sessions in memory.
+    pub uploads: u64,
+    /// Bytes available on the file system.
+    pub available: u64,
+    /// Bytes of these that are kept from pushes.
+    pub reserve: u64,
     /// Counters.
     pub counts: Counts,
 }
@@ -223,6 +230,15 @@ impl Store {
     /// Takes an upload up. [`Error::Busy`] while another request holds it.
     pub async fn upload_resume(&self, id: UploadId, owner: &str) -> Result<Upload> {
         Upload::resume(&self.core, id, owner).await
+    }
+
+    /// Ends the uploads that nobody asked for in `idle`, counted from the
+    /// store's opening on, and says how many those were.
+    ///
+    /// # Errors
+    /// As for any write. What was ended until then is ended.
+    pub async fn upload_expire(&self, idle: std::time::Duration) -> Result<u64> {
+        expire::expire(&self.core, idle).await
     }
 
     /// Stores something small in one go.
@@ -389,9 +405,14 @@ impl Store {
     /// How the store is.
     pub async fn health(&self) -> Health {
         let now = self.core.runtime.now();
+        let full = matches!(self.core.room.admit(0, now), Err(Error::Full { .. }));
+        let (available, reserve) = self.core.room.known();
         Health {
             poisoned: self.core.poison.reason().map(|reason| reason.to_string()),
-            full: matches!(self.core.room.admit(0, now), Err(Error::Full { .. })),
+            full,
+            uploads: self.core.sessions.count() as u64,
+            available,
+            reserve,
             backend: self.core.disk.backend().to_string(),
             epoch: self.core.superblock.lock().await.get().epoch,
             cached: self.core.pages.cached(),

@@ -316,6 +316,9 @@ impl Upload {
         let fates = self.append_records(records, data).await?;
         self.end();
         let new = !matches!(fates.first(), Some(Fate::Present));
+        if !new {
+            self.core.metrics.duplicate(size);
+        }
         self.core.wake_if_full();
         // The answer "it is here" is a promise: it takes its lease.
         self.core.stat(&expected)?;

@@ -16,6 +16,7 @@ use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use tokio::time::timeout;
 
 use super::error::ApiError;
+use super::piece::{Piece, Unsent};
 use crate::registry::{Body, BodyFault, ContentStream, Error, Fault};
 
 /// A request body that stalls for this long is given up.
@@ -35,7 +36,7 @@ pub type AtEnd = Box<dyn FnOnce(u64, bool) + Send>;
 
 enum Content {
     Full(Option<Bytes>),
-    Stream(ContentStream),
+    Stream(ContentStream, Unsent),
 }
 
 /// The body of an answer. Its length is known before it starts; a stream that
@@ -68,7 +69,7 @@ impl AnswerBody {
     /// A stream of exactly `len` bytes.
     pub fn stream(content: ContentStream, len: u64) -> AnswerBody {
         AnswerBody {
-            content: Content::Stream(content),
+            content: Content::Stream(content, Unsent::default()),
             remaining: len,
             sent: 0,
             at_end: None,
@@ -102,23 +103,29 @@ impl Drop for AnswerBody {
 }
 
 impl HttpBody for AnswerBody {
-    type Data = Bytes;
+    type Data = Piece;
     type Error = Fault;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
-        let next = match &mut self.content {
-            Content::Full(bytes) => bytes.take().map(Ok),
-            Content::Stream(stream) => match stream.poll_next_unpin(context) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(next) => next,
-            },
+    ) -> Poll<Option<Result<Frame<Piece>, Fault>>> {
+        let (next, unsent) = match &mut self.content {
+            Content::Full(bytes) => (bytes.take().map(Ok), None),
+            Content::Stream(stream, unsent) => {
+                ready!(unsent.poll_few(context));
+                (
+                    ready!(stream.poll_next_unpin(context)),
+                    Some(unsent.clone()),
+                )
+            }
         };
         let wrong_length = || Fault::Io("the content is not as long as its index says".into());
         Poll::Ready(match next {
-            Some(Ok(bytes)) if self.count(&bytes) => Some(Ok(Frame::data(bytes))),
+            Some(Ok(bytes)) if self.count(&bytes) => Some(Ok(Frame::data(match unsent {
+                Some(unsent) => unsent.piece(bytes),
+                None => Piece::from(bytes),
+            }))),
             Some(Ok(_)) => Some(Err(wrong_length())),
             Some(Err(fault)) => Some(Err(fault)),
             None if self.remaining > 0 => Some(Err(wrong_length())),
@@ -145,13 +152,20 @@ struct Inner {
     /// None behind its end.
     body: Option<Incoming>,
     was_read: bool,
+    /// Told of the bytes that come.
+    received: Option<Received>,
 }
 
+/// Counts bytes as they come.
+type Received = Box<dyn Fn(u64) + Send + Sync>;
+
 impl Source {
-    /// The source of this body.
-    pub fn new(body: Incoming) -> Source {
+    /// The source of this body, whose bytes are counted as they come.
+    pub fn new(body: Incoming, received: impl Fn(u64) + Send + Sync + 'static) -> Source {
+        let body = Some(body).filter(|body| !body.is_end_stream());
         Source(Arc::new(Mutex::new(Inner {
-            body: Some(body).filter(|body| !body.is_end_stream()),
+            received: body.as_ref().map(|_| Box::new(received) as Received),
+            body,
             was_read: false,
         })))
     }
@@ -203,7 +217,12 @@ impl Source {
                     None => None,
                     Some(Err(error)) => Some(Err(fault_of(&error))),
                     Some(Ok(frame)) => match frame.into_data() {
-                        Ok(data) => return Poll::Ready(Some(Ok(data))),
+                        Ok(data) => {
+                            if let Some(received) = &inner.received {
+                                received(data.len() as u64);
+                            }
+                            return Poll::Ready(Some(Ok(data)));
+                        }
                         Err(_trailers) => continue,
                     },
                 };

@@ -12,7 +12,7 @@ use http::{Method, Response, StatusCode};
 use serde_json::{Map, Value, json};
 
 use super::body::{Answer, AnswerBody};
-use super::wire;
+use super::{warning, wire};
 use crate::registry::{
     BodyFault, DigestError, Error, Fault, MANIFEST_BYTES_MAX, ManifestError, NameError,
     ReferenceError, TagError,
@@ -73,10 +73,11 @@ codes! {
 }
 
 /// Seconds after which a client may try again: while starting, when busy,
-/// when only a restart helps.
+/// when only a restart helps, when an operator is at work.
 const RETRY_STARTING: u16 = 1;
 const RETRY_BUSY: u16 = 1;
 const RETRY_POISONED: u16 = 30;
+const RETRY_READ_ONLY: u16 = 60;
 
 impl ApiError {
     fn new((status, code): (StatusCode, &'static str), message: impl ToString) -> ApiError {
@@ -120,6 +121,12 @@ impl ApiError {
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> ApiError {
         self.0.headers.insert(name, value);
+        self
+    }
+
+    /// The same with a warning in its answer.
+    pub(super) fn with_warning(mut self, text: &str) -> ApiError {
+        warning::add(&mut self.0.headers, text);
         self
     }
 
@@ -329,6 +336,9 @@ impl From<Error> for ApiError {
                 "stored": stored,
             })),
             Error::Unpaired(_) => ApiError::new(UNAVAILABLE, message).retry_after(RETRY_POISONED),
+            Error::ReadOnly(why) => ApiError::new(UNAVAILABLE, message)
+                .retry_after(RETRY_READ_ONLY)
+                .with_detail(json!({ "reason": why.reason, "since": why.since })),
             Error::Storage(fault) => fault.into(),
             Error::Panicked => ApiError::internal(message),
         }

@@ -1,4 +1,9 @@
-//! `/livez` and `/readyz`, for whoever watches the process.
+//! `/livez`, `/readyz` and `/health`, for whoever watches the process.
+//!
+//! `/readyz` asks whether pulls are served, `/health` whether anything is
+//! broken. They tell nothing of the inside: no path, no version, no count.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
@@ -6,7 +11,7 @@ use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::body::{Answer, AnswerBody};
-use crate::registry::Registry;
+use crate::registry::{ReadOnly, Registry};
 
 /// How far the server is.
 pub enum State {
@@ -23,6 +28,11 @@ pub trait Readiness: Send + Sync + 'static {
 
     /// Whether it is about to end, so that new requests should go elsewhere.
     fn is_stopping(&self) -> bool;
+
+    /// Why an operator switched writes off, if so.
+    fn read_only(&self) -> Option<Arc<ReadOnly>> {
+        None
+    }
 }
 
 /// The process is there and answers.
@@ -49,17 +59,53 @@ pub(super) async fn readyz(readiness: &dyn Readiness) -> Answer {
         }
         State::Ready(registry) => {
             let health = registry.health().await;
-            let body = match (health.poisoned, health.unpaired, health.full) {
+            let body = match (health.poisoned, health.unpaired, health.read_only) {
                 (Some(_), _, _) => json!({ "status": "ready", "writes": "off until a restart" }),
                 (None, Some(why), _) => {
                     json!({ "status": "ready", "writes": "off", "reason": why.to_string() })
                 }
-                (None, None, true) => json!({ "status": "ready", "writes": "no space" }),
-                (None, None, false) => json!({ "status": "ready", "writes": "on" }),
+                (None, None, Some(why)) => json!({
+                    "status": "ready", "writes": "read-only",
+                    "reason": why.reason, "since": why.since,
+                }),
+                (None, None, None) if health.full => {
+                    json!({ "status": "ready", "writes": "no space" })
+                }
+                (None, None, None) => json!({ "status": "ready", "writes": "on" }),
             };
             answer(StatusCode::OK, &body)
         }
     }
+}
+
+/// The form of Docker Trusted Registry, whose documentation gives the flag
+/// both names. Healthy is a server that serves and has nothing wrong with it;
+/// a full disk or maintenance is a state, not a defect.
+pub(super) async fn health(readiness: &dyn Readiness) -> Answer {
+    let trouble = match readiness.state() {
+        _ if readiness.is_stopping() => Some("the server is stopping".to_owned()),
+        State::Starting(progress) => Some(format!("the server is starting: {progress}")),
+        State::Ready(registry) => {
+            let health = registry.health().await;
+            match (health.poisoned, health.unpaired) {
+                (Some(_), _) => Some(
+                    "a write failed: pulls go on, nothing is written until a restart".to_owned(),
+                ),
+                (None, Some(why)) => Some(format!("pulls go on, pushes are refused: {why}")),
+                (None, None) => None,
+            }
+        }
+    };
+    let is_healthy = trouble.is_none();
+    let body = json!({
+        "Error": trouble.unwrap_or_default(), "Healthy": is_healthy, "Health": is_healthy,
+    });
+    let status = if is_healthy {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    answer(status, &body)
 }
 
 fn answer(status: StatusCode, body: &Value) -> Answer {
@@ -72,4 +118,77 @@ fn answer(status: StatusCode, body: &Value) -> Answer {
     );
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::memory::Memory;
+    use crate::registry::{Fault, Maintenance, Unpaired};
+    use http_body_util::BodyExt;
+
+    /// A server in a state.
+    struct In(fn(&Memory, Registry) -> Option<Registry>, bool);
+
+    impl Readiness for In {
+        fn state(&self) -> State {
+            let memory = Memory::default();
+            match (self.0)(&memory, memory.registry()) {
+                Some(registry) => State::Ready(registry),
+                None => State::Starting("replaying".to_owned()),
+            }
+        }
+
+        fn is_stopping(&self) -> bool {
+            self.1
+        }
+    }
+
+    async fn body(answer: Answer) -> (u16, Value) {
+        let status = answer.status().as_u16();
+        let bytes = answer.into_body().collect().await.unwrap().to_bytes();
+        (status, serde_json::from_slice(&bytes).unwrap())
+    }
+
+    #[tokio::test]
+    async fn pulls_make_it_ready_and_defects_unhealthy() {
+        let poisoned = In(
+            |memory, registry| {
+                memory.fail_writes(Some(Fault::Poisoned("/secret".into())));
+                Some(registry)
+            },
+            false,
+        );
+        let read_only = In(
+            |_, registry| {
+                let maintenance = Maintenance::default();
+                maintenance.set(Some(ReadOnly {
+                    reason: "disks".into(),
+                    since: "now".into(),
+                }));
+                Some(registry.with_maintenance(maintenance))
+            },
+            false,
+        );
+        let unpaired = In(|_, r| Some(r.without_writes(Unpaired::Older)), false);
+        for (server, ready, writes, healthy) in [
+            (In(|_, r| Some(r), false), 200, "on", 200),
+            (poisoned, 200, "off until a restart", 503),
+            (unpaired, 200, "off", 503),
+            (read_only, 200, "read-only", 200),
+            (In(|_, _| None, false), 503, "", 503),
+            (In(|_, r| Some(r), true), 503, "", 503),
+        ] {
+            let (status, page) = body(readyz(&server).await).await;
+            assert_eq!(status, ready, "{page}");
+            assert_eq!(page["writes"].as_str().unwrap_or_default(), writes);
+            let (status, page) = body(health(&server).await).await;
+            assert_eq!(status, healthy, "{page}");
+            assert_eq!(page["Healthy"], healthy == 200);
+            assert_eq!(page["Health"], healthy == 200);
+            let error = page["Error"].as_str().unwrap();
+            assert_eq!(error.is_empty(), healthy == 200, "{page}");
+            assert!(!error.contains("secret"), "{error}");
+        }
+    }
 }

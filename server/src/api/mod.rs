@@ -14,15 +14,18 @@ mod health;
 mod list;
 mod manifests;
 mod percent;
+mod piece;
 mod referrers;
 pub mod route;
 mod tags;
 mod uploads;
+mod warning;
 pub mod wire;
 
 pub use body::{Answer, AnswerBody};
 pub use error::ApiError;
 pub use health::{Readiness, State};
+pub use piece::Piece;
 
 use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
@@ -44,6 +47,9 @@ const METHODS: &[Method] = &[
     Method::DELETE,
 ];
 
+/// Methods of pages that are only read.
+const READ: &[Method] = &[Method::GET, Method::HEAD];
+
 /// One request of the protocol, on its way to its resource.
 struct Call<'a> {
     registry: &'a Registry,
@@ -51,8 +57,39 @@ struct Call<'a> {
     head: &'a Parts,
 }
 
-/// Answers a request.
+/// Answers a request. While the registry is read-only, every answer of the
+/// protocol says so.
 pub async fn handle(state: &dyn Readiness, head: &Parts, body: Body) -> Result<Answer, ApiError> {
+    let mut answer = respond(state, head, body).await;
+    if head.uri.path().starts_with("/v2")
+        && let Some(read_only) = state.read_only()
+    {
+        let text = format!("read-only for maintenance: {}", read_only.reason);
+        answer = match answer {
+            Ok(mut answer) => {
+                warning::add(answer.headers_mut(), &text);
+                Ok(answer)
+            }
+            Err(error) => Err(error.with_warning(&text)),
+        };
+    }
+    answer
+}
+
+/// Answers a request for a health page; None for anything else.
+pub async fn health(state: &dyn Readiness, head: &Parts) -> Option<Answer> {
+    if !READ.contains(&head.method) {
+        return None;
+    }
+    match Route::parse(head.uri.path()).ok()? {
+        Route::Livez => Some(health::livez()),
+        Route::Readyz => Some(health::readyz(state).await),
+        Route::Health => Some(health::health(state).await),
+        _ => None,
+    }
+}
+
+async fn respond(state: &dyn Readiness, head: &Parts, body: Body) -> Result<Answer, ApiError> {
     if !METHODS.contains(&head.method) {
         return Err(ApiError::method_not_allowed(METHODS));
     }
@@ -63,6 +100,7 @@ pub async fn handle(state: &dyn Readiness, head: &Parts, body: Body) -> Result<A
     let mut answer = match &route {
         Route::Livez => health::livez(),
         Route::Readyz => health::readyz(state).await,
+        Route::Health => health::health(state).await,
         _ => protocol(state, head, body, &route).await?,
     };
     if answer.status() != StatusCode::NOT_MODIFIED {
@@ -123,7 +161,7 @@ async fn resource(call: &Call<'_>, body: Body, route: &Route) -> Result<Answer, 
         },
         Route::Tags { name } => tags::list(call, name).await?,
         Route::Referrers { name, digest } => referrers::list(call, name, digest).await?,
-        Route::Livez | Route::Readyz => return Err(ApiError::not_found()),
+        Route::Livez | Route::Readyz | Route::Health => return Err(ApiError::not_found()),
     })
 }
 

@@ -17,6 +17,8 @@ pub enum Route {
     Livez,
     /// `/readyz`
     Readyz,
+    /// `/health`
+    Health,
     /// `/v2/`
     Base,
     /// `/v2/_catalog`
@@ -73,6 +75,7 @@ impl Route {
         let path = match path {
             "/livez" => return Ok(Route::Livez),
             "/readyz" => return Ok(Route::Readyz),
+            "/health" => return Ok(Route::Health),
             "/v2" | "/v2/" => return Ok(Route::Base),
             "/v2/_catalog" => return Ok(Route::Catalog),
             other => other.strip_prefix("/v2/").ok_or_else(ApiError::not_found)?,
@@ -117,6 +120,7 @@ impl Route {
         match self {
             Route::Livez
             | Route::Readyz
+            | Route::Health
             | Route::Base
             | Route::Catalog
             | Route::Tags { .. }
@@ -131,7 +135,9 @@ impl Route {
     /// What it is about, by name, for the detail of errors.
     pub(super) fn subject(&self) -> Vec<(&'static str, String)> {
         let (name, more) = match self {
-            Route::Livez | Route::Readyz | Route::Base | Route::Catalog => return Vec::new(),
+            Route::Livez | Route::Readyz | Route::Health | Route::Base | Route::Catalog => {
+                return Vec::new();
+            }
             Route::Uploads { name } | Route::Tags { name } => (name, None),
             Route::Blob { name, digest } | Route::Referrers { name, digest } => {
                 (name, Some(("digest", digest.to_string())))

@@ -15,6 +15,7 @@ mod cache;
 mod change;
 mod error;
 mod postgres;
+mod pulls;
 mod read;
 mod schema;
 mod sql;
@@ -35,11 +36,13 @@ use tokio::task::JoinHandle;
 
 use cache::Cache;
 pub use error::CatalogError;
+pub use pulls::PULLS_MAX;
 pub use read::{PAGE_MAX, READ_TIME};
 use schema::{Dialect, Identity};
-use sql::Pool;
+use sql::{Connection, Pool};
 pub use totals::Totals;
 pub use types::{Change, ChangeKind, Counters, Edge, EdgeKind, ManifestRow, PutManifest, Referrer};
+pub use types::{Pull, PullCount, PullOf};
 use verb::Verb;
 use writer::{Job, Message, QUEUE, Shared, Writer, closed};
 
@@ -167,6 +170,7 @@ impl Catalog {
             checkpoints: count(&shared.checkpoints),
             hits: count(&self.inner.hits),
             misses: count(&self.inner.misses),
+            queued: QUEUE.saturating_sub(self.inner.queue.capacity()) as u64,
         }
     }
 
@@ -274,6 +278,29 @@ impl Catalog {
         }
     }
 
+    /// Copies a SQLite catalog that opening would bring up to date, as it is,
+    /// to a new file. Gives back its id and the sequence of the copy; None when
+    /// it is up to date.
+    ///
+    /// # Errors
+    /// As [`Catalog::copy_to`], and `Newer` or `Damaged` as [`Catalog::open`].
+    pub async fn copy_outdated(
+        from: &Path,
+        to: &Path,
+    ) -> Result<Option<([u8; 16], u64)>, CatalogError> {
+        sqlite::copy_outdated(from, to).await
+    }
+
+    /// Makes a SQLite catalog as the first release did.
+    #[cfg(test)]
+    pub(crate) async fn make_first(
+        path: &Path,
+        id: [u8; 16],
+        sequence: u64,
+    ) -> Result<(), CatalogError> {
+        sqlite::make_first(path, id, sequence).await
+    }
+
     /// Finishes the changes that were taken and closes the catalog. Later
     /// changes are refused, later reads fail.
     pub async fn close(&self) {
@@ -302,6 +329,11 @@ impl Catalog {
 
     fn keep(&self, task: JoinHandle<()>) {
         self.tasks().push(task);
+    }
+
+    /// A connection that cannot write.
+    async fn reader(&self) -> Result<Connection, CatalogError> {
+        Ok(self.inner.readers.acquire().await?)
     }
 
     async fn submit(&self, verb: Verb) -> Result<bool, CatalogError> {

@@ -324,7 +324,7 @@ const REFERRERS_OF_TYPE: &str = "SELECT digest, media_type, artifact_type, size,
 const REPOSITORY: &str = "SELECT id FROM repository WHERE name = $1 AND deleted_at IS NULL";
 
 /// Ends a read that takes too long.
-async fn within<T>(read: impl Future<Output = Result<T>>) -> Result<T> {
+pub(super) async fn within<T>(read: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::time::timeout(READ_TIME, read)
         .await
         .unwrap_or_else(|_| {

@@ -39,8 +39,9 @@ impl Dialect {
 }
 
 /// All migrations, in order; the first has number 1.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     include_str!("migrations/0001_names.sql"),
+    include_str!("migrations/0002_pulls.sql"),
     include_str!("migrations/0003_links.sql"),
 ];
 
@@ -123,14 +124,38 @@ async fn apply(
 ) -> Result<(), CatalogError> {
     let done = usize::try_from(done).unwrap_or(0);
     for migration in MIGRATIONS.iter().skip(done) {
-        let text = dialect
-            .words()
-            .iter()
-            .fold((*migration).to_owned(), |text, (word, meaning)| {
-                text.replace(word, meaning)
-            });
-        connection.script(text).await?;
+        connection.script(translated(dialect, migration)).await?;
     }
+    Ok(())
+}
+
+/// A migration in a database's own words.
+fn translated(dialect: Dialect, migration: &str) -> String {
+    let words = dialect.words();
+    words
+        .iter()
+        .fold(migration.to_owned(), |text, (word, meaning)| {
+            text.replace(word, meaning)
+        })
+}
+
+/// Makes the tables that the first release had.
+#[cfg(test)]
+pub(super) async fn create_first(
+    connection: &mut Connection,
+    dialect: Dialect,
+    id: [u8; 16],
+    sequence: u64,
+) -> Result<(), CatalogError> {
+    connection
+        .script(translated(dialect, MIGRATIONS[0]))
+        .await?;
+    connection
+        .run(
+            "INSERT INTO catalog (one, id, sequence, schema, needs) VALUES (1, $1, $2, 1, 1)",
+            &[Arg::Bytes(&id), Arg::Int(i64::try_from(sequence).unwrap())],
+        )
+        .await?;
     Ok(())
 }
 

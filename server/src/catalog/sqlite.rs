@@ -264,6 +264,38 @@ pub(super) async fn copy(path: &Path, to: &Path, id: [u8; 16], sequence: u64) ->
     }
 }
 
+/// Copies a catalog that opening would bring up to date, as it is, to a file
+/// that must not be there. None when there is nothing to bring up to date.
+pub(super) async fn copy_outdated(path: &Path, to: &Path) -> Result<Option<([u8; 16], u64)>> {
+    let pool = one(plain(path).read_only(true)).await?;
+    let identified = async {
+        let mut connection = pool.acquire().await?;
+        is_catalog(&mut connection).await?;
+        schema::identify(&mut connection).await
+    }
+    .await;
+    pool.close().await;
+    let (Identity { id, sequence }, schema) = identified?;
+    if schema >= schema::SUPPORTED {
+        return Ok(None);
+    }
+    let sequence = copy(path, to, id, sequence.unsigned_abs()).await?;
+    Ok(Some((id, sequence)))
+}
+
+/// Makes a catalog as the first release did.
+#[cfg(test)]
+pub(super) async fn make_first(path: &Path, id: [u8; 16], sequence: u64) -> Result<()> {
+    let pool = one(plain(path).create_if_missing(true)).await?;
+    let mut connection = pool.acquire().await?;
+    let pragma = format!("PRAGMA application_id = {APPLICATION_ID}");
+    connection.script(pragma).await?;
+    schema::create_first(&mut connection, Dialect::Sqlite, id, sequence).await?;
+    drop(connection);
+    pool.close().await;
+    Ok(())
+}
+
 async fn copy_part(path: &Path, part: &Path, id: [u8; 16], sequence: u64) -> Result<u64> {
     let target = part.to_str().ok_or_else(|| {
         CatalogError::Unavailable(format!("cannot copy to {}: not UTF-8", part.display()))

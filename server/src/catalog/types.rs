@@ -114,6 +114,38 @@ pub struct Change {
     pub at: i64,
 }
 
+/// What was pulled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PullOf {
+    /// A manifest, by whatever reference.
+    Manifest(Digest),
+    /// A tag.
+    Tag(String),
+}
+
+/// Pulls of one manifest or tag, to be added to those before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pull {
+    /// Where.
+    pub repository: String,
+    /// Of what.
+    pub of: PullOf,
+    /// How often.
+    pub count: u64,
+    /// When last, in milliseconds since 1970.
+    pub last: i64,
+}
+
+/// How often something was pulled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PullCount {
+    /// How often, as far as it was counted.
+    pub pulls: u64,
+    /// When last, in milliseconds since 1970, or when counts were lost if that
+    /// was later; None: never.
+    pub last: Option<i64>,
+}
+
 /// How much the catalog has done since it was opened.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -127,4 +159,6 @@ pub struct Counters {
     pub hits: u64,
     /// Lookups that asked the database.
     pub misses: u64,
+    /// Changes that wait now.
+    pub queued: u64,
 }

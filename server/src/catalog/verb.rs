@@ -11,6 +11,7 @@ use orlop_format::digest::Digest;
 
 use super::cache::{Item, Key, KeyRef, Touched};
 use super::change;
+use super::pulls::{self, Pulls};
 use super::sql::{Arg, Connection};
 use super::totals::Totals;
 use super::types::{ChangeKind, Edge, PutManifest};
@@ -46,6 +47,7 @@ pub(super) enum Verb {
     DeleteRepository {
         repository: String,
     },
+    Pulls(Box<Pulls>),
 }
 
 /// What a change did.
@@ -79,6 +81,7 @@ impl Verb {
             Verb::DeleteRepository { repository } => {
                 delete_repository(connection, repository, now).await
             }
+            Verb::Pulls(pulls) => pulls::write(connection, pulls).await,
         }
     }
 }

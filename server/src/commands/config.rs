@@ -6,9 +6,9 @@
 
 use std::process::ExitCode;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::Output;
+use super::{Output, print};
 use crate::settings::{self, Loaded, ServeArgs, SettingsError, Shown};
 
 /// Flags of `orlop config`.
@@ -43,48 +43,39 @@ pub fn run(args: &Args) -> ExitCode {
     match &args.command {
         Command::Check(args) => check(&Loaded::new(&args.settings), args.output),
         Command::Show(args) => show(&Loaded::new(&args.settings), args.output),
-        Command::Schema => {
-            println!("{:#}", settings::schema());
-            ExitCode::SUCCESS
-        }
+        Command::Schema => print(&format!("{:#}\n", settings::schema()), ExitCode::SUCCESS),
     }
 }
 
 fn check(loaded: &Loaded, output: Output) -> ExitCode {
     let is_well = loaded.problems.is_empty();
-    match output {
+    let report = match output {
         Output::Text => {
-            for note in &loaded.notes {
-                println!("note  {note}");
-            }
-            for problem in &loaded.problems {
-                println!("FAIL  {problem}");
-            }
-            if is_well {
-                println!("ok    {}", what_was_read(loaded));
-            }
+            let notes = loaded.notes.iter().map(|note| format!("note  {note}\n"));
+            let problems = loaded.problems.iter();
+            let problems = problems.map(|problem| format!("FAIL  {problem}\n"));
+            let well = is_well.then(|| format!("ok    {}\n", what_was_read(loaded)));
+            notes.chain(problems).chain(well).collect()
         }
-        Output::Json => {
-            let report = json!({
-                "ok": is_well,
-                "file": loaded.file(),
-                "problems": loaded.problems,
-                "notes": loaded.notes,
-            });
-            println!("{report}");
-        }
-    }
-    if is_well {
+        Output::Json => line(&json!({
+            "ok": is_well,
+            "file": loaded.file(),
+            "problems": loaded.problems,
+            "notes": loaded.notes,
+        })),
+    };
+    let code = if is_well {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
-    }
+    };
+    print(&report, code)
 }
 
 fn what_was_read(loaded: &Loaded) -> String {
     match loaded.file() {
         Some(file) => format!("{} can be used", file.display()),
-        None => "no file of settings; flags and variables can be used".to_owned(),
+        None => "there is no file of settings; flags and variables can be used".to_owned(),
     }
 }
 
@@ -95,35 +86,37 @@ fn show(loaded: &Loaded, output: Output) -> ExitCode {
         return refuse(&error, output);
     }
     let shown = loaded.show();
-    match output {
-        Output::Text => print_table(&shown),
-        Output::Json => println!("{}", json!({ "file": loaded.file(), "settings": shown })),
-    }
-    ExitCode::SUCCESS
+    let report = match output {
+        Output::Text => table(&shown),
+        Output::Json => line(&json!({ "file": loaded.file(), "settings": shown })),
+    };
+    print(&report, ExitCode::SUCCESS)
 }
 
 fn refuse(error: &SettingsError, output: Output) -> ExitCode {
     match output {
         Output::Text => eprintln!("orlop: {error}"),
-        Output::Json => println!(
-            "{}",
-            json!({ "error": error.to_string(), "problems": error.0 })
-        ),
+        Output::Json => {
+            let report = json!({ "error": error.to_string(), "problems": error.0 });
+            return print(&line(&report), ExitCode::FAILURE);
+        }
     }
     ExitCode::FAILURE
 }
 
-fn print_table(shown: &[Shown]) {
-    let width = |lengths: &dyn Fn(&Shown) -> usize| shown.iter().map(lengths).max().unwrap_or(0);
-    let key = width(&|shown| shown.key.len());
-    let value = width(&|shown| shown.text.chars().count());
-    for Shown {
-        key: name,
-        text,
-        origin,
-        ..
-    } in shown
-    {
-        println!("{name:key$}  {text:value$}  {}", origin.short());
-    }
+fn line(report: &Value) -> String {
+    format!("{report}\n")
+}
+
+fn table(shown: &[Shown]) -> String {
+    let key = shown.iter().map(|shown| shown.key.len()).max();
+    let value = shown.iter().map(|shown| shown.text.chars().count()).max();
+    let (key, value) = (key.unwrap_or(0), value.unwrap_or(0));
+    shown
+        .iter()
+        .map(|shown| {
+            let (name, text, origin) = (shown.key, &shown.text, shown.origin.short());
+            format!("{name:key$}  {text:value$}  {origin}\n")
+        })
+        .collect()
 }

@@ -4,9 +4,13 @@ pub mod catalog;
 pub mod completions;
 pub mod config;
 pub mod doctor;
+pub mod maintenance;
 pub mod serve;
 mod service;
 pub mod version;
+
+use std::io::{ErrorKind, Write};
+use std::process::ExitCode;
 
 use clap::ValueEnum;
 
@@ -18,4 +22,17 @@ pub enum Output {
     Text,
     /// One JSON document.
     Json,
+}
+
+/// Prints what a command found and ends it with this code. A reader that has
+/// gone is no failure.
+pub(crate) fn print(text: &str, code: ExitCode) -> ExitCode {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            eprintln!("orlop: cannot write to standard output: {error}");
+            ExitCode::FAILURE
+        }
+        _ => code,
+    }
 }

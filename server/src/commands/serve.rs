@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use orlop_disk::{Disk, select};
 use orlop_engine::Progress;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -21,9 +22,11 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::service;
 use super::version::VERSION;
 use crate::api::{Readiness, State};
+use crate::control::{Control, Operator};
 use crate::listen::{self, Layers, Phase, Tls};
 use crate::logging;
-use crate::registry::Registry;
+use crate::ops::{Backend, Ops};
+use crate::registry::{Maintenance, ReadOnly, Registry};
 use crate::settings::{Loaded, ServeArgs, Settings};
 use crate::storage::{self, StartError, Storage};
 
@@ -69,6 +72,7 @@ fn start(args: &Args) -> Result<(), Error> {
 #[derive(Default)]
 struct Status {
     progress: Progress,
+    maintenance: Maintenance,
     /// None while it is starting, and again when it has ended.
     registry: RwLock<Option<Registry>>,
     stopping: AtomicBool,
@@ -96,6 +100,10 @@ impl Readiness for Status {
     fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
     }
+
+    fn read_only(&self) -> Option<Arc<ReadOnly>> {
+        self.maintenance.read_only()
+    }
 }
 
 fn describe((stage, done, total): (&'static str, u64, u64)) -> String {
@@ -119,11 +127,23 @@ async fn serve(settings: Settings) -> Result<(), Error> {
         format!("cannot listen on {}: {error}; {advice}", settings.listen)
     })?;
     let address = listener.local_addr()?;
+    let ops_listener = settings.ops_listen.map(OpsPort::bind).transpose()?;
     greet(&settings, disk.as_ref(), &why, address);
 
-    let status = Arc::new(Status::default());
+    let operator = Operator::new(&settings.data);
+    let status = Arc::new(Status {
+        maintenance: operator.maintenance(),
+        ..Status::default()
+    });
+    let ops = Ops::new(Backend {
+        name: disk.backend().to_string(),
+        why,
+    });
+    let ops_port = ops_listener.map(|listener| OpsPort::start(listener, &status, &ops));
+    let control = Control::offer(&settings.data, operator)?;
     let (phase, phases) = watch::channel(Phase::Serving);
     let layers = Layers::new(Arc::clone(&status) as Arc<dyn Readiness>)
+        .counting(ops.http())
         .with_public_url(settings.public_url.clone())
         .with_trusted_proxies(settings.trusted_proxies.clone());
     let serving = listen::serve(listener, tls.clone(), Arc::new(layers), phases);
@@ -137,7 +157,12 @@ async fn serve(settings: Settings) -> Result<(), Error> {
     let outcome = match opened {
         Some(storage) => {
             let storage = Arc::new(storage);
-            status.set_registry(Some(storage.registry()));
+            ops.watch(Some(Arc::clone(&storage)));
+            let registry = storage
+                .registry()
+                .with_maintenance(status.maintenance.clone())
+                .counting(ops.verbs());
+            status.set_registry(Some(registry));
             say(&format!("ready\n{}", next_commands(&settings, address)));
             service::ready();
             let reloads = tokio::spawn(reload(hang_up, tls));
@@ -155,7 +180,10 @@ async fn serve(settings: Settings) -> Result<(), Error> {
                     patience(&mut stop, limit).await;
                 }
             };
+            // Before the folder's lock goes: the next server makes its own.
+            drop(control);
             let closed = storage.close(give_up).await;
+            ops.watch(None);
             watch.abort();
             outcome.and(closed.map_err(Error::from))
         }
@@ -165,6 +193,9 @@ async fn serve(settings: Settings) -> Result<(), Error> {
         }
     };
     watchdog.abort();
+    if let Some(port) = ops_port {
+        port.end().await;
+    }
     tracing::info!("stopped");
     outcome
 }
@@ -201,6 +232,42 @@ async fn reload(mut hang_up: Signal, tls: Option<Arc<Tls>>) {
         }
     };
     tokio::join!(watch, asked);
+}
+
+/// The ops port: served from before recovery to after the drain.
+struct OpsPort {
+    phase: watch::Sender<Phase>,
+    server: JoinHandle<()>,
+}
+
+impl OpsPort {
+    fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
+        listen::bind(address).map_err(|error| {
+            format!(
+                "cannot listen on {address} for health and metrics: {error}; stop what listens there, pass another --ops-listen, or --ops-listen off"
+            )
+            .into()
+        })
+    }
+
+    fn start(listener: TcpListener, status: &Arc<Status>, ops: &Ops) -> OpsPort {
+        if let Ok(address) = listener.local_addr() {
+            tracing::info!(%address, "health and metrics");
+            say(&format!("  ops      http://{address}/metrics"));
+        }
+        let readiness = Arc::clone(status) as Arc<dyn Readiness>;
+        let layers = Layers::new(readiness).with_ops(ops.clone());
+        let (phase, phases) = watch::channel(Phase::Serving);
+        let server = tokio::spawn(listen::serve(listener, None, Arc::new(layers), phases));
+        OpsPort { phase, server }
+    }
+
+    async fn end(self) {
+        self.phase.send_replace(Phase::Ended);
+        if let Err(error) = self.server.await {
+            tracing::error!(%error, "the listener of the ops port failed");
+        }
+    }
 }
 
 /// Waits until it is time to stop.

@@ -4,8 +4,8 @@
 //! 2. the access line, written when the answer is over, however it ends;
 //! 3. no body under an answer to HEAD, and the public address before paths;
 //! 4. the bound on headers that HTTP/2 does not enforce by itself;
-//! 5. the API, and a net under it: a panic becomes a 500, and the process
-//!    lives on.
+//! 5. the API, or the pages of the ops port, and a net under it: a panic
+//!    becomes a 500, and the process lives on.
 
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
@@ -24,6 +24,8 @@ use super::forwarded::{self, From};
 use super::{HEADERS_MAX, addresses};
 use crate::api::body::Source;
 use crate::api::{self, Answer, AnswerBody, ApiError, Readiness};
+use crate::metrics::{Class, Http};
+use crate::ops::Ops;
 use crate::registry::Body;
 
 /// The request's id, in and out.
@@ -36,6 +38,9 @@ const LOGGED_MAX: usize = 512;
 /// What all requests share.
 pub struct Layers {
     readiness: Arc<dyn Readiness>,
+    /// What is served instead of the API, on the ops port.
+    ops: Option<Ops>,
+    counts: Arc<Http>,
     ids: Ids,
     public_url: Option<String>,
     trusted_proxies: Vec<IpNet>,
@@ -46,6 +51,8 @@ impl Layers {
     pub fn new(readiness: Arc<dyn Readiness>) -> Layers {
         Layers {
             readiness,
+            ops: None,
+            counts: Arc::default(),
             ids: Ids::new(),
             public_url: None,
             trusted_proxies: Vec::new(),
@@ -68,13 +75,32 @@ impl Layers {
         self
     }
 
+    /// The same around the pages of the ops port.
+    #[must_use]
+    pub fn with_ops(mut self, ops: Ops) -> Layers {
+        self.ops = Some(ops);
+        self
+    }
+
+    /// The same, counting there.
+    #[must_use]
+    pub fn counting(mut self, counts: Arc<Http>) -> Layers {
+        self.counts = counts;
+        self
+    }
+
+    /// Where requests and connections are counted.
+    pub(super) fn counts(&self) -> &Arc<Http> {
+        &self.counts
+    }
+
     /// Serves one request.
     pub(super) async fn serve(&self, peer: SocketAddr, request: Request<Incoming>) -> Answer {
         let (head, body) = request.into_parts();
         let id = self.ids.of(&head.headers);
         let from = forwarded::from(peer, &head.headers, &self.trusted_proxies);
-        let mut line = AccessLine::new(&id, from, &head);
-        let source = Source::new(body);
+        let mut line = AccessLine::new(&id, from, &head, &self.counts);
+        let source = Source::new(body, line.received());
         let mut answer = match self.handle(&head, source.stream()).await {
             Ok(answer) => answer,
             Err(error) => {
@@ -102,7 +128,12 @@ impl Layers {
         if head.headers.len() > HEADERS_MAX {
             return Err(ApiError::too_many_headers());
         }
-        let answer = api::handle(self.readiness.as_ref(), head, body);
+        let answer = async {
+            match &self.ops {
+                None => api::handle(self.readiness.as_ref(), head, body).await,
+                Some(ops) => ops.handle(self.readiness.as_ref(), head).await,
+            }
+        };
         match AssertUnwindSafe(answer).catch_unwind().await {
             Ok(answer) => answer,
             Err(_) => Err(ApiError::internal("a handler panicked")),
@@ -178,6 +209,8 @@ fn is_plain(id: &str) -> bool {
 /// One line of the log per request, written when it is dropped: when the
 /// answer is over, or when the connection ended before there was one.
 struct AccessLine {
+    counts: Arc<Http>,
+    class: Class,
     id: String,
     from: From,
     method: String,
@@ -191,13 +224,15 @@ struct AccessLine {
 }
 
 impl AccessLine {
-    fn new(id: &str, from: From, head: &Parts) -> AccessLine {
+    fn new(id: &str, from: From, head: &Parts, counts: &Arc<Http>) -> AccessLine {
         let target = head
             .uri
             .path_and_query()
             .map_or("", |target| target.as_str());
         let agent = head.headers.get(header::USER_AGENT);
         AccessLine {
+            counts: Arc::clone(counts),
+            class: Class::of(head.uri.path()),
             id: id.to_owned(),
             from,
             method: shorten(head.method.as_str()),
@@ -210,6 +245,12 @@ impl AccessLine {
             sent: 0,
             is_whole: false,
         }
+    }
+
+    /// Counts bytes of the request's body.
+    fn received(&self) -> impl Fn(u64) + Send + Sync + 'static {
+        let (counts, class) = (Arc::clone(&self.counts), self.class);
+        move |bytes| counts.received(class, bytes)
     }
 
     fn end(mut self, sent: u64, is_whole: bool) {
@@ -234,7 +275,10 @@ fn shorten(text: &str) -> String {
 
 impl Drop for AccessLine {
     fn drop(&mut self) {
-        let micros = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let took = self.started.elapsed();
+        self.counts
+            .request(&self.method, self.class, self.status, took, self.sent);
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let outcome = match (self.status, self.is_whole) {
             (0, _) => "no answer",
             (_, true) => "done",

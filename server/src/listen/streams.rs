@@ -9,14 +9,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
 use super::KEEP_ALIVE;
 use super::patience::WRITE_IDLE;
-use crate::api::Answer;
-use crate::api::AnswerBody;
+use crate::api::{Answer, AnswerBody, Piece};
 use crate::registry::Fault;
 
 /// How often a connection is looked at.
@@ -126,13 +124,13 @@ pub(super) struct Counted {
 }
 
 impl Body for Counted {
-    type Data = Bytes;
+    type Data = Piece;
     type Error = Fault;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+    ) -> Poll<Option<Result<Frame<Piece>, Fault>>> {
         // Asked for when the client has room for it.
         self.stream.streams.change(|_| {});
         Pin::new(&mut self.body).poll_frame(context)
@@ -150,6 +148,7 @@ impl Body for Counted {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
     use http::Response;
     use http_body_util::BodyExt;
 

@@ -46,7 +46,7 @@ async fn an_http2_connection_without_requests_is_closed() {
         let stream = opened.open();
         async move { Ok::<_, Infallible>(stream.answer(Response::new(AnswerBody::empty()))) }
     });
-    let io = TokioIo::new(WriteDeadline::new(server));
+    let io = TokioIo::new(Frames::new(WriteDeadline::new(server)));
     let connection = http2_builder().serve_connection(io, service);
     client.write_all(HTTP2_PREFACE).await.unwrap();
     client

@@ -38,7 +38,9 @@ impl Registry {
         access::allow(subject, Verb::Pull, repository)?;
         let found = self.blobs.read(digest);
         self.check_link(repository, digest).await?;
-        found.map_err(|fault| blob_error(fault, digest))
+        let content = found.map_err(|fault| blob_error(fault, digest))?;
+        self.verbs.blob_pulls.add(1);
+        Ok(content)
     }
 
     /// Gives a repository a blob that another one has: that named, or any that
@@ -69,6 +71,7 @@ impl Registry {
             };
             registry.blobs.note(note.encode())?;
             registry.names.link_blob(&repository, &digest, size).await?;
+            registry.verbs.blob_mounts.add(1);
             Ok(true)
         })
         .await

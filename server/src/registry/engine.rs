@@ -94,7 +94,7 @@ impl Blobs for Store {
             Health {
                 poisoned: health.poisoned,
                 full: health.full,
-                unpaired: None,
+                ..Health::default()
             }
         }
         .boxed()

@@ -1,7 +1,10 @@
 //! Why a verb of the protocol was refused or failed.
 
+use std::sync::Arc;
+
 use orlop_oci::{Digest, ManifestError};
 
+use super::maintenance::ReadOnly;
 use super::seam::{BodyFault, Fault, Mismatch};
 
 /// Digests that are named back to a client in one error.
@@ -90,6 +93,9 @@ pub enum Error {
     /// Nothing is written until the right catalog is back.
     #[error("pushes are refused, pulls go on: {0}")]
     Unpaired(Unpaired),
+    /// An operator switched writes off.
+    #[error("the registry is read-only for maintenance: {}; pulls go on", .0.reason)]
+    ReadOnly(Arc<ReadOnly>),
     /// Storage could not do it.
     #[error(transparent)]
     Storage(#[from] Fault),

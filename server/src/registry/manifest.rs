@@ -47,7 +47,7 @@ impl Registry {
         Ok(row)
     }
 
-    /// A manifest and its bytes.
+    /// A manifest and its bytes. Counts as a pull.
     pub async fn manifest_pull(
         &self,
         subject: Subject,
@@ -57,6 +57,9 @@ impl Registry {
         let row = self.manifest_row(subject, repository, reference).await?;
         let content = self.blobs.read(&row.digest).map_err(manifest_error)?;
         let bytes = content.bytes(MANIFEST_BYTES_MAX).await?;
+        self.verbs.manifest_pulls.add(1);
+        self.pulls
+            .record(repository.as_str(), &row.digest, reference);
         Ok(Pulled { row, bytes })
     }
 
@@ -94,6 +97,7 @@ impl Registry {
         self.to_the_end(async move {
             let subject = new.subject;
             registry.store_manifest(&manifest, new, bytes).await?;
+            registry.verbs.manifest_pushes.add(1);
             Ok(Pushed { digest, subject })
         })
         .await

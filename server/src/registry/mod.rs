@@ -14,12 +14,14 @@ mod access;
 mod blob;
 mod engine;
 mod error;
+mod maintenance;
 mod manifest;
 #[cfg(test)]
 pub(crate) mod memory;
 mod names;
 pub mod note;
 mod page;
+pub mod pulls;
 mod referrer;
 mod repository;
 mod seam;
@@ -28,6 +30,7 @@ mod upload;
 
 pub use access::{Subject, Verb};
 pub use error::{Error, Unpaired};
+pub use maintenance::{Maintenance, ReadOnly};
 pub use manifest::{Pulled, Pushed};
 pub use orlop_oci::{
     Algorithm, Digest, DigestError, MANIFEST_BYTES_MAX, ManifestError, NameError, Reference,
@@ -45,6 +48,9 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, RwLock, Semaphore};
 
+use crate::metrics::Verbs;
+use pulls::Pulls;
+
 /// Bytes of manifests that are being pushed, in memory at once.
 const MANIFESTS_BYTES_MAX: usize = 64 * 1024 * 1024;
 
@@ -57,6 +63,9 @@ pub struct Registry {
     work: Arc<RwLock<()>>,
     /// Why nothing is written, if so.
     unpaired: Option<Unpaired>,
+    maintenance: Maintenance,
+    verbs: Arc<Verbs>,
+    pulls: Arc<Pulls>,
     /// Bytes left of [`MANIFESTS_BYTES_MAX`].
     manifests: Arc<Semaphore>,
     /// Whether a manifest may name blobs and manifests that are not here.
@@ -71,6 +80,9 @@ impl Registry {
             names,
             work: Arc::default(),
             unpaired: None,
+            maintenance: Maintenance::default(),
+            verbs: Arc::default(),
+            pulls: Arc::default(),
             manifests: Arc::new(Semaphore::new(MANIFESTS_BYTES_MAX)),
             sparse_manifests: false,
         }
@@ -91,6 +103,27 @@ impl Registry {
         self
     }
 
+    /// The same, refusing writes while this switch is on.
+    #[must_use]
+    pub fn with_maintenance(mut self, maintenance: Maintenance) -> Registry {
+        self.maintenance = maintenance;
+        self
+    }
+
+    /// The same, counting what it does there.
+    #[must_use]
+    pub fn counting(mut self, verbs: Arc<Verbs>) -> Registry {
+        self.verbs = verbs;
+        self
+    }
+
+    /// The same, remembering pulls there.
+    #[must_use]
+    pub fn remembering(mut self, pulls: Arc<Pulls>) -> Registry {
+        self.pulls = pulls;
+        self
+    }
+
     /// Takes memory for `bytes` of a manifest until the result is dropped.
     ///
     /// # Errors
@@ -107,28 +140,33 @@ impl Registry {
         let mut health = self.blobs.health().await;
         health.poisoned = health.poisoned.or_else(|| self.names.poisoned());
         health.unpaired = self.unpaired;
+        health.read_only = self.maintenance.read_only();
         health
     }
 
     /// Whether the subject may push to the repository, now.
     fn may_push(&self, subject: Subject, repository: &RepositoryName) -> Result<(), Error> {
-        self.may_write(subject, Verb::Push, repository)
+        self.may(subject, Verb::Push, repository)
     }
 
     /// Whether the subject may delete from the repository, now.
     fn may_delete(&self, subject: Subject, repository: &RepositoryName) -> Result<(), Error> {
-        self.may_write(subject, Verb::Delete, repository)
+        self.may(subject, Verb::Delete, repository)
     }
 
-    fn may_write(
-        &self,
-        subject: Subject,
-        verb: Verb,
-        repository: &RepositoryName,
-    ) -> Result<(), Error> {
+    fn may(&self, subject: Subject, verb: Verb, repository: &RepositoryName) -> Result<(), Error> {
         access::allow(subject, verb, repository)?;
         self.unpaired
-            .map_or(Ok(()), |why| Err(Error::Unpaired(why)))
+            .map_or(Ok(()), |why| Err(Error::Unpaired(why)))?;
+        self.may_write()
+    }
+
+    /// Whether anything may be written, now: every verb that writes asks, also
+    /// those that only take away.
+    fn may_write(&self) -> Result<(), Error> {
+        self.maintenance
+            .read_only()
+            .map_or(Ok(()), |why| Err(Error::ReadOnly(why)))
     }
 
     /// Waits until all work that has to reach its end has done so.

@@ -7,6 +7,7 @@
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -14,6 +15,7 @@ use futures_util::stream::BoxStream;
 use orlop_oci::{Algorithm, Digest, RefKind, Reference, RepositoryName};
 
 use super::error::Unpaired;
+use super::maintenance::ReadOnly;
 
 pub use orlop_format::record::UploadId;
 
@@ -89,6 +91,8 @@ pub struct Health {
     pub full: bool,
     /// Why nothing is written until the right catalog is back, if so.
     pub unpaired: Option<Unpaired>,
+    /// Why an operator switched writes off, if so.
+    pub read_only: Option<Arc<ReadOnly>>,
 }
 
 /// Blobs held against collection until this is dropped.

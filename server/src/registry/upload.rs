@@ -120,6 +120,7 @@ impl Registry {
         repository: &RepositoryName,
         id: UploadId,
     ) -> Result<(), Error> {
+        self.may_write()?;
         let upload = self.resume(subject, repository, id).await?;
         self.to_the_end(async move { Ok(upload.cancel().await?) })
             .await
@@ -161,6 +162,8 @@ impl Registry {
         // until it is linked.
         let size = upload.commit(expected).await.map_err(upload_error)?;
         self.names.link_blob(repository, &expected, size).await?;
+        self.verbs.blob_pushes.add(1);
+        self.verbs.blob_push_bytes.add(size);
         Ok(())
     }
 }

@@ -9,7 +9,8 @@ const SERVICE_DATA: &str = "/var/lib/orlop";
 /// Where anything else does, below the working folder.
 const LOCAL_DATA: &str = "orlop-data";
 /// The smallest cache, so that a zero is no surprise.
-pub(crate) const CACHE_MIN: u64 = 8 * 1024 * 1024;
+pub(crate) const CACHE_MIN: u64 = 8 * MIB;
+const MIB: u64 = 1024 * 1024;
 /// The fraction of the machine's memory, or of the control group's limit, that
 /// the cache may take by default.
 const CACHE_FRACTION: u64 = 4;
@@ -23,7 +24,7 @@ pub(crate) fn data_folder() -> PathBuf {
     }
 }
 
-/// Bytes of cache where no number is set.
+/// Bytes of cache where no number is set, in whole MiB.
 pub(crate) fn cache_size() -> u64 {
     cache_of(memory_limit().unwrap_or(u64::MAX).min(memory()))
 }
@@ -42,7 +43,7 @@ fn is_writable(path: &Path) -> bool {
 }
 
 fn cache_of(memory: u64) -> u64 {
-    (memory / CACHE_FRACTION).max(CACHE_MIN)
+    (memory / CACHE_FRACTION / MIB * MIB).max(CACHE_MIN)
 }
 
 /// Bytes of memory the machine has.
@@ -77,9 +78,9 @@ mod tests {
 
     #[test]
     fn the_cache_leaves_memory_to_others() {
-        let mib = 1024 * 1024;
-        assert_eq!(cache_of(400 * mib), 100 * mib);
+        assert_eq!(cache_of(400 * MIB), 100 * MIB);
+        assert_eq!(cache_of(400 * MIB + 1000), 100 * MIB);
         assert_eq!(cache_of(1), CACHE_MIN);
-        assert!(memory() > 64 * mib);
+        assert!(memory() > 64 * MIB);
     }
 }

@@ -12,6 +12,7 @@ mod args;
 mod file;
 mod kind;
 mod machine;
+mod network;
 mod problem;
 mod schema;
 mod sources;
@@ -60,7 +61,7 @@ pub struct Settings {
     /// How long draining may take.
     pub drain: Duration,
     /// Scheme and authority for absolute addresses in answers, without a
-    /// slash at its end; None: of the accepted connection.
+    /// slash at its end; None: addresses are paths.
     pub public_url: Option<String>,
     /// Proxies that are believed about who their client is.
     pub trusted_proxies: Vec<IpNet>,
@@ -70,7 +71,9 @@ pub struct Settings {
     pub ops_listen: Option<SocketAddr>,
     /// How long a deleted row can be brought back.
     pub undelete_window: Duration,
-    /// Whether an index may name manifests which are not here.
+    /// How long an upload waits for its client.
+    pub upload_expiry: Duration,
+    /// Whether manifests may name blobs or manifests which are not here.
     pub sparse_manifests: bool,
 }
 
@@ -101,6 +104,7 @@ impl Settings {
             tls: None,
             ops_listen: None,
             undelete_window: Duration::from_secs(24 * 3600),
+            upload_expiry: Duration::from_secs(24 * 3600),
             sparse_manifests: false,
         }
     }
@@ -247,19 +251,31 @@ fn resolve(sources: &Sources, insecure_anonymous: bool, problems: &mut Vec<Probl
         },
         ops_listen: ops_listen.value.0,
         undelete_window: sources.get(&table::GC_UNDELETE_WINDOW, problems).value.0,
+        upload_expiry: sources.get(&table::GC_UPLOAD_EXPIRY, problems).value.0,
         sparse_manifests: sources.get(&table::PUSH_SPARSE_MANIFESTS, problems).value,
     };
-    // Values against each other, once each is what it was meant to be.
-    if problems.is_empty() {
+    // Values against each other, where each is what it was meant to be.
+    let is_sound = |keys: &[&str]| {
+        let touches = |problem: &Problem| match &problem.key {
+            Some(key) => keys.iter().any(|prefix| key.starts_with(prefix)),
+            None => true,
+        };
+        !problems.iter().any(touches)
+    };
+    let mut found = Vec::new();
+    if is_sound(&["listen", "ops"]) {
         if !insecure_anonymous {
-            problems.extend(exposed(&settings, &listen.origin, &ops_listen.origin));
+            found.extend(exposed(&settings, &listen.origin, &ops_listen.origin));
         }
-        problems.extend(alone(
+        found.extend(clash(&settings, &ops_listen.origin));
+    }
+    if is_sound(&["tls"]) {
+        found.extend(alone(
             (certificate.value.is_some(), &certificate.origin),
             (key.value.is_some(), &key.origin),
         ));
-        problems.extend(clash(&settings, &ops_listen.origin));
     }
+    problems.append(&mut found);
     settings
 }
 

@@ -12,10 +12,9 @@ use orlop_disk::Choice;
 use schemars::{Schema, SchemaGenerator};
 use serde_json::Value;
 
-use super::kind::{
-    Address, AddressOrOff, Filter, Form, Kind, LogFormat, Networks, Place, PublicUrl, Size, Time,
-};
+use super::kind::{Filter, Form, Kind, LogFormat, Place, Size, Time};
 use super::machine;
+use super::network::{Address, AddressOrOff, Networks, PublicUrl};
 use super::problem::Origin;
 use super::sources::Sources;
 
@@ -86,7 +85,7 @@ pub(crate) static TRUSTED_PROXIES: Setting<Networks> = Setting {
     value: "NET",
     help: "Networks of proxies whose X-Forwarded-For is believed for the log, such as 10.0.0.0/8",
     default: Networks::default,
-    default_note: None,
+    default_note: Some("none"),
     range: any,
 };
 
@@ -96,7 +95,7 @@ pub(crate) static TLS_CERTIFICATE: Setting<Option<Place>> = Setting {
     value: "FILE",
     help: "Certificate chain in PEM, the server's own first; with tls.key the server speaks TLS",
     default: || None,
-    default_note: None,
+    default_note: Some("none"),
     range: any,
 };
 
@@ -106,7 +105,7 @@ pub(crate) static TLS_KEY: Setting<Option<Place>> = Setting {
     value: "FILE",
     help: "Private key in PEM",
     default: || None,
-    default_note: None,
+    default_note: Some("none"),
     range: any,
 };
 
@@ -140,11 +139,21 @@ pub(crate) static GC_UNDELETE_WINDOW: Setting<Time> = Setting {
     range: |time| time.within(Time::seconds(0), Time::days(365)),
 };
 
-/// Whether indexes may be sparse.
+/// How long uploads wait for their clients.
+pub(crate) static GC_UPLOAD_EXPIRY: Setting<Time> = Setting {
+    key: "gc.upload_expiry",
+    value: "TIME",
+    help: "How long an upload waits for its client to go on; 1h to 30d",
+    default: || Time::hours(24),
+    default_note: None,
+    range: |time| time.within(Time::hours(1), Time::days(30)),
+};
+
+/// Whether manifests may be sparse.
 pub(crate) static PUSH_SPARSE_MANIFESTS: Setting<bool> = Setting {
     key: "push.sparse_manifests",
     value: "BOOL",
-    help: "Accept an index that names manifests which are not here",
+    help: "Accept manifests that name blobs or manifests which are not here",
     default: || false,
     default_note: None,
     range: any,
@@ -217,6 +226,7 @@ pub(crate) const ALL: &[&dyn Entry] = &[
     &OPS_LISTEN,
     &GC_LEASE,
     &GC_UNDELETE_WINDOW,
+    &GC_UPLOAD_EXPIRY,
     &PUSH_SPARSE_MANIFESTS,
     &DISK_BACKEND,
     &SPACE_RESERVE,
@@ -287,6 +297,10 @@ impl<T: Kind> Entry for Setting<T> {
     fn show(&self, sources: &Sources) -> (String, Value, Origin) {
         // Problems were reported when the settings were resolved.
         let given = sources.get(self, &mut Vec::new());
-        (given.value.show(), given.value.json(), given.origin)
+        let (text, value) = (given.value.show(), given.value.json());
+        match self.default_note {
+            Some(note) if value.is_null() => (note.to_owned(), value, given.origin),
+            _ => (text, value, given.origin),
+        }
     }
 }

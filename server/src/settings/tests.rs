@@ -99,6 +99,7 @@ fn a_default_is_a_value_that_may_be_written() {
     }
     holds(&table::GC_LEASE);
     holds(&table::GC_UNDELETE_WINDOW);
+    holds(&table::GC_UPLOAD_EXPIRY);
     holds(&table::DRAIN);
     holds(&table::CACHE_SIZE);
     for shown in Case::default().load().show() {
@@ -120,6 +121,7 @@ fn every_flag_is_read() {
         "--ops-listen=off",
         "--gc-lease=90s",
         "--gc-undelete-window=0s",
+        "--gc-upload-expiry=2h",
         "--push-sparse-manifests",
         "--disk-backend=pool",
         "--space-reserve=10GiB",
@@ -147,6 +149,7 @@ fn every_flag_is_read() {
         }),
         ops_listen: None,
         undelete_window: Duration::ZERO,
+        upload_expiry: Duration::from_secs(7200),
         sparse_manifests: true,
     };
     assert_eq!(settings, expected);
@@ -285,7 +288,7 @@ fn a106_what_is_wrong_in_a_file_is_named_with_its_place_and_a_hint() {
         ),
         (
             "push.sparse_manifests = \"true\"",
-            "orlop.toml:1:21: push.sparse_manifests: is a string, which it cannot be; write a value such as true",
+            "orlop.toml:1:25: push.sparse_manifests: is a string, which it cannot be; write a value such as true",
         ),
         (
             "space.reserve = -1",
@@ -338,6 +341,19 @@ fn a106_all_problems_are_found_at_once() {
 }
 
 #[test]
+fn a106_values_are_held_against_each_other_beside_other_problems() {
+    let found = file("quota = 1\ntls.key = \"k\"\nlisten = \"0.0.0.0:0\"").problems();
+    assert_eq!(found.len(), 3, "{found:#?}");
+    // But not when one of them is the problem.
+    for text in [
+        "tls.key = \"k\"\ntls.certificate = 5",
+        "tls.key = \"k\"\ntls.cert = \"c\"",
+    ] {
+        assert_eq!(file(text).problems().len(), 1, "{text}");
+    }
+}
+
+#[test]
 fn a106_a_hidden_value_is_checked_too() {
     let case = Case {
         flags: vec!["--gc-lease=1h"],
@@ -357,6 +373,7 @@ fn a106_wrong_flags_and_variables_are_refused() {
         ("--gc-lease", "soon"),
         ("--gc-lease", ""),
         ("--gc-undelete-window", "366d"),
+        ("--gc-upload-expiry", "59m"),
         ("--cache-size", "1"),
         ("--space-reserve", "-1"),
         ("--drain", "2h"),
@@ -493,11 +510,44 @@ fn what_is_shown_can_be_written() {
         }
     }
     holds::<kind::Time>(&["90s", "1h 30m", "0s", "30d"]);
-    holds::<kind::Address>(&["localhost:1", "[::1]:0"]);
-    holds::<kind::AddressOrOff>(&["off", "127.0.0.1:1"]);
-    holds::<kind::Networks>(&["10.0.0.0/8,::1"]);
-    holds::<kind::PublicUrl>(&["http://[::1]:5000/"]);
+    holds::<network::Address>(&["localhost:1", "[::1]:0"]);
+    holds::<network::AddressOrOff>(&["off", "127.0.0.1:1"]);
+    holds::<network::Networks>(&["10.0.0.0/8,::1"]);
+    holds::<network::PublicUrl>(&["http://[::1]:5000/"]);
     holds::<Choice>(&["auto", "uring", "pool"]);
     holds::<LogFormat>(&["text", "json"]);
     holds::<bool>(&["true", "0"]);
+}
+
+/// A row of the table in `docs/operating.md`.
+fn row(entry: &dyn table::Entry) -> String {
+    let key = entry.key();
+    let (flag, value) = (table::flag(key), entry.value());
+    let flag = match entry.form() {
+        kind::Form::Switch => format!("--{flag}[={value}]"),
+        _ => format!("--{flag} {value}"),
+    };
+    let default = entry.default_text();
+    let variable = table::variable(key);
+    format!(
+        "| `{key}` | `{flag}` | `{variable}` | {default} | {} |",
+        entry.help()
+    )
+}
+
+#[test]
+fn the_manual_has_every_setting() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/operating.md");
+    let page = std::fs::read_to_string(path).unwrap();
+    let expected: Vec<_> = ALL.iter().map(|entry| row(*entry)).collect();
+    let found: Vec<_> = page
+        .lines()
+        .filter(|line| line.contains("` | `ORLOP_"))
+        .collect();
+    assert_eq!(
+        found,
+        expected,
+        "the table should be\n{}",
+        expected.join("\n")
+    );
 }

@@ -13,7 +13,7 @@ use orlop_engine::{CatalogMatch, Config, IndexFactory, Names, Progress, Store, S
 use orlop_index::rocks::{Options as RocksOptions, Rocks};
 use orlop_index::{Index, IndexError};
 
-use super::{CATALOG, LOCK};
+use super::{CATALOG, CATALOG_COPY, LOCK, remove};
 use crate::catalog::{Catalog, CatalogError, Location, Options};
 use crate::registry::Unpaired;
 use crate::settings::Settings;
@@ -141,6 +141,9 @@ pub(super) async fn catalog(store: &Store, folder: &Path) -> Result<Catalog, Sta
             folder: folder.display().to_string(),
         });
     }
+    if is_there {
+        keep_outdated(store, folder, &path).await?;
+    }
     let options = Options {
         create: !is_there,
         ..Options::default()
@@ -179,6 +182,31 @@ pub(super) async fn pair(store: &Store, catalog: &Catalog) -> Result<Option<Unpa
             Ok(Some(Unpaired::Other))
         }
     }
+}
+
+/// Puts a copy of the catalog into the store before it is brought up to date,
+/// if it will be. One that is not the store's is not kept: its copy would push
+/// out those of the right one.
+async fn keep_outdated(store: &Store, folder: &Path, path: &Path) -> Result<(), StartError> {
+    let copy = folder.join(CATALOG_COPY);
+    remove(&copy);
+    let kept = async {
+        let Some((id, sequence)) = Catalog::copy_outdated(path, &copy).await? else {
+            return Ok(());
+        };
+        let names = store.names().await?;
+        if names.catalog == Some(id) && names.sequence <= sequence {
+            store.catalog_copy(&copy, id, sequence).await?;
+            tracing::info!(
+                sequence,
+                "the catalog is brought up to date; a copy of it as it was is in the store"
+            );
+        }
+        Ok(())
+    };
+    let kept: Result<(), StartError> = kept.await;
+    remove(&copy);
+    kept
 }
 
 /// Makes the index of the store.

@@ -183,3 +183,137 @@ async fn another_stores_catalog_takes_no_push_until_it_is_adopted() {
     assert_eq!(storage.store.names().await.unwrap().copies.len(), 2);
     storage.close(pending()).await.unwrap();
 }
+
+/// Pushes an index that names nothing, under `latest`, and pulls it so often.
+async fn pull(storage: &Storage, times: u32) {
+    use crate::registry::{Reference, RepositoryName, Subject};
+    let registry = storage.registry();
+    let name = RepositoryName::parse("some/pulled").unwrap();
+    let latest = Reference::parse("latest").unwrap();
+    let kind = "application/vnd.oci.image.index.v1+json";
+    let index = format!("{{\"schemaVersion\":2,\"mediaType\":\"{kind}\",\"manifests\":[]}}");
+    registry
+        .manifest_push(
+            Subject::Anonymous,
+            &name,
+            (&latest, &[]),
+            Some(kind),
+            index.into(),
+        )
+        .await
+        .unwrap();
+    for _ in 0..times {
+        let pulled = registry.manifest_pull(Subject::Anonymous, &name, &latest);
+        pulled.await.unwrap();
+        let looked_at = registry.manifest_stat(Subject::Anonymous, &name, &latest);
+        looked_at.await.unwrap();
+    }
+}
+
+/// How often the tag was pulled, and when last.
+async fn pulled(storage: &Storage) -> (u64, Option<i64>) {
+    let latest = crate::registry::Reference::parse("latest").unwrap();
+    let found = storage.catalog.pulls("some/pulled", &latest).await.unwrap();
+    let found = found.unwrap();
+    (found.pulls, found.last)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pulls_are_written_and_what_is_lost_counts_as_pulled_at_the_next_start() {
+    use crate::registry::pulls::now;
+    let folder = tempfile::tempdir().unwrap();
+    let storage = open(folder.path()).await.unwrap();
+    let began = now();
+    pull(&storage, 3).await;
+    assert_eq!(pulled(&storage).await, (0, None), "not on the pull path");
+    storage.close(ready(())).await.unwrap();
+    drop(storage);
+    let ended = now();
+
+    // After a clean stop every count is there, and nothing was lost.
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    let storage = open(folder.path()).await.unwrap();
+    let (pulls, last) = pulled(&storage).await;
+    assert_eq!(pulls, 3);
+    assert!((began..=ended).contains(&last.unwrap()), "{last:?}");
+    pull(&storage, 2).await;
+    // As after a kill: these two are not written.
+    storage.catalog.close().await;
+    storage.store.close().await.unwrap();
+    drop(storage);
+    let restarted = now();
+    let storage = open(folder.path()).await.unwrap();
+    let (pulls, last) = pulled(&storage).await;
+    assert_eq!(pulls, 3);
+    assert!(last.unwrap() >= restarted, "{last:?} before {restarted}");
+    storage.close(ready(())).await.unwrap();
+    drop(storage);
+
+    // The next clean one leaves that time alone.
+    let storage = open(folder.path()).await.unwrap();
+    assert_eq!(pulled(&storage).await, (3, last));
+    storage.close(ready(())).await.unwrap();
+    drop(storage);
+
+    // A start in between that counted nothing, as a release before this one
+    // does: a gap.
+    names(folder.path()).await;
+    let restarted = now();
+    let storage = open(folder.path()).await.unwrap();
+    let (_, last) = pulled(&storage).await;
+    assert!(last.unwrap() >= restarted, "{last:?} before {restarted}");
+    storage.close(ready(())).await.unwrap();
+    drop(storage);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pulls_are_written_within_seconds_while_it_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage = Arc::new(open(folder.path()).await.unwrap());
+    let watched = Arc::clone(&storage);
+    let watch = tokio::spawn(async move { watched.watch().await });
+    pull(&storage, 4).await;
+    let began = Instant::now();
+    while pulled(&storage).await.0 < 4 {
+        assert!(began.elapsed() < Duration::from_secs(20), "not written");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(storage.observe().await.pulls.written, 4);
+    watch.abort();
+    let _ = watch.await;
+    storage.close(ready(())).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_catalog_is_copied_into_the_store_before_it_is_brought_up_to_date() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage = open(folder.path()).await.unwrap();
+    link(&storage, b"one").await;
+    let (id, sequence) = storage.catalog();
+    storage.close(pending()).await.unwrap();
+    drop(storage);
+    let before = names(folder.path()).await.copies;
+    // One that is up to date is not copied at the start.
+    let storage = open(folder.path()).await.unwrap();
+    storage.close(pending()).await.unwrap();
+    drop(storage);
+    assert_eq!(names(folder.path()).await.copies, before);
+    let path = folder.path().join(CATALOG);
+    remove_catalog(folder.path());
+    Catalog::make_first(&path, id, sequence).await.unwrap();
+    let storage = open(folder.path()).await.unwrap();
+    assert_eq!(storage.catalog(), (id, sequence));
+    storage.close(ready(())).await.unwrap();
+    drop(storage);
+    let after = names(folder.path()).await.copies;
+    assert_eq!(after.last().map(|(_, sequence)| *sequence), Some(sequence));
+    assert_ne!(after, before);
+    // Another store's is not.
+    remove_catalog(folder.path());
+    Catalog::make_first(&path, [9; 16], sequence).await.unwrap();
+    let storage = open(folder.path()).await.unwrap();
+    assert_eq!(storage.unpaired, Some(Unpaired::Other));
+    storage.close(ready(())).await.unwrap();
+    drop(storage);
+    assert_eq!(names(folder.path()).await.copies, after);
+}

@@ -54,6 +54,46 @@ impl Place {
         }
     }
 
+    /// Makes a catalog as the first release did, without a name in it.
+    pub(crate) async fn make_first(&self, id: &[u8; 16]) {
+        let id: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+        let (words, id) = match &self.0 {
+            Location::Sqlite(path) => {
+                let options = SqliteConnectOptions::new().filename(path);
+                let file = options.create_if_missing(true).connect().await.unwrap();
+                file.close().await.unwrap();
+                let words = [
+                    ("{id}", "INTEGER PRIMARY KEY AUTOINCREMENT"),
+                    ("{ordinal}", "INTEGER PRIMARY KEY"),
+                    ("{blob}", "BLOB"),
+                    ("{text}", "TEXT"),
+                    ("{clustered}", "WITHOUT ROWID"),
+                ];
+                self.raw("PRAGMA application_id = 1330793552").await;
+                (words, format!("X'{id}'"))
+            }
+            Location::Postgres(_) => {
+                let words = [
+                    ("{id}", "BIGINT PRIMARY KEY GENERATED ALWAYS AS IDENTITY"),
+                    ("{ordinal}", "BIGINT PRIMARY KEY"),
+                    ("{blob}", "BYTEA"),
+                    ("{text}", "TEXT COLLATE \"C\""),
+                    ("{clustered}", ""),
+                ];
+                (words, format!("'\\x{id}'"))
+            }
+        };
+        let text = include_str!("../../src/catalog/migrations/0001_names.sql").to_owned();
+        let text = words
+            .iter()
+            .fold(text, |text, (word, meaning)| text.replace(word, meaning));
+        self.raw(&text).await;
+        self.raw(&format!(
+            "INSERT INTO catalog (one, id, sequence, schema, needs) VALUES (1, {id}, 0, 1, 1)"
+        ))
+        .await;
+    }
+
     /// A number from a query.
     pub(crate) async fn number(&self, sql: &str) -> i64 {
         let sql = AssertSqlSafe(sql.to_owned());

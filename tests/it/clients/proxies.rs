@@ -91,14 +91,7 @@ fn serves(server: &Server, certificates: &Certificates, port: u16) {
         location.starts_with(&format!("https://127.0.0.1:{port}/v2/")),
         "{location}"
     );
-    // The log names whom the proxy names, and not what a client claims.
-    let told = [("X-Forwarded-For", "203.0.113.66")];
-    let reply = client.call("GET", "/v2/", &told, "").expect(200);
-    let id = format!("\"request\":\"{}\"", reply.header("x-request-id"));
-    server.wait_for_log(&id, 1);
-    let log = server.log();
-    let line = log.lines().find(|line| line.contains(&id)).expect("a line");
-    assert!(line.contains("\"peer\":\"127.0.0.1\""), "{line}");
+    names_the_client(server, certificates, port);
     if let (Some(skopeo), Some(images)) = (Skopeo::find(), Images::shared()) {
         let skopeo = skopeo.trusting(&certificates.trusted());
         let there = format!("docker://127.0.0.1:{port}/proxy/image:v1");
@@ -126,6 +119,29 @@ fn serves(server: &Server, certificates: &Certificates, port: u16) {
             "{head:?}: {answers} {reached}"
         );
     }
+}
+
+/// The log names whom the proxy has seen, and not whom the client claims to be.
+fn names_the_client(server: &Server, certificates: &Certificates, port: u16) {
+    let Some(curl) = tools::need("curl") else {
+        return;
+    };
+    // From another address than the proxy's.
+    let mut command = Command::new(curl);
+    command.args(["-sS", "--fail", "--interface", "127.0.0.2", "--cacert"]);
+    command.arg(certificates.authority());
+    command.args([
+        "-H",
+        "X-Forwarded-For: 203.0.113.66",
+        "-A",
+        "the one from .2",
+    ]);
+    tools::run(command.arg(format!("https://127.0.0.1:{port}/v2/")));
+    server.wait_for_log("the one from .2", 1);
+    let log = server.log();
+    let line = log.lines().find(|line| line.contains("the one from .2"));
+    let line = line.expect("an access line");
+    assert!(line.contains("\"peer\":\"127.0.0.2\""), "{line}");
 }
 
 #[test]

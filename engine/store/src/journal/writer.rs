@@ -316,6 +316,7 @@ impl Writer {
             self.write(builder)
                 .await
                 .map_err(|error| self.poison.set(&error))?;
+            self.metrics.records(lsn.saturating_sub(self.tail.next_lsn));
             self.tail.next_lsn = lsn;
             let batch = view.into_batch(lsn.saturating_sub(1));
             self.apply(batch).await?;
@@ -440,8 +441,10 @@ impl Writer {
             .write_at(u64::from(self.tail.offset), buf)
             .await
             .0?;
+        let began = self.runtime.now();
         Arc::clone(file).sync_data().await?;
-        self.metrics.group(bytes.len());
+        let sync = self.runtime.now().saturating_sub(began);
+        self.metrics.group(bytes.len(), sync);
         self.tail.offset = self
             .tail
             .offset

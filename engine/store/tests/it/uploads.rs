@@ -241,6 +241,52 @@ async fn abandoned_uploads_never_refuse_a_new_one() {
 }
 
 #[tokio::test]
+async fn uploads_that_nobody_asks_for_expire() {
+    let (sim, index) = (disk(12), MemoryIndex::default());
+    let store = open(&sim, &index).await.unwrap();
+    let long = Duration::from_millis(300);
+    let begin = async |seed: u64| {
+        let id = store.upload_open("a", None).unwrap();
+        let mut upload = store.upload_resume(id, "a").await.unwrap();
+        upload.append(content(seed, 200_000)).await.unwrap();
+        upload.checkpoint().await.unwrap();
+        (id, upload)
+    };
+    let (durable, upload) = begin(1).await;
+    drop(upload);
+    let (in_use, held) = begin(2).await;
+    let empty = store.upload_open("a", None).unwrap();
+    assert_eq!(store.upload_expire(long).await.unwrap(), 0);
+    tokio::time::sleep(long).await;
+    let (fresh, upload) = begin(3).await;
+    drop(upload);
+    assert_eq!(store.upload_expire(long).await.unwrap(), 2);
+    for id in [durable, empty] {
+        let status = store.upload_status(id, "a");
+        assert!(matches!(status, Err(Error::NotFound { .. })));
+        let resumed = store.upload_resume(id, "a").await;
+        assert!(matches!(resumed, Err(Error::NotFound { .. })));
+    }
+    let committed = held.commit(sha256(&content(2, 200_000)), None).await;
+    assert!(committed.unwrap().new);
+    assert_eq!(store.upload_status(fresh, "a").unwrap(), 200_000);
+    store.close().await.unwrap();
+    drop(store);
+
+    // A restart counts from anew, and knows which ended.
+    let store = open(&sim, &index).await.unwrap();
+    assert_eq!(store.upload_expire(long).await.unwrap(), 0);
+    for id in [durable, in_use] {
+        let status = store.upload_status(id, "a");
+        assert!(matches!(status, Err(Error::NotFound { .. })));
+    }
+    assert_eq!(store.upload_status(fresh, "a").unwrap(), 200_000);
+    tokio::time::sleep(long).await;
+    assert_eq!(store.upload_expire(long).await.unwrap(), 1);
+    assert!(store.upload_status(fresh, "a").is_err());
+}
+
+#[tokio::test]
 async fn uploads_that_went_cold_go_on_where_they_were() {
     let store = open(&disk(6), &MemoryIndex::default()).await.unwrap();
     let count = WARM_SESSIONS as u64 + 100;

@@ -1,0 +1,83 @@
+//! Uploads that nobody goes on with: found, and ended.
+//!
+//! The log keeps no times, so that time counts from the last request for an
+//! upload in this process, at least from the store's opening: a restart, or a
+//! session that made room for others, only ever makes an upload live longer.
+
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use bytes::Bytes;
+use orlop_format::Malformed;
+use orlop_format::record::{Record, UploadId};
+use orlop_format::row;
+use orlop_index::Table;
+
+use crate::core::Core;
+use crate::error::{Error, Result};
+use crate::view::unreadable;
+
+/// Uploads that are looked at between two waits.
+const PAGE: usize = 256;
+
+/// Ends the uploads that nobody asked for in `idle`. Returns how many.
+pub(crate) async fn expire(core: &Core, idle: Duration) -> Result<u64> {
+    core.poison.check()?;
+    let mut expired = core.sessions.drop_idle(core.runtime.now(), idle);
+    let mut from = Some(Vec::new());
+    while let Some(start) = from {
+        let (page, next) = durable(core, &start)?;
+        for (id, owner) in page {
+            if core.sessions.is_idle(&id, core.runtime.now(), idle) && end(core, id, &owner).await?
+            {
+                expired = expired.saturating_add(1);
+            }
+        }
+        from = next;
+    }
+    Ok(expired)
+}
+
+/// A page of the uploads that the log knows, and where the next begins.
+type Page = (Vec<(UploadId, String)>, Option<Vec<u8>>);
+
+fn durable(core: &Core, from: &[u8]) -> Result<Page> {
+    let (mut page, mut next, mut failed) = (Vec::new(), None, None);
+    core.index.scan(Table::Upload, from, &mut |key, value| {
+        if page.len() == PAGE {
+            next = Some(key.to_vec());
+            return ControlFlow::Break(());
+        }
+        match (<[u8; 16]>::try_from(key), row::Upload::decode(value)) {
+            (Ok(id), Ok(row)) => {
+                let owner = String::from_utf8_lossy(&row.owner).into_owned();
+                page.push((UploadId(id), owner));
+            }
+            (Err(_), _) => failed = Some(unreadable(Table::Upload, Malformed::Truncated)),
+            (_, Err(error)) => failed = Some(unreadable(Table::Upload, error)),
+        }
+        if failed.is_some() {
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    })?;
+    failed.map_or(Ok((page, next)), Err)
+}
+
+/// Ends one upload, unless somebody has come for it since.
+async fn end(core: &Core, id: UploadId, owner: &str) -> Result<bool> {
+    let (_session, mut state) = match core.sessions.hold(core, id, owner) {
+        Ok(held) => held,
+        Err(Error::NotFound { .. } | Error::Busy { .. }) => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    // May be written even if this fails: then the next request asks the log.
+    state.queued = true;
+    let record = Record::Abandon { upload: id };
+    core.queue
+        .append(vec![(record, Bytes::new())], Vec::new())
+        .await?;
+    state.ended = true;
+    core.sessions.forget(&id);
+    Ok(true)
+}

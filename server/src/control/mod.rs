@@ -1,0 +1,225 @@
+//! What an operator asks of a running server, over the socket in the data
+//! folder.
+//!
+//! One request a connection: a line of JSON there, a line of JSON back. Both
+//! carry [`VERSION`]. A verb that takes long, such as a collection will, is
+//! started by one request and asked about by others, so that no connection
+//! stays open for it.
+//!
+//! Invariant: who reaches the socket owns the data folder, so that no verb
+//! asks for an account; every line and every wait has a bound.
+
+pub mod client;
+pub mod kept;
+mod socket;
+
+pub use socket::{Control, SocketError};
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use crate::registry::{Maintenance, ReadOnly};
+
+/// Version of requests and answers.
+pub const VERSION: u32 = 1;
+/// Bytes of a request's line.
+const REQUEST_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of an answer's line.
+const ANSWER_BYTES_MAX: usize = 1024 * 1024;
+/// Characters of a reason: it goes into headers and answers.
+pub const REASON_MAX: usize = 512;
+/// The reason when none is given.
+const NO_REASON: &str = "an operator is at work";
+
+/// What is asked. Verbs are only ever added.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verb", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Verb {
+    /// Refuse writes from now on.
+    ReadOnlyOn {
+        /// Why, for everyone to read.
+        reason: Option<String>,
+    },
+    /// Take writes again.
+    ReadOnlyOff {},
+    /// Say whether writes are refused, and why.
+    ReadOnlyStatus {},
+}
+
+/// A request as it is sent.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Request {
+    version: u32,
+    ask: Verb,
+}
+
+/// An answer as it is sent.
+#[derive(Debug, Serialize, Deserialize)]
+struct Answer {
+    version: u32,
+    #[serde(flatten)]
+    result: Outcome,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Outcome {
+    Ok(Status),
+    Error(String),
+}
+
+/// How it is after a verb.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Why writes are refused, if they are.
+    pub read_only: Option<ReadOnly>,
+}
+
+/// Does what is asked.
+#[derive(Clone, Debug)]
+pub struct Operator {
+    folder: PathBuf,
+    maintenance: Maintenance,
+    /// One verb at a time: what is kept and what holds stay the same.
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Operator {
+    /// An operator of the server on this folder, with what was kept there.
+    pub fn new(folder: &Path) -> Operator {
+        let maintenance = Maintenance::default();
+        let kept = kept::read(folder).unwrap_or_else(|error| {
+            // Nobody knows what was wanted; pulls harm nothing.
+            tracing::error!(%error, "whether writes were switched off is not known: they are off");
+            Some(ReadOnly::now(&format!("{} cannot be read", kept::FILE)))
+        });
+        if let Some(read_only) = &kept {
+            tracing::warn!(
+                reason = read_only.reason,
+                since = read_only.since,
+                "read-only for maintenance: writes are refused until `orlop maintenance read-only off`"
+            );
+        }
+        maintenance.set(kept);
+        Operator {
+            folder: folder.to_owned(),
+            maintenance,
+            turn: Arc::default(),
+        }
+    }
+
+    /// The switch that the registry looks at.
+    pub fn maintenance(&self) -> Maintenance {
+        self.maintenance.clone()
+    }
+
+    /// Does it. What it changes is durable before it holds.
+    async fn perform(&self, verb: Verb) -> Result<Status, String> {
+        let _turn = self.turn.lock().await;
+        let wanted = match verb {
+            Verb::ReadOnlyStatus {} => None,
+            Verb::ReadOnlyOff {} => Some(None),
+            Verb::ReadOnlyOn { reason } => Some(Some(ReadOnly::asked(reason.as_deref())?)),
+        };
+        if let Some(read_only) = wanted {
+            kept::write(&self.folder, read_only.as_ref()).map_err(|error| error.to_string())?;
+            match &read_only {
+                Some(why) => tracing::warn!(
+                    reason = why.reason,
+                    "read-only for maintenance: writes are refused from now on"
+                ),
+                None => tracing::info!("maintenance is over: writes are taken again"),
+            }
+            self.maintenance.set(read_only);
+        }
+        Ok(Status {
+            read_only: self.maintenance.read_only().map(|why| (*why).clone()),
+        })
+    }
+}
+
+impl ReadOnly {
+    /// From now on, for this reason.
+    fn now(reason: &str) -> ReadOnly {
+        let since = humantime::format_rfc3339_seconds(SystemTime::now());
+        ReadOnly {
+            reason: reason.to_owned(),
+            since: since.to_string(),
+        }
+    }
+
+    /// From now on, for the reason an operator gave, if he gave one.
+    ///
+    /// # Errors
+    /// The reason is too long, or has characters that no header has.
+    pub fn asked(reason: Option<&str>) -> Result<ReadOnly, String> {
+        let reason = reason.map(str::trim).filter(|reason| !reason.is_empty());
+        let reason = reason.unwrap_or(NO_REASON);
+        if reason.chars().count() > REASON_MAX {
+            return Err(format!("the reason is longer than {REASON_MAX} characters"));
+        }
+        if reason.chars().any(char::is_control) {
+            return Err("the reason has control characters; write it on one line".to_owned());
+        }
+        Ok(ReadOnly::now(reason))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_have_the_form_that_is_documented() {
+        let ask = Verb::ReadOnlyOn {
+            reason: Some("disk swap".into()),
+        };
+        let request = Request { version: 1, ask };
+        assert_eq!(
+            serde_json::to_string(&request).unwrap(),
+            r#"{"version":1,"ask":{"verb":"read-only-on","reason":"disk swap"}}"#
+        );
+        let result = Outcome::Ok(Status { read_only: None });
+        let answer = serde_json::to_string(&Answer { version: 1, result }).unwrap();
+        assert_eq!(answer, r#"{"version":1,"ok":{"read_only":null}}"#);
+        let result = Outcome::Error("no".into());
+        let answer = serde_json::to_string(&Answer { version: 1, result }).unwrap();
+        assert_eq!(answer, r#"{"version":1,"error":"no"}"#);
+    }
+
+    #[test]
+    fn reasons_are_one_short_line() {
+        assert_eq!(ReadOnly::asked(Some(" a b ")).unwrap().reason, "a b");
+        assert_eq!(ReadOnly::asked(Some("  ")).unwrap().reason, NO_REASON);
+        assert_eq!(ReadOnly::asked(None).unwrap().reason, NO_REASON);
+        assert!(ReadOnly::asked(Some("a\r\nb")).is_err());
+        assert!(ReadOnly::asked(Some(&"x".repeat(REASON_MAX + 1))).is_err());
+    }
+
+    #[tokio::test]
+    async fn what_was_switched_is_kept_for_the_next_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let operator = Operator::new(folder.path());
+        assert_eq!(operator.maintenance().read_only(), None);
+        let reason = Some("why".to_owned());
+        let status = operator.perform(Verb::ReadOnlyOn { reason }).await.unwrap();
+        let on = status.read_only.unwrap();
+        let again = Operator::new(folder.path());
+        assert_eq!(*again.maintenance().read_only().unwrap(), on);
+        again.perform(Verb::ReadOnlyOff {}).await.unwrap();
+        assert_eq!(Operator::new(folder.path()).maintenance().read_only(), None);
+    }
+
+    #[test]
+    fn what_cannot_be_read_keeps_writes_off() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(kept::FILE), "{").unwrap();
+        let operator = Operator::new(folder.path());
+        let why = operator.maintenance().read_only().unwrap();
+        assert!(why.reason.contains(kept::FILE));
+    }
+}

@@ -1,0 +1,324 @@
+//! The pages of the ops port: health, and `/metrics`.
+//!
+//! It is up while the store recovers and while requests are drained. What it
+//! tells of store and catalog is there as long as they are open.
+//!
+//! Refuses to know: the distribution API, which is not on this port.
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{self, HeaderValue};
+use http::request::Parts;
+use http::{Method, Response};
+use tokio::time::timeout;
+
+use crate::api::{self, Answer, AnswerBody, ApiError, Readiness, State};
+use crate::commands::version::VERSION;
+use crate::metrics::{Http, Process, Text, Verbs};
+use crate::storage::{Observed, Storage};
+
+/// How long store and catalog may take to say how they are.
+const OBSERVE_TIME: Duration = Duration::from_secs(2);
+/// Methods of every page.
+const METHODS: &[Method] = &[Method::GET, Method::HEAD];
+
+/// What moves bytes to and from the disk, and why it does.
+#[derive(Debug)]
+pub struct Backend {
+    /// Its name.
+    pub name: String,
+    /// Why it was chosen.
+    pub why: String,
+}
+
+/// Where everything that is published comes from. Clones share it.
+#[derive(Clone)]
+pub struct Ops(Arc<Inner>);
+
+struct Inner {
+    http: Arc<Http>,
+    verbs: Arc<Verbs>,
+    process: Process,
+    backend: Backend,
+    /// There while it is open.
+    storage: RwLock<Option<Arc<Storage>>>,
+}
+
+impl Ops {
+    /// Nothing counted so far, no storage open.
+    pub fn new(backend: Backend) -> Ops {
+        Ops(Arc::new(Inner {
+            http: Arc::default(),
+            verbs: Arc::default(),
+            process: Process::start(),
+            backend,
+            storage: RwLock::default(),
+        }))
+    }
+
+    /// Where requests and connections are counted.
+    pub fn http(&self) -> Arc<Http> {
+        Arc::clone(&self.0.http)
+    }
+
+    /// Where verbs of the registry are counted.
+    pub fn verbs(&self) -> Arc<Verbs> {
+        Arc::clone(&self.0.verbs)
+    }
+
+    /// Says which storage is open now.
+    pub fn watch(&self, storage: Option<Arc<Storage>>) {
+        let mut current = self
+            .0
+            .storage
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        *current = storage;
+    }
+
+    /// Answers a request on the ops port.
+    ///
+    /// # Errors
+    /// There is no such page, or it has no such method.
+    pub async fn handle(
+        &self,
+        readiness: &dyn Readiness,
+        head: &Parts,
+    ) -> Result<Answer, ApiError> {
+        if let Some(answer) = api::health(readiness, head).await {
+            return Ok(answer);
+        }
+        if head.uri.path() != "/metrics" {
+            return Err(ApiError::not_found());
+        }
+        if !METHODS.contains(&head.method) {
+            return Err(ApiError::method_not_allowed(METHODS));
+        }
+        let text = self.text(readiness).await;
+        let mut answer = Response::new(AnswerBody::full(Bytes::from(text)));
+        let headers = answer.headers_mut();
+        let kind = HeaderValue::from_static(Text::MEDIA_TYPE);
+        headers.insert(header::CONTENT_TYPE, kind);
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(
+            header::X_CONTENT_TYPE_OPTIONS,
+            HeaderValue::from_static("nosniff"),
+        );
+        Ok(answer)
+    }
+
+    async fn text(&self, readiness: &dyn Readiness) -> String {
+        let mut text = Text::default();
+        let inner = &self.0;
+        text.info(
+            "orlop_build_info",
+            "The version of this server.",
+            &[("version", VERSION)],
+        );
+        text.info(
+            "orlop_disk_backend_info",
+            "What moves bytes to and from the disk, and why.",
+            &[
+                ("backend", &inner.backend.name),
+                ("reason", &inner.backend.why),
+            ],
+        );
+        let is_ready = matches!(readiness.state(), State::Ready(_)) && !readiness.is_stopping();
+        text.is(
+            "orlop_ready",
+            "Whether pulls are served: neither starting nor stopping.",
+            is_ready,
+        );
+        text.is(
+            "orlop_read_only",
+            "Whether an operator switched writes off.",
+            readiness.read_only().is_some(),
+        );
+        inner.http.write(&mut text);
+        inner.verbs.write(&mut text);
+        let storage = inner
+            .storage
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        if let Some(storage) = storage
+            && let Ok(observed) = timeout(OBSERVE_TIME, storage.observe()).await
+        {
+            write_store(&mut text, &observed);
+            write_catalog(&mut text, &observed);
+        }
+        inner.process.write(&mut text);
+        text.finish()
+    }
+}
+
+fn write_store(text: &mut Text, observed: &Observed) {
+    let (health, counts) = (&observed.store, &observed.store.counts);
+    for (name, help, is_so) in [
+        (
+            "orlop_poisoned",
+            "Whether nothing is written until a restart, since a write failed.",
+            health.poisoned.is_some() || observed.is_catalog_poisoned,
+        ),
+        (
+            "orlop_full",
+            "Whether pushes are refused for want of space.",
+            health.full,
+        ),
+        (
+            "orlop_unpaired",
+            "Whether pushes are refused because the catalog is not the store's.",
+            observed.is_unpaired,
+        ),
+    ] {
+        text.is(name, help, is_so);
+    }
+    for (name, help, value) in [
+        (
+            "orlop_space_available_bytes",
+            "Bytes available on the file system of the data folder.",
+            health.available,
+        ),
+        (
+            "orlop_space_reserved_bytes",
+            "Available bytes below which pushes are refused.",
+            health.reserve,
+        ),
+        (
+            "orlop_uploads_open",
+            "Upload sessions in memory.",
+            health.uploads,
+        ),
+        (
+            "orlop_cache_bytes",
+            "Bytes of hot content in memory.",
+            health.cached,
+        ),
+        (
+            "orlop_store_opened",
+            "How often the store was opened so far.",
+            health.epoch,
+        ),
+    ] {
+        text.gauge(name, help, value);
+    }
+    for (name, help, value) in [
+        (
+            "orlop_cache_hits_total",
+            "Pages and small blobs found in memory.",
+            counts.cache_hits,
+        ),
+        (
+            "orlop_cache_misses_total",
+            "Pages and small blobs that had to be read from the disk.",
+            counts.cache_misses,
+        ),
+        (
+            "orlop_disk_page_reads_total",
+            "Reads of content from the disk.",
+            counts.page_reads,
+        ),
+        (
+            "orlop_disk_extent_bytes_total",
+            "Bytes of content written to segments.",
+            counts.extent_bytes,
+        ),
+        (
+            "orlop_journal_groups_total",
+            "Groups written to the journal, each with one sync.",
+            counts.groups,
+        ),
+        (
+            "orlop_journal_records_total",
+            "Records in these groups.",
+            counts.records,
+        ),
+        (
+            "orlop_journal_bytes_total",
+            "Bytes written to the journal.",
+            counts.journal_bytes,
+        ),
+        (
+            "orlop_journal_recycled_total",
+            "Journal files recycled.",
+            counts.recycled,
+        ),
+        (
+            "orlop_blobs_deduplicated_total",
+            "Blobs and manifests pushed that were stored already.",
+            counts.duplicates,
+        ),
+        (
+            "orlop_blobs_deduplicated_bytes_total",
+            "Bytes of them, which were not stored again.",
+            counts.duplicate_bytes,
+        ),
+        (
+            "orlop_blobs_quarantined_total",
+            "Blobs set aside because they were found damaged.",
+            counts.quarantined,
+        ),
+    ] {
+        text.counter(name, help, value);
+    }
+    text.counter(
+        "orlop_journal_sync_seconds_total",
+        "Time that syncs of the journal took.",
+        counts.sync_time.as_secs_f64(),
+    );
+}
+
+fn write_catalog(text: &mut Text, observed: &Observed) {
+    let counts = &observed.catalog;
+    for (name, help, value) in [
+        (
+            "orlop_catalog_verbs_total",
+            "Changes of the catalog that were kept.",
+            counts.verbs,
+        ),
+        (
+            "orlop_catalog_commits_total",
+            "Transactions that carried them.",
+            counts.commits,
+        ),
+        (
+            "orlop_catalog_checkpoints_total",
+            "Times the catalog's write-ahead file was emptied.",
+            counts.checkpoints,
+        ),
+        (
+            "orlop_catalog_cache_hits_total",
+            "Lookups of names answered from memory.",
+            counts.hits,
+        ),
+        (
+            "orlop_catalog_cache_misses_total",
+            "Lookups of names that asked the database.",
+            counts.misses,
+        ),
+        (
+            "orlop_pull_statistics_written_total",
+            "Pulls whose count and time went into the catalog.",
+            observed.pulls.written,
+        ),
+        (
+            "orlop_pull_statistics_dropped_total",
+            "Pulls that were not counted for want of memory.",
+            observed.pulls.dropped,
+        ),
+    ] {
+        text.counter(name, help, value);
+    }
+    text.gauge(
+        "orlop_catalog_queue",
+        "Changes that wait for the catalog's writer.",
+        counts.queued,
+    );
+    text.gauge(
+        "orlop_catalog_sequence",
+        "The number of the last change.",
+        observed.sequence,
+    );
+}
