@@ -101,22 +101,9 @@ impl Client {
             request = request.header(*name, *value);
         }
         let answer = request.body(body).send()?;
-        let status = answer.status().as_u16();
-        let headers = answer
-            .headers()
-            .iter()
-            .map(|(n, v)| {
-                let value = String::from_utf8_lossy(v.as_bytes()).into_owned();
-                (n.as_str().to_owned(), value)
-            })
-            .collect();
-        let body = answer.bytes()?.to_vec();
-        Ok(Reply {
-            what,
-            status,
-            headers,
-            body,
-        })
+        let mut reply = head(what, &answer);
+        reply.body = answer.bytes()?.to_vec();
+        Ok(reply)
     }
 
     /// GET.
@@ -141,6 +128,18 @@ impl Client {
     #[track_caller]
     pub fn range(&self, path: &str, range: &str) -> Reply {
         self.call("GET", path, &[("Range", range)], "")
+    }
+
+    /// GET with a `Range` header by a client that goes away after so many
+    /// bytes of the body.
+    #[track_caller]
+    pub fn range_left(&self, path: &str, range: &str, after: usize) -> Reply {
+        let request = self.http.get(format!("{}{path}", self.base));
+        let answer = request.header("Range", range).send().expect("an answer");
+        let mut reply = head(format!("GET {path}"), &answer);
+        let mut part = answer.take(after as u64);
+        part.read_to_end(&mut reply.body).expect("a part of a body");
+        reply
     }
 
     /// Opens an upload; returns its location.
@@ -247,6 +246,20 @@ impl Client {
             "{}: other bytes than were pushed",
             reply.what
         );
+    }
+}
+
+/// Status and headers of an answer.
+fn head(what: String, answer: &reqwest::blocking::Response) -> Reply {
+    let headers = answer.headers().iter().map(|(name, value)| {
+        let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
+        (name.as_str().to_owned(), value)
+    });
+    Reply {
+        what,
+        status: answer.status().as_u16(),
+        headers: headers.collect(),
+        body: Vec::new(),
     }
 }
 

@@ -4,10 +4,9 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use orlop_tests::client::blob;
+use orlop_tests::client::{Client, blob};
 use orlop_tests::containerd::Containerd;
 use orlop_tests::image::Images;
-use orlop_tests::raw::Wire;
 use orlop_tests::server::{Server, Setup};
 use orlop_tests::tls::Certificates;
 use orlop_tests::tools::Skopeo;
@@ -89,60 +88,42 @@ const SETTLE: Duration = Duration::from_secs(10);
 
 /// Asks for all from `first` on, reads one part of it and goes away, as a
 /// client does that does not know how much its siblings have got.
-fn part(server: &Server, path: &str, first: usize) -> Vec<u8> {
-    let mut wire = Wire::connect(server.address());
-    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nRange: bytes={first}-\r\n\r\n");
-    wire.send(request.as_bytes());
-    let mut body = Vec::new();
-    let head = loop {
-        let piece = wire.some(512);
-        assert!(!piece.is_empty(), "no answer from byte {first} on");
-        body.extend(piece);
-        if let Some(end) = body.windows(4).position(|four| four == b"\r\n\r\n") {
-            let head = String::from_utf8_lossy(&body[..end]).to_ascii_lowercase();
-            body.drain(..end + 4);
-            break head;
-        }
-    };
-    assert!(head.starts_with("http/1.1 206 "), "{head}");
-    for header in [
-        format!("content-range: bytes {first}-{}/{SIZE}", SIZE - 1),
-        format!("content-length: {}", SIZE - first),
-    ] {
-        assert!(head.lines().any(|line| line == header), "{header}: {head}");
-    }
-    body.extend(wire.some(PART.saturating_sub(body.len())));
-    body.truncate(PART);
-    body
+fn part(client: &Client, path: &str, first: usize) -> Vec<u8> {
+    let reply = client.range_left(path, &format!("bytes={first}-"), PART);
+    let reply = reply.expect(206);
+    let range = format!("bytes {first}-{}/{SIZE}", SIZE - 1);
+    assert_eq!(reply.header("content-range"), range);
+    let length = (SIZE - first).to_string();
+    assert_eq!(reply.header("content-length"), length);
+    reply.body
 }
 
-fn assembled(server: &Server, path: &str) -> Vec<u8> {
+fn assembled(client: &Client, path: &str) -> Vec<u8> {
     thread::scope(|scope| {
         let parts: Vec<_> = (0..PARTS)
-            .map(|i| scope.spawn(move || part(server, path, i * PART)))
+            .map(|i| scope.spawn(move || part(client, path, i * PART)))
             .collect();
         parts.into_iter().flat_map(|p| p.join().unwrap()).collect()
     })
 }
 
-#[test]
-fn parts_pulled_in_parallel_make_the_blob_and_leave_nothing_behind() {
-    let server = Server::start();
+/// Two clients at once pull a blob in parts, some times over.
+fn leave_nothing_behind(server: &Server) {
     let client = server.client();
     let bytes = data::bytes(60, SIZE);
     let digest = client.push_blob("containerd/parallel", &bytes);
     let path = blob("containerd/parallel", &digest);
     // What is hot stays in memory; this is not what is measured.
     for _ in 0..2 {
-        assert!(assembled(&server, &path) == bytes);
+        assert!(assembled(&client, &path) == bytes);
     }
     thread::sleep(Duration::from_secs(1));
     let (descriptors, resident) = (server.descriptors(), server.resident());
     for _ in 0..4 {
-        // Two clients at once, on other borders than those of the store.
+        let other = server.client();
         thread::scope(|scope| {
-            let other = scope.spawn(|| assembled(&server, &path));
-            assert!(assembled(&server, &path) == bytes);
+            let other = scope.spawn(|| assembled(&other, &path));
+            assert!(assembled(&client, &path) == bytes);
             assert!(other.join().unwrap() == bytes);
         });
     }
@@ -155,4 +136,18 @@ fn parts_pulled_in_parallel_make_the_blob_and_leave_nothing_behind() {
     }
     let grown = server.resident().saturating_sub(resident);
     assert!(grown < 32 << 20, "64 parts left {} MiB", grown >> 20);
+    // And the client's connections are as good as before.
+    client.blob_is("containerd/parallel", &digest, &bytes);
+}
+
+#[test]
+fn parts_pulled_in_parallel_make_the_blob_and_leave_nothing_behind() {
+    leave_nothing_behind(&Server::start());
+}
+
+/// Here all parts are streams of one connection, which outlives them.
+#[test]
+fn parts_pulled_in_parallel_over_http2_leave_nothing_behind() {
+    let certificates = Certificates::new();
+    leave_nothing_behind(&Setup::default().tls(&certificates).start());
 }
