@@ -69,4 +69,15 @@ fn docker_pulls_runs_pushes_and_pulls_again() {
     assert_eq!(docker.pull(&built), pushed);
     let run = ["run", "--rm", "--network", "none", built.as_str()];
     assert_eq!(docker.run(&run), "made by docker");
+
+    // A list of two images, made and pushed by the command alone.
+    let list = image(&server, "docker/list:v1");
+    docker.run(&["manifest", "create", "--insecure", &list, &other, &built]);
+    docker.run(&["manifest", "annotate", "--arch", "arm64", &list, &built]);
+    let pushed = docker.run(&["manifest", "push", "--insecure", &list]);
+    let pushed = pushed.lines().last().unwrap_or_default();
+    assert_eq!(client.digest_of("docker/list", "v1"), pushed);
+    docker.run(&["rmi", "--force", &other]);
+    docker.pull(&list);
+    assert_eq!(docker.id(&list), images.config);
 }

@@ -74,6 +74,37 @@ fn docker_schema_2_images_and_lists() {
 }
 
 #[test]
+fn layers_are_compressed_as_the_pusher_wants() {
+    let (Some(skopeo), Some(images)) = (Skopeo::find(), Images::shared()) else {
+        return;
+    };
+    let server = Server::shared();
+    let there = transport(&server, "skopeo/zstd:v1");
+    let zstd = ["--all", "--dest-compress-format", "zstd", "--dest-compress"];
+    let pushed = skopeo.copy_with(&zstd, &images.multi(), &there);
+    let raw = skopeo.raw_manifest(&there);
+    assert_eq!(data::sha256(&raw), pushed);
+    let folder = place::dir();
+    let to = format!("oci:{}:v1", folder.path().join("back").display());
+    assert_eq!(skopeo.copy(&there, &to), pushed);
+}
+
+#[test]
+fn an_image_of_schema_1_is_refused_with_a_reason_that_is_shown() {
+    let (Some(skopeo), Some(images)) = (Skopeo::find(), Images::shared()) else {
+        return;
+    };
+    let server = Server::shared();
+    let there = transport(&server, "skopeo/schema1:v1");
+    let mut command = skopeo.command();
+    command.args(["copy", "--format", "v2s1", "--dest-tls-verify=false"]);
+    let ran = tools::try_run(command.args([&images.single(), &there]));
+    assert!(!ran.ok, "schema 1 was taken");
+    assert!(ran.err.contains("schema 1"), "{}", ran.err);
+    assert!(ran.err.contains("push the image again"), "{}", ran.err);
+}
+
+#[test]
 fn a_second_repository_is_filled_by_mounts() {
     let (Some(skopeo), Some(images)) = (Skopeo::find(), Images::shared()) else {
         return;
