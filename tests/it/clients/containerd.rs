@@ -46,10 +46,17 @@ fn containerd_pulls_and_pushes_over_plain_http_and_tls() {
     };
     // Unpacked, all platforms; pushed with all it has; pulled from there.
     let unpacked = ["--snapshotter", "native", "--all-platforms"];
-    run("pull", &[&unpacked[..], &["--plain-http"]].concat(), &[&from]);
+    run(
+        "pull",
+        &[&unpacked[..], &["--plain-http"]].concat(),
+        &[&from],
+    );
     assert_eq!(digest_of(&from), Some(images.index.clone()));
     run("push", &trusting, &[&to, &from]);
-    assert_eq!(tls.client().digest_of("containerd/multi", "v2"), images.index);
+    assert_eq!(
+        tls.client().digest_of("containerd/multi", "v2"),
+        images.index
+    );
     run("rm", &["--sync"], &[&from]);
     run("pull", &[&unpacked[..], &trusting].concat(), &[&to]);
     assert_eq!(digest_of(&to), Some(images.index.clone()));

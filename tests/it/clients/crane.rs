@@ -96,13 +96,29 @@ fn crane_builds_changes_and_deletes_images() {
     for platform in ["amd64", "arm64"] {
         let tag = at(&format!(":{platform}"));
         crane.run(&[
-            "append", "--oci-empty-base", "-f", &small, "-f", &large, "-t", &tag,
+            "append",
+            "--oci-empty-base",
+            "-f",
+            &small,
+            "-f",
+            &large,
+            "-t",
+            &tag,
         ]);
         let before = crane.run(&["digest", &tag]);
         let platform = format!("linux/{platform}");
         let made_by = "org.example.made-by=crane";
         crane.run(&[
-            "mutate", "--set-platform", &platform, "-a", made_by, "-l", "stage=test", "-t", &tag, &tag,
+            "mutate",
+            "--set-platform",
+            &platform,
+            "-a",
+            made_by,
+            "-l",
+            "stage=test",
+            "-t",
+            &tag,
+            &tag,
         ]);
         let after = crane.run(&["digest", &tag]);
         assert_ne!(before, after);
@@ -115,7 +131,14 @@ fn crane_builds_changes_and_deletes_images() {
     }
     let multi = at(":multi");
     crane.run(&[
-        "index", "append", "-m", &at(":amd64"), "-m", &at(":arm64"), "-t", &multi,
+        "index",
+        "append",
+        "-m",
+        &at(":amd64"),
+        "-m",
+        &at(":arm64"),
+        "-t",
+        &multi,
     ]);
     let index: Value = serde_json::from_str(&crane.run(&["manifest", &multi])).unwrap();
     assert_eq!(index["manifests"].as_array().map(Vec::len), Some(2));

@@ -74,5 +74,8 @@ fn oras_pushes_attaches_lists_and_pulls() {
     assert_eq!(saw["tags"], json!(["chunked", "report", "v1"]));
     assert_eq!(saw["left"], json!(["report", "v1"]));
     assert!(std::fs::read(home.join("pulled/file")).unwrap() == file);
-    assert_eq!(std::fs::read(home.join("pulled/report.json")).unwrap(), report);
+    assert_eq!(
+        std::fs::read(home.join("pulled/report.json")).unwrap(),
+        report
+    );
 }

@@ -74,12 +74,24 @@ fn a_list_made_by_podman_is_pushed_with_all_its_images() {
     wanted.sort();
     pushed.sort();
     assert_eq!(pushed, wanted);
-    assert_eq!(podman.pull(&image(&server, "podman/list:v1")), images.config);
+    assert_eq!(
+        podman.pull(&image(&server, "podman/list:v1")),
+        images.config
+    );
 
     // Found by name, and its tags.
     skopeo.copy(&images.single(), &transport(&server, "podman/list:v2"));
-    let said = run(&["search", "--list-tags", no_tls, &image(&server, "podman/list")]);
-    let tags: Vec<_> = said.lines().skip(1).filter_map(|l| l.split_whitespace().nth(1)).collect();
+    let said = run(&[
+        "search",
+        "--list-tags",
+        no_tls,
+        &image(&server, "podman/list"),
+    ]);
+    let tags: Vec<_> = said
+        .lines()
+        .skip(1)
+        .filter_map(|l| l.split_whitespace().nth(1))
+        .collect();
     assert_eq!(tags, ["v1", "v2"]);
     let said = run(&["search", no_tls, &image(&server, "podman/l")]);
     assert!(said.contains(&image(&server, "podman/list")), "{said}");

@@ -46,7 +46,12 @@ fn every_verb(regctl: &Fetched, server: &Server) {
     artifacts(regctl, server);
     blobs_and_manifests(regctl, server);
     let registry = server.address().to_string();
-    let repositories = ["regctl/artifacts", "regctl/copy", "regctl/images", "regctl/parts"];
+    let repositories = [
+        "regctl/artifacts",
+        "regctl/copy",
+        "regctl/images",
+        "regctl/parts",
+    ];
     assert_eq!(regctl.lines(&["repo", "ls", &registry]), repositories);
     let first = regctl.lines(&["repo", "ls", "--limit", "2", &registry]);
     assert_eq!(first, &repositories[..2]);
@@ -67,7 +72,10 @@ fn images(regctl: &Fetched, server: &Server) {
     index.put(&client, "regctl/images", "multi");
 
     // Digests, lists, copies within and across repositories.
-    assert_eq!(regctl.run(&["image", "digest", &at(":multi")]), index.digest);
+    assert_eq!(
+        regctl.run(&["image", "digest", &at(":multi")]),
+        index.digest
+    );
     regctl.run(&["image", "copy", &at(":multi"), &at(":again")]);
     let copy = image(server, "regctl/copy:multi");
     regctl.run(&["image", "copy", &at(":multi"), &copy]);
@@ -76,7 +84,10 @@ fn images(regctl: &Fetched, server: &Server) {
     }
     client.blob_is("regctl/copy", &data::sha256(&layers[0]), &layers[0]);
     assert_eq!(regctl.lines(&["tag", "ls", &at("")]), ["again", "multi"]);
-    assert_eq!(regctl.lines(&["tag", "ls", "--limit", "1", &at("")]), ["again"]);
+    assert_eq!(
+        regctl.lines(&["tag", "ls", "--limit", "1", &at("")]),
+        ["again"]
+    );
     let rest = regctl.lines(&["tag", "ls", "--last", "again", &at("")]);
     assert_eq!(rest, ["multi"]);
     let body = regctl.run(&["manifest", "get", "--format", "body", &at(":multi")]);
@@ -94,15 +105,29 @@ fn images(regctl: &Fetched, server: &Server) {
 
     // The same image with SHA-512 all the way down.
     let long = at(":sha512");
-    regctl.run(&["image", "mod", "--digest-algo", "sha512", "--create", &long, &at(":multi")]);
+    regctl.run(&[
+        "image",
+        "mod",
+        "--digest-algo",
+        "sha512",
+        "--create",
+        &long,
+        &at(":multi"),
+    ]);
     let digest = regctl.run(&["image", "digest", &long]);
     assert!(digest.starts_with("sha512:"), "{digest}");
     let copy = image(server, "regctl/copy:sha512");
     regctl.run(&["image", "copy", &long, &copy]);
     assert_eq!(regctl.run(&["image", "digest", &copy]), digest);
-    let index: Value = client.get(&manifest("regctl/copy", &digest)).expect(200).json();
+    let index: Value = client
+        .get(&manifest("regctl/copy", &digest))
+        .expect(200)
+        .json();
     let child = index["manifests"][0]["digest"].as_str().unwrap();
-    let child = client.get(&manifest("regctl/copy", child)).expect(200).json();
+    let child = client
+        .get(&manifest("regctl/copy", child))
+        .expect(200)
+        .json();
     let layer = data::sha512(&layers[0]);
     assert_eq!(child["layers"][0]["digest"], layer.as_str());
     client.blob_is("regctl/copy", &layer, &layers[0]);
@@ -111,7 +136,10 @@ fn images(regctl: &Fetched, server: &Server) {
     regctl.run(&["tag", "rm", &at(":again")]);
     assert_eq!(regctl.lines(&["tag", "ls", &at("")]), ["multi", "sha512"]);
     assert!(!regctl.try_run(&["tag", "rm", &at(":again")]).ok);
-    assert_eq!(client.digest_of("regctl/images", "multi"), regctl.run(&["image", "digest", &at(":multi")]));
+    assert_eq!(
+        client.digest_of("regctl/images", "multi"),
+        regctl.run(&["image", "digest", &at(":multi")])
+    );
 }
 
 fn artifacts(regctl: &Fetched, server: &Server) {
@@ -142,23 +170,45 @@ fn artifacts(regctl: &Fetched, server: &Server) {
         words.extend(more);
         let body: Value = serde_json::from_str(&regctl.run(&words)).unwrap();
         let entries = body["manifests"].as_array().unwrap().clone();
-        entries.iter().map(|e| e["digest"].as_str().unwrap().to_owned()).collect()
+        entries
+            .iter()
+            .map(|e| e["digest"].as_str().unwrap().to_owned())
+            .collect()
     };
     let mut both = [sbom.clone(), report.clone()];
     both.sort();
     assert_eq!(list(&subject_at, &[]), both);
-    assert_eq!(list(&subject_at, &["--filter-artifact-type", SBOM]), [sbom.as_str()]);
+    assert_eq!(
+        list(&subject_at, &["--filter-artifact-type", SBOM]),
+        [sbom.as_str()]
+    );
     assert_eq!(list(&on_it, &[]), [signature.as_str()]);
     let none: [&str; 0] = [];
-    assert_eq!(list(&subject_at, &["--filter-artifact-type", "application/x"]), none);
+    assert_eq!(
+        list(&subject_at, &["--filter-artifact-type", "application/x"]),
+        none
+    );
     assert_eq!(list(&at(":alone"), &[]), none);
-    let noted = regctl.run(&["artifact", "list", "--filter-annotation", "org.example.by=regctl", &subject_at]);
+    let noted = regctl.run(&[
+        "artifact",
+        "list",
+        "--filter-annotation",
+        "org.example.by=regctl",
+        &subject_at,
+    ]);
     assert!(noted.contains(&report) && !noted.contains(&sbom), "{noted}");
     let tree = regctl.run(&["artifact", "tree", &subject_at]);
     for digest in [&sbom, &report, &signature] {
         assert!(tree.contains(digest.as_str()), "{tree}");
     }
-    let got = regctl.run(&["artifact", "get", "--subject", &subject_at, "--filter-artifact-type", SBOM]);
+    let got = regctl.run(&[
+        "artifact",
+        "get",
+        "--subject",
+        &subject_at,
+        "--filter-artifact-type",
+        SBOM,
+    ]);
     assert_eq!(got, "{\"packages\": []}");
 
     regctl.run(&["manifest", "delete", &at(&format!("@{report}"))]);
@@ -197,7 +247,11 @@ fn blobs_and_manifests(regctl: &Fetched, server: &Server) {
     std::fs::write(&file, &image.bytes).unwrap();
     let (a, b) = (format!("{repository}:a"), format!("{repository}:b"));
     for tag in [&a, &b] {
-        from_file(regctl, &["manifest", "put", "--content-type", oci::IMAGE, tag], &file);
+        from_file(
+            regctl,
+            &["manifest", "put", "--content-type", oci::IMAGE, tag],
+            &file,
+        );
     }
     image.is_at(&client, "regctl/parts", "a");
     let by_digest = format!("{repository}@{}", image.digest);
@@ -233,7 +287,12 @@ fn regctl_copies_a_real_image_between_two_servers() {
     regctl.knows(here.address(), None, &[]);
     regctl.knows(there.address(), Some(&certificates.authority()), &[]);
     skopeo.copy(&images.multi(), &super::transport(&here, "real/app:v1"));
-    regctl.run(&["image", "copy", &image(&here, "real/app:v1"), &image(&there, "real/app:v1")]);
+    regctl.run(&[
+        "image",
+        "copy",
+        &image(&here, "real/app:v1"),
+        &image(&there, "real/app:v1"),
+    ]);
     assert_eq!(there.client().digest_of("real/app", "v1"), images.index);
     let trusting = skopeo.trusting(&certificates.trusted());
     let folder = orlop_tests::place::dir();

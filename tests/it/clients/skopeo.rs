@@ -112,14 +112,21 @@ fn tags_are_listed_and_images_deleted() {
     let about: Value = serde_json::from_str(&said).unwrap();
     assert_eq!(about["Digest"], images.manifest.as_str());
     assert_eq!(about["RepoTags"], json!(["multi", "v1", "v2"]));
-    assert_eq!(data::sha256(&skopeo.raw_manifest(&at(":multi"))), images.index);
+    assert_eq!(
+        data::sha256(&skopeo.raw_manifest(&at(":multi"))),
+        images.index
+    );
 
     // skopeo deletes what a tag leads to, and so all its tags.
     run(&["delete", "--tls-verify=false", &at(":v1")]);
     assert_eq!(tags()["Tags"], json!(["multi"]));
     let mut again = skopeo.command();
     let gone = tools::try_run(again.args(["delete", "--tls-verify=false", &at(":v2")]));
-    assert!(!gone.ok && gone.err.contains("manifest unknown"), "{}", gone.err);
+    assert!(
+        !gone.ok && gone.err.contains("manifest unknown"),
+        "{}",
+        gone.err
+    );
     run(&["delete", "--tls-verify=false", &at(":multi")]);
     assert_eq!(tags()["Tags"], json!([]));
     // What is gone comes back by a push.
@@ -152,7 +159,11 @@ fn a_repository_is_kept_in_step_with_another() {
     assert_eq!(client.digest_of("mirror/app", "v1"), images.index);
     // And to a folder.
     let folder = place::dir();
-    sync(&to.replace("mirror", "mirror/app"), "dir", &folder.path().display().to_string());
+    sync(
+        &to.replace("mirror", "mirror/app"),
+        "dir",
+        &folder.path().display().to_string(),
+    );
     let file = folder.path().join("app:v1/manifest.json");
     assert_eq!(data::sha256(&std::fs::read(file).unwrap()), images.index);
 }

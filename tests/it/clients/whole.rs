@@ -75,7 +75,14 @@ impl Whole {
         let tagged = artifact(client, SIGNATURE, b"by a tag", None);
         let tag = format!("{}.sig", index.digest.replace(':', "-"));
         let all = [
-            &amd64, &arm64, &index, &signature, &sbom, &countersigned, &inner, &bundle,
+            &amd64,
+            &arm64,
+            &index,
+            &signature,
+            &sbom,
+            &countersigned,
+            &inner,
+            &bundle,
         ];
         for manifest in all {
             manifest.put(client, REPOSITORY, &manifest.digest);
@@ -105,7 +112,10 @@ impl Whole {
         // The source's list is what was pushed, and not just the same here.
         assert_eq!(referrers(client, &self.index.digest, "").len(), 2);
         let filter = format!("?artifactType={}", SBOM.replace('+', "%2B"));
-        assert_eq!(referrers(client, &self.index.digest, &filter), [] as [Value; 0]);
+        assert_eq!(
+            referrers(client, &self.index.digest, &filter),
+            [] as [Value; 0]
+        );
         let filter = format!("?artifactType={BUNDLE}");
         let bundles = referrers(client, &self.index.digest, &filter);
         assert_eq!(bundles.len(), 1);
@@ -220,12 +230,23 @@ fn lists_kept_in_tags_elsewhere_are_lists_of_referrers_here() {
     regctl.run(&[&ALL[..], &[&name(peer.address(), ":v1"), &to]].concat());
     let client = by_regctl.client();
     whole.is_at(&client, &source);
-    assert!(tags(&client).iter().all(|tag| tag.len() != "sha256-".len() + 64));
+    assert!(
+        tags(&client)
+            .iter()
+            .all(|tag| tag.len() != "sha256-".len() + 64)
+    );
 
     // One that does not copies every tag, lists included.
-    let Some(crane) = Fetched::crane() else { return };
+    let Some(crane) = Fetched::crane() else {
+        return;
+    };
     let repository = |address| name(address, "");
-    crane.run(&["copy", "--all-tags", &repository(peer.address()), &repository(by_tags.address())]);
+    crane.run(&[
+        "copy",
+        "--all-tags",
+        &repository(peer.address()),
+        &repository(by_tags.address()),
+    ]);
     let client = by_tags.client();
     let mut came = tags(&client);
     came.sort();
@@ -238,7 +259,9 @@ fn lists_kept_in_tags_elsewhere_are_lists_of_referrers_here() {
 
     // The tags may go: the lists stay.
     for tag in kept.iter().filter(|tag| tag.len() == "sha256-".len() + 64) {
-        client.delete(&orlop_tests::client::manifest(REPOSITORY, tag)).expect(202);
+        client
+            .delete(&orlop_tests::client::manifest(REPOSITORY, tag))
+            .expect(202);
     }
     whole.is_at(&client, &source);
 }
@@ -252,11 +275,25 @@ fn skopeo_brings_an_index_from_another_registry_by_way_of_a_folder() {
     let source = here.client();
     let whole = Whole::push(&source);
     let v1 = |address| format!("docker://{}", name(address, ":v1"));
-    assert_eq!(skopeo.copy(&v1(here.address()), &v1(peer.address())), whole.index.digest);
+    assert_eq!(
+        skopeo.copy(&v1(here.address()), &v1(peer.address())),
+        whole.index.digest
+    );
     let folder = place::dir();
     let mut command: Command = skopeo.command();
-    command.args(["sync", "--all", "--preserve-digests", "--src-tls-verify=false"]);
-    command.args(["--src", "docker", "--dest", "dir", &name(peer.address(), "")]);
+    command.args([
+        "sync",
+        "--all",
+        "--preserve-digests",
+        "--src-tls-verify=false",
+    ]);
+    command.args([
+        "--src",
+        "docker",
+        "--dest",
+        "dir",
+        &name(peer.address(), ""),
+    ]);
     tools::run(command.arg(folder.path()));
     let from = format!("dir:{}", folder.path().join("app:v1").display());
     assert_eq!(skopeo.copy(&from, &v1(there.address())), whole.index.digest);
