@@ -53,12 +53,10 @@ fn single(spec: &str, size: u64) -> Option<Part> {
         "" => size,
         _ => digits(last)?.saturating_add(1).min(size),
     };
-    if first >= size {
-        Some(Part::Unsatisfiable)
-    } else if first < end {
+    if first < end {
         Some(Part::Bytes(first..end))
     } else {
-        None
+        Some(Part::Unsatisfiable)
     }
 }
 
@@ -216,11 +214,11 @@ mod tests {
             "bytes=4096-5000",
             "bytes=-0",
             "bytes=18446744073709551615-",
+            "bytes=500-0",
         ] {
             assert_eq!(part_of(text, 4096), Part::Unsatisfiable, "{text}");
         }
         for text in [
-            "bytes=500-0",
             "bytes=",
             "bytes=-",
             "bytes=a-b",

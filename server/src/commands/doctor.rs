@@ -37,7 +37,7 @@ pub struct Args {
 
 /// Makes all checks and reports them.
 pub fn run(args: &Args) -> ExitCode {
-    let loaded = Loaded::new(&args.settings);
+    let loaded = load(&args.settings);
     let folder = &loaded.unchecked().data;
     let mut checks = settings_checks(&loaded);
     checks.extend(examine(loaded.unchecked()));
@@ -55,6 +55,19 @@ pub fn run(args: &Args) -> ExitCode {
         ExitCode::FAILURE
     };
     print(&report, code)
+}
+
+/// The settings. That an address is open to others is no fault of a server that
+/// runs: it was passed the flag that this command line may lack.
+fn load(args: &ServeArgs) -> Loaded {
+    let loaded = Loaded::new(args);
+    let lock = loaded.unchecked().data.join(LOCK);
+    if args.insecure_anonymous || !matches!(folder::holder(&lock), Some(LockError::Held { .. })) {
+        return loaded;
+    }
+    let mut args = args.clone();
+    args.insecure_anonymous = true;
+    Loaded::new(&args)
 }
 
 /// What was written, one check for each problem.
