@@ -175,16 +175,14 @@ impl Registry {
         new: &NewManifest,
         sizes: &[Option<u64>],
     ) -> Result<(), Error> {
-        let optional: HashSet<(RefKind, Digest)> = manifest
+        let required: HashSet<(RefKind, Digest)> = manifest
             .references()
-            .filter(|reference| !reference.is_required())
+            .filter(|reference| reference.is_required())
             .map(|reference| (reference.kind, reference.descriptor.digest))
             .collect();
         let mut missing = Vec::new();
         for (edge, size) in new.edges.iter().zip(sizes) {
-            if optional.contains(&(edge.kind, edge.digest)) {
-                continue;
-            }
+            let may_miss = self.sparse_manifests || !required.contains(&(edge.kind, edge.digest));
             // What is here is checked all the same.
             match size {
                 Some(stored) if self.is_in(&new.repository, edge).await? => {
@@ -196,7 +194,7 @@ impl Registry {
                         });
                     }
                 }
-                _ if self.sparse_manifests => {}
+                _ if may_miss => {}
                 _ => missing.push(edge.digest),
             }
         }

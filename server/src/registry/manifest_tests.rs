@@ -125,11 +125,24 @@ async fn a47_what_it_names_must_be_in_the_repository() {
         );
     }
     assert_eq!(memory.pins(), 0);
-    let foreign = "application/vnd.oci.image.layer.nondistributable.v1.tar";
-    let foreign = descriptor(foreign, absent, 5);
-    push(&registry, "t", image(config, vec![foreign]))
+    let kind = "application/vnd.oci.image.layer.nondistributable.v1.tar";
+    let foreign = descriptor(kind, absent, 5);
+    push(&registry, "t", image(config.clone(), vec![foreign.clone()]))
         .await
         .unwrap();
+    // Once as a foreign layer and once as any other, it is needed.
+    let layer = descriptor("application/vnd.oci.image.layer.v1.tar", absent, 5);
+    assert_eq!(
+        push(&registry, "t", image(config.clone(), vec![foreign, layer])).await,
+        Err(Error::references_unknown(vec![absent]))
+    );
+    // What need not be here, but is, has the size it has.
+    let here = memory.add("a", b"here");
+    let wrong = descriptor(kind, here, 5);
+    assert!(matches!(
+        push(&registry, "t", image(config, vec![wrong])).await,
+        Err(Error::DescriptorSize { stored: 4, .. })
+    ));
 }
 
 #[tokio::test]
