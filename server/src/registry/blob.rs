@@ -6,7 +6,7 @@
 use orlop_oci::{Digest, RepositoryName};
 
 use super::access::{self, Subject, Verb};
-use super::note::Note;
+use super::note::{Deletion, Note};
 use super::seam::{Content, Fault};
 use super::{Error, Registry};
 
@@ -104,16 +104,9 @@ impl Registry {
         if !self.names.blob_linked(repository, digest).await? {
             return Err(self.absent(repository, Error::BlobUnknown(*digest)).await);
         }
-        let (registry, repository, digest) = (self.clone(), repository.clone(), *digest);
-        self.to_the_end(async move {
-            let note = Note::Unlink {
-                repository: repository.clone(),
-                digest,
-            };
-            registry.blobs.note(note.encode())?;
-            // False: somebody else deleted it just now, which is as good.
-            registry.names.unlink_blob(&repository, &digest).await?;
-            Ok(())
+        self.delete(Deletion::Blob {
+            repository: repository.clone(),
+            digest: *digest,
         })
         .await
     }

@@ -12,7 +12,7 @@ use orlop_oci::{
 };
 
 use super::access::{self, Subject, Verb};
-use super::note::Note;
+use super::note::{Deletion, Note};
 use super::seam::{Edge, Fault, ManifestRow, NewManifest};
 use super::{Error, Registry};
 
@@ -116,16 +116,9 @@ impl Registry {
         if self.names.manifest(repository, &reference).await?.is_none() {
             return Err(self.absent(repository, Error::ManifestUnknown).await);
         }
-        let (registry, repository, digest) = (self.clone(), repository.clone(), *digest);
-        self.to_the_end(async move {
-            let note = Note::Delete {
-                repository: repository.clone(),
-                digest,
-            };
-            registry.blobs.note(note.encode())?;
-            // False: somebody else deleted it just now, which is as good.
-            registry.names.delete_manifest(&repository, &digest).await?;
-            Ok(())
+        self.delete(Deletion::Manifest {
+            repository: repository.clone(),
+            digest: *digest,
         })
         .await
     }

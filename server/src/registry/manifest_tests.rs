@@ -261,10 +261,10 @@ async fn a_deleted_manifest_takes_its_tags_along() {
         .manifest_stat(WHO, &b, &reference("x"))
         .await
         .unwrap();
-    let noted = Note::Delete {
+    let noted = Note::Deletion(Deletion::Manifest {
         repository: a.clone(),
         digest,
-    };
+    });
     assert_eq!(memory.notes(), [noted]);
     for (repository, error) in [
         (&b, Error::ManifestUnknown),

@@ -46,6 +46,7 @@ pub use upload::Span;
 use std::future::Future;
 use std::sync::Arc;
 
+use note::{Deletion, Note};
 use tokio::sync::{OwnedSemaphorePermit, RwLock, Semaphore};
 
 use crate::metrics::Verbs;
@@ -167,6 +168,28 @@ impl Registry {
         self.maintenance
             .read_only()
             .map_or(Ok(()), |why| Err(Error::ReadOnly(why)))
+    }
+
+    /// Deletes something that is there: a note, then the row. That somebody else
+    /// deleted it just now is as good.
+    async fn delete(&self, what: Deletion) -> Result<(), Error> {
+        let registry = self.clone();
+        self.to_the_end(async move {
+            let note = Note::Deletion(what.clone());
+            registry.blobs.note(note.encode())?;
+            let names = registry.names;
+            match &what {
+                Deletion::Tag { repository, tag } => names.delete_tag(repository, tag).await?,
+                Deletion::Manifest { repository, digest } => {
+                    names.delete_manifest(repository, digest).await?
+                }
+                Deletion::Blob { repository, digest } => {
+                    names.unlink_blob(repository, digest).await?
+                }
+            };
+            Ok(())
+        })
+        .await
     }
 
     /// Waits until all work that has to reach its end has done so.

@@ -46,22 +46,29 @@ pub enum Note {
         /// Its size in bytes.
         size: u64,
     },
-    /// A tag was deleted.
-    Untag {
+    /// Something was deleted.
+    Deletion(Deletion),
+}
+
+/// What is deleted, from one repository.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Deletion {
+    /// A tag.
+    Tag {
         /// Where.
         repository: RepositoryName,
         /// Which one.
         tag: String,
     },
-    /// A manifest was deleted, and its tags with it.
-    Delete {
+    /// A manifest, and its tags with it.
+    Manifest {
         /// Where.
         repository: RepositoryName,
         /// Digest of its bytes.
         digest: Digest,
     },
-    /// A blob was deleted from a repository.
-    Unlink {
+    /// A blob.
+    Blob {
         /// Where.
         repository: RepositoryName,
         /// Which one.
@@ -111,17 +118,17 @@ impl Note {
                 put(&mut out, &digest.encode());
                 out.extend_from_slice(&size.to_le_bytes());
             }
-            Note::Untag { repository, tag } => {
+            Note::Deletion(Deletion::Tag { repository, tag }) => {
                 out.push(KIND_UNTAG);
                 put(&mut out, repository.as_str().as_bytes());
                 put(&mut out, tag.as_bytes());
             }
-            Note::Delete { repository, digest } => {
+            Note::Deletion(Deletion::Manifest { repository, digest }) => {
                 out.push(KIND_DELETE);
                 put(&mut out, repository.as_str().as_bytes());
                 put(&mut out, &digest.encode());
             }
-            Note::Unlink { repository, digest } => {
+            Note::Deletion(Deletion::Blob { repository, digest }) => {
                 out.push(KIND_UNLINK);
                 put(&mut out, repository.as_str().as_bytes());
                 put(&mut out, &digest.encode());
@@ -154,18 +161,18 @@ impl Note {
                 digest: rest.digest()?,
                 size: u64::from_le_bytes(rest.array()?),
             },
-            KIND_UNTAG => Note::Untag {
+            KIND_UNTAG => Note::Deletion(Deletion::Tag {
                 repository: rest.repository()?,
                 tag: rest.text()?.to_owned(),
-            },
-            KIND_DELETE => Note::Delete {
+            }),
+            KIND_DELETE => Note::Deletion(Deletion::Manifest {
                 repository: rest.repository()?,
                 digest: rest.digest()?,
-            },
-            KIND_UNLINK => Note::Unlink {
+            }),
+            KIND_UNLINK => Note::Deletion(Deletion::Blob {
                 repository: rest.repository()?,
                 digest: rest.digest()?,
-            },
+            }),
             _ => return Err(NoteError::Malformed),
         };
         if rest.0.is_empty() {
@@ -232,19 +239,19 @@ mod tests {
             digest: Digest::of(Algorithm::Sha512, b"layer"),
             size: u64::MAX,
         }];
-        notes.push(Note::Untag {
+        notes.push(Note::Deletion(Deletion::Tag {
             repository: repository.clone(),
             tag: "3.20".to_owned(),
-        });
+        }));
         let digest = Digest::of(Algorithm::Blake3, b"gone");
-        notes.push(Note::Delete {
+        notes.push(Note::Deletion(Deletion::Manifest {
             repository: repository.clone(),
             digest,
-        });
-        notes.push(Note::Unlink {
+        }));
+        notes.push(Note::Deletion(Deletion::Blob {
             repository: repository.clone(),
             digest,
-        });
+        }));
         for tags in [vec![], vec!["latest".to_owned(), "3.20".to_owned()]] {
             notes.push(Note::Manifest {
                 repository: repository.clone(),

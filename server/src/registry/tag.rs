@@ -3,7 +3,7 @@
 use orlop_oci::{Reference, RepositoryName, Tag};
 
 use super::access::{self, Subject, Verb};
-use super::note::Note;
+use super::note::Deletion;
 use super::page::{self, Page};
 use super::{Error, Registry};
 
@@ -36,16 +36,9 @@ impl Registry {
         if self.names.manifest(repository, &reference).await?.is_none() {
             return Err(self.absent(repository, Error::ManifestUnknown).await);
         }
-        let (registry, repository, tag) = (self.clone(), repository.clone(), tag.to_string());
-        self.to_the_end(async move {
-            let note = Note::Untag {
-                repository: repository.clone(),
-                tag: tag.clone(),
-            };
-            registry.blobs.note(note.encode())?;
-            // False: somebody else deleted it just now, which is as good.
-            registry.names.delete_tag(&repository, &tag).await?;
-            Ok(())
+        self.delete(Deletion::Tag {
+            repository: repository.clone(),
+            tag: tag.to_string(),
         })
         .await
     }

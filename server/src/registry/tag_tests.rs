@@ -2,6 +2,7 @@
 
 use super::super::PAGE_MAX;
 use super::super::memory::Memory;
+use super::super::note::Note;
 use super::*;
 use orlop_oci::{Algorithm, Digest};
 
@@ -75,10 +76,10 @@ async fn a_deleted_tag_leaves_the_manifest() {
     for kept in ["y".to_owned(), digest.to_string()] {
         registry.manifest_stat(WHO, &a, &at(&kept)).await.unwrap();
     }
-    let untag = Note::Untag {
+    let untag = Note::Deletion(Deletion::Tag {
         repository: a.clone(),
         tag: "x".to_owned(),
-    };
+    });
     assert_eq!(memory.notes(), [untag]);
     assert_eq!(
         registry.tag_delete(WHO, &a, &tag("x")).await,

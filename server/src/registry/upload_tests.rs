@@ -1,7 +1,7 @@
 //! Upload sessions over memory.
 
 use super::super::memory::{Memory, body};
-use super::super::note::Note;
+use super::super::note::{Deletion, Note};
 use super::super::seam::{BodyFault, Fault};
 use super::*;
 use crate::registry::{Reference, Unpaired};
@@ -316,10 +316,10 @@ async fn a_blob_is_deleted_from_one_repository() {
         Err(absent.clone())
     );
     assert_eq!(registry.blob_stat(WHO, &b, &digest).await, Ok(4));
-    let unlink = Note::Unlink {
+    let unlink = Note::Deletion(Deletion::Blob {
         repository: a.clone(),
         digest,
-    };
+    });
     assert_eq!(memory.notes(), [unlink]);
     memory.add("a", b"other");
     assert_eq!(registry.blob_delete(WHO, &a, &digest).await, Err(absent));
