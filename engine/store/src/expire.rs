@@ -8,14 +8,12 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use bytes::Bytes;
-use orlop_format::Malformed;
 use orlop_format::record::{Record, UploadId};
 use orlop_format::row;
 use orlop_index::Table;
 
 use crate::core::Core;
 use crate::error::{Error, Result};
-use crate::view::unreadable;
 
 /// Uploads that are looked at between two waits.
 const PAGE: usize = 256;
@@ -42,7 +40,7 @@ pub(crate) async fn expire(core: &Core, idle: Duration) -> Result<u64> {
 type Page = (Vec<(UploadId, String)>, Option<Vec<u8>>);
 
 fn durable(core: &Core, from: &[u8]) -> Result<Page> {
-    let (mut page, mut next, mut failed) = (Vec::new(), None, None);
+    let (mut page, mut next) = (Vec::new(), None);
     core.index.scan(Table::Upload, from, &mut |key, value| {
         if page.len() == PAGE {
             next = Some(key.to_vec());
@@ -53,15 +51,12 @@ fn durable(core: &Core, from: &[u8]) -> Result<Page> {
                 let owner = String::from_utf8_lossy(&row.owner).into_owned();
                 page.push((UploadId(id), owner));
             }
-            (Err(_), _) => failed = Some(unreadable(Table::Upload, Malformed::Truncated)),
-            (_, Err(error)) => failed = Some(unreadable(Table::Upload, error)),
-        }
-        if failed.is_some() {
-            return ControlFlow::Break(());
+            // It holds up no other; a rebuild of the index makes it again.
+            _ => tracing::warn!(?key, "a row of an upload cannot be read"),
         }
         ControlFlow::Continue(())
     })?;
-    failed.map_or(Ok((page, next)), Err)
+    Ok((page, next))
 }
 
 /// Ends one upload, unless somebody has come for it since.

@@ -155,14 +155,25 @@ impl Sessions {
         self.map.lock().get(id).cloned()
     }
 
-    /// Bytes of an upload that are durable.
+    /// Bytes of an upload that are durable. Whoever asks is told that it may go
+    /// on, so that it does not expire soon.
     pub(crate) fn status(&self, core: &Core, id: UploadId, owner: &str) -> Result<u64> {
-        let Some(session) = self.known(&id) else {
-            return Ok(row_of(core, id, owner)?.checkpoint.offset);
+        let now = core.runtime.now();
+        let session = match self.known(&id) {
+            Some(session) => session,
+            None => {
+                let row = row_of(core, id, owner)?;
+                let mut map = self.map.lock();
+                match map.get(&id) {
+                    Some(session) => Arc::clone(session),
+                    None => self.enter(&mut map, id, owner, &row, now)?,
+                }
+            }
         };
         if session.owner != owner {
             return Err(missing(id));
         }
+        *session.touched.lock() = now;
         let durable = session.durable.load(Ordering::Acquire);
         // What a request that went away had queued shows in the row alone.
         let unsure = session
@@ -196,17 +207,7 @@ impl Sessions {
         let mut map = self.map.lock();
         let session = match (map.get(&id), from_log) {
             (Some(session), _) => Arc::clone(session),
-            (None, Some(row)) => {
-                let also = Algorithm::from_code(row.also);
-                let state = State {
-                    opened: true,
-                    ..State::default()
-                };
-                let durable = row.checkpoint.offset;
-                let session = Session::new(id, owner, also, durable, now, state);
-                self.insert(&mut map, Arc::clone(&session), now)?;
-                session
-            }
+            (None, Some(row)) => self.enter(&mut map, id, owner, &row, now)?,
             // It made room for another since it was looked for.
             (None, None) => return Err(busy(id)),
         };
@@ -220,6 +221,25 @@ impl Sessions {
         *session.touched.lock() = now;
         drop(map);
         Ok((session, state))
+    }
+
+    /// Takes in the session of an upload that the log knows.
+    fn enter(
+        &self,
+        map: &mut HashMap<UploadId, Arc<Session>>,
+        id: UploadId,
+        owner: &str,
+        row: &row::Upload,
+        now: Duration,
+    ) -> Result<Arc<Session>> {
+        let also = Algorithm::from_code(row.also);
+        let state = State {
+            opened: true,
+            ..State::default()
+        };
+        let session = Session::new(id, owner, also, row.checkpoint.offset, now, state);
+        self.insert(map, Arc::clone(&session), now)?;
+        Ok(session)
     }
 
     /// Ends a request's hold of a session: its state stays at hand for a while

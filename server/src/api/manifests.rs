@@ -68,7 +68,8 @@ pub(super) async fn put(
     let announced = wire::content_length(headers)?;
     let content_type = wire::text(headers, &header::CONTENT_TYPE)?;
     let tags = tags(call.head.uri.query(), reference)?;
-    let _room = call.registry.manifest_room(room_for(announced)?)?;
+    let room = room_for(announced)?;
+    let room = call.registry.manifest_room(call.subject, name, room)?;
     let read = whole(
         body,
         announced,
@@ -80,7 +81,13 @@ pub(super) async fn put(
         .map_err(|_| ApiError::manifest_too_slow(MANIFEST_TIME))??;
     let pushed = call
         .registry
-        .manifest_push(call.subject, name, (reference, &tags), content_type, bytes)
+        .manifest_push(
+            call.subject,
+            name,
+            (reference, &tags),
+            content_type,
+            (bytes, room),
+        )
         .await?;
     let mut answer = Response::new(AnswerBody::empty());
     *answer.status_mut() = StatusCode::CREATED;

@@ -43,7 +43,7 @@ use sql::{Connection, Pool};
 pub use totals::Totals;
 pub use types::{Change, ChangeKind, Counters, Edge, EdgeKind, ManifestRow, PutManifest, Referrer};
 pub use types::{Pull, PullCount, PullOf};
-use verb::Verb;
+use verb::{Progress, Verb};
 use writer::{Job, Message, QUEUE, Shared, Writer, closed};
 
 /// How long a change waits for a place in the queue.
@@ -235,7 +235,8 @@ impl Catalog {
         .await
     }
 
-    /// Hides a manifest and its tags. False: there was none.
+    /// Hides a manifest and its tags, many of them in several steps, the
+    /// manifest with the last. False: there was none.
     ///
     /// # Errors
     /// As [`Catalog::put_manifest`].
@@ -244,11 +245,17 @@ impl Catalog {
         repository: &str,
         digest: &Digest,
     ) -> Result<bool, CatalogError> {
-        self.submit(Verb::DeleteManifest {
-            repository: repository.to_owned(),
-            digest: *digest,
-        })
-        .await
+        loop {
+            let verb = Verb::DeleteManifest {
+                repository: repository.to_owned(),
+                digest: *digest,
+            };
+            match self.step(verb).await? {
+                Progress::Nothing => return Ok(false),
+                Progress::Done => return Ok(true),
+                Progress::Step => {}
+            }
+        }
     }
 
     /// Hides a repository and all in it. False: there was none. A push to its
@@ -336,7 +343,12 @@ impl Catalog {
         Ok(self.inner.readers.acquire().await?)
     }
 
+    /// Runs a change of one step. False: there was nothing to do.
     async fn submit(&self, verb: Verb) -> Result<bool, CatalogError> {
+        Ok(self.step(verb).await? != Progress::Nothing)
+    }
+
+    async fn step(&self, verb: Verb) -> Result<Progress, CatalogError> {
         self.shared().check()?;
         let (answer, answered) = oneshot::channel();
         let message = Message::Job(Job { verb, answer });

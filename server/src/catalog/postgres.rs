@@ -1,7 +1,8 @@
 //! The catalog in a PostgreSQL database, version 15 or newer.
 //!
 //! Invariants: every change is one SERIALIZABLE transaction; commits wait for
-//! the disk; readers cannot write; no statement runs longer than 30 s.
+//! the disk; readers cannot write; no statement runs longer than 30 s,
+//! but for a migration's.
 //!
 //! One process writes so far: caches of other nodes are not told.
 
@@ -105,6 +106,10 @@ async fn prepare(
     options: &PgConnectOptions,
     create: bool,
 ) -> Result<Identity> {
+    // A new index on a large table takes its time.
+    connection
+        .run("SET LOCAL statement_timeout = 0", &[])
+        .await?;
     connection
         .run("SELECT pg_advisory_xact_lock($1)", &[Arg::Int(MAKING_LOCK)])
         .await?;

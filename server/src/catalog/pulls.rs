@@ -29,7 +29,8 @@ impl Catalog {
     /// is passed over.
     ///
     /// # Errors
-    /// As [`Catalog::put_manifest`]; whether it was added is not known then.
+    /// As [`Catalog::put_manifest`]; after `Unavailable` it may have been added,
+    /// and added again when it is tried again.
     pub async fn add_pulls(&self, counts: Vec<Pull>) -> Result<(), CatalogError> {
         self.submit_pulls(Pulls {
             counts,
@@ -105,19 +106,22 @@ impl Catalog {
             let mut connection = self.reader().await?;
             let row = match reference {
                 Reference::Tag(tag) => {
-                    let sql = "SELECT t.pulls, COALESCE(t.last_pulled, -1), \
+                    let sql = "SELECT COALESCE(p.pulls, 0), COALESCE(p.last_pulled, -1), \
                         COALESCE(c.pulls_floor, -1) FROM repository r \
                         JOIN tag t ON t.repository = r.id AND t.name = $2 \
                         AND t.deleted_at IS NULL CROSS JOIN catalog c \
+                        LEFT JOIN pulled_tag p ON p.repository = r.id AND p.name = t.name \
                         WHERE r.name = $1 AND r.deleted_at IS NULL";
                     let arguments = [Arg::Text(repository), Arg::Text(tag.as_str())];
                     connection.row(sql, &arguments).await?
                 }
                 Reference::Digest(digest) => {
-                    let sql = "SELECT m.pulls, COALESCE(m.last_pulled, -1), \
+                    let sql = "SELECT COALESCE(p.pulls, 0), COALESCE(p.last_pulled, -1), \
                         COALESCE(c.pulls_floor, -1) FROM repository r \
                         JOIN manifest m ON m.repository = r.id AND m.digest = $2 \
                         AND m.deleted_at IS NULL CROSS JOIN catalog c \
+                        LEFT JOIN pulled_manifest p ON p.repository = r.id \
+                        AND p.digest = m.digest \
                         WHERE r.name = $1 AND r.deleted_at IS NULL";
                     let arguments = [Arg::Text(repository), Arg::Bytes(&digest.encode())];
                     connection.row(sql, &arguments).await?
@@ -189,17 +193,25 @@ async fn add(
     let (repository, last) = (Arg::Int(repository), Arg::Int(pull.last));
     match &pull.of {
         PullOf::Manifest(digest) => {
-            let sql = "UPDATE manifest SET pulls = pulls + $3, last_pulled = \
-                CASE WHEN COALESCE(last_pulled, -1) < $4 THEN $4 ELSE last_pulled END \
-                WHERE repository = $1 AND digest = $2";
+            let sql = "INSERT INTO pulled_manifest (repository, digest, pulls, last_pulled) \
+                SELECT repository, digest, $3, $4 FROM manifest \
+                WHERE repository = $1 AND digest = $2 \
+                ON CONFLICT (repository, digest) DO UPDATE SET \
+                pulls = pulled_manifest.pulls + excluded.pulls, last_pulled = \
+                CASE WHEN pulled_manifest.last_pulled < excluded.last_pulled \
+                THEN excluded.last_pulled ELSE pulled_manifest.last_pulled END";
             let digest = digest.encode();
             let arguments = [repository, Arg::Bytes(&digest), count, last];
             connection.run(sql, &arguments).await
         }
         PullOf::Tag(tag) => {
-            let sql = "UPDATE tag SET pulls = pulls + $3, last_pulled = \
-                CASE WHEN COALESCE(last_pulled, -1) < $4 THEN $4 ELSE last_pulled END \
-                WHERE repository = $1 AND name = $2";
+            let sql = "INSERT INTO pulled_tag (repository, name, pulls, last_pulled) \
+                SELECT repository, name, $3, $4 FROM tag \
+                WHERE repository = $1 AND name = $2 \
+                ON CONFLICT (repository, name) DO UPDATE SET \
+                pulls = pulled_tag.pulls + excluded.pulls, last_pulled = \
+                CASE WHEN pulled_tag.last_pulled < excluded.last_pulled \
+                THEN excluded.last_pulled ELSE pulled_tag.last_pulled END";
             let arguments = [repository, Arg::Text(tag), count, last];
             connection.run(sql, &arguments).await
         }

@@ -5,6 +5,7 @@
 //! index, by the last key seen.
 
 use std::future::Future;
+use std::sync::LazyLock;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -117,7 +118,6 @@ impl Catalog {
             .row(
                 "SELECT l.size FROM repository r \
                  JOIN link l ON l.repository = r.id AND l.digest = $2 \
-                 AND l.deleted_at IS NULL \
                  WHERE r.name = $1 AND r.deleted_at IS NULL",
                 &[Arg::Text(repository), Arg::Bytes(&digest.encode())],
             )
@@ -136,7 +136,7 @@ impl Catalog {
                 .rows(
                     "SELECT r.name FROM link l JOIN repository r ON r.id = l.repository \
                      AND r.deleted_at IS NULL \
-                     WHERE l.digest = $1 AND l.deleted_at IS NULL LIMIT $2",
+                     WHERE l.digest = $1 LIMIT $2",
                     &[Arg::Bytes(&digest.encode()), Arg::Int(page(n))],
                 )
                 .await?;
@@ -219,40 +219,34 @@ impl Catalog {
     ) -> Result<(Vec<Referrer>, bool)> {
         within(async {
             let mut connection = self.inner.readers.acquire().await?;
-            let Some(id) = connection.row(REPOSITORY, &[Arg::Text(repository)]).await? else {
+            let id = match n {
+                0 => None,
+                _ => connection.row(REPOSITORY, &[Arg::Text(repository)]).await?,
+            };
+            let Some(id) = id else {
                 return Ok((Vec::new(), false));
             };
             let subject = subject.encode();
             let last = last.map(Digest::encode).unwrap_or_default();
+            let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
             let mut arguments = vec![
                 Arg::Int(id.int(0)?),
                 Arg::Bytes(&subject),
                 Arg::Bytes(&last),
                 // One more, to see whether there are more.
                 Arg::Int(page(n).saturating_add(1)),
+                Arg::Int(bytes),
             ];
-            let (sizes, rows) = match artifact_type {
-                None => (REFERRER_SIZES, REFERRERS),
+            let sql = match artifact_type {
+                None => REFERRERS.as_str(),
                 Some(of) => {
                     arguments.push(Arg::Text(of));
-                    (REFERRER_SIZES_OF_TYPE, REFERRERS_OF_TYPE)
+                    REFERRERS_OF_TYPE.as_str()
                 }
             };
-            let sizes = connection.rows(sizes, &arguments).await?;
-            let mut total = 0u64;
-            let mut fitting = 0usize;
-            for size in sizes.iter().take(n) {
-                total = total.saturating_add(size.int(0)?.unsigned_abs());
-                if fitting > 0 && total > bytes {
-                    break;
-                }
-                fitting = fitting.saturating_add(1);
-            }
-            if let Some(limit) = arguments.get_mut(3) {
-                *limit = Arg::Int(page(fitting));
-            }
-            let more = n > 0 && sizes.len() > fitting;
-            let rows = connection.rows(rows, &arguments).await?;
+            let rows = connection.rows(sql, &arguments).await?;
+            let seen = rows.first().map_or(Ok(0), |row| row.int(5))?;
+            let more = usize::try_from(seen).unwrap_or_default() > rows.len();
             let rows: Result<Vec<_>> = rows.iter().map(referrer).collect();
             Ok((rows?, more))
         })
@@ -309,18 +303,26 @@ impl Catalog {
     }
 }
 
-const REFERRER_SIZES: &str = "SELECT size FROM manifest \
-    WHERE repository = $1 AND subject = $2 AND digest > $3 \
-    AND deleted_at IS NULL ORDER BY digest LIMIT $4";
-const REFERRER_SIZES_OF_TYPE: &str = "SELECT size FROM manifest \
-    WHERE repository = $1 AND subject = $2 AND digest > $3 AND artifact_type = $5 \
-    AND deleted_at IS NULL ORDER BY digest LIMIT $4";
-const REFERRERS: &str = "SELECT digest, media_type, artifact_type, size, annotations \
-    FROM manifest WHERE repository = $1 AND subject = $2 AND digest > $3 \
-    AND deleted_at IS NULL ORDER BY digest LIMIT $4";
-const REFERRERS_OF_TYPE: &str = "SELECT digest, media_type, artifact_type, size, annotations \
-    FROM manifest WHERE repository = $1 AND subject = $2 AND digest > $3 AND artifact_type = $5 \
-    AND deleted_at IS NULL ORDER BY digest LIMIT $4";
+/// A page of referrers in one statement, so that it is of one state: as many as
+/// fit, and in the last column how many were looked at.
+static REFERRERS: LazyLock<String> = LazyLock::new(|| referrers_statement(""));
+static REFERRERS_OF_TYPE: LazyLock<String> =
+    LazyLock::new(|| referrers_statement("AND artifact_type = $6"));
+
+fn referrers_statement(of_type: &str) -> String {
+    format!(
+        "WITH page AS (SELECT digest, size FROM manifest \
+         WHERE repository = $1 AND subject = $2 AND digest > $3 {of_type} \
+         AND deleted_at IS NULL ORDER BY digest LIMIT $4), \
+         fit AS (SELECT digest, SUM(size) OVER (ORDER BY digest) AS total, \
+         ROW_NUMBER() OVER (ORDER BY digest) AS place FROM page) \
+         SELECT m.digest, m.media_type, m.artifact_type, m.size, m.annotations, \
+         (SELECT COUNT(*) FROM page) \
+         FROM fit JOIN manifest m ON m.repository = $1 AND m.digest = fit.digest \
+         WHERE fit.place = 1 OR (fit.place < $4 AND fit.total <= $5) ORDER BY m.digest"
+    )
+}
+
 const REPOSITORY: &str = "SELECT id FROM repository WHERE name = $1 AND deleted_at IS NULL";
 
 /// Ends a read that takes too long.

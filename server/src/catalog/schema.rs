@@ -42,7 +42,7 @@ impl Dialect {
 const MIGRATIONS: [&str; 3] = [
     include_str!("migrations/0001_names.sql"),
     include_str!("migrations/0002_pulls.sql"),
-    include_str!("migrations/0003_links.sql"),
+    include_str!("migrations/0003_lists.sql"),
 ];
 
 /// The last migration this release knows.

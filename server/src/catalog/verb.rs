@@ -16,6 +16,8 @@ use super::sql::{Arg, Connection};
 use super::totals::Totals;
 use super::types::{ChangeKind, Edge, PutManifest};
 
+/// Tags that are hidden in one step. More would hold up other changes.
+const TAGS_STEP: i64 = 1000;
 /// Edges that go in with one statement, while there are as many.
 const EDGE_ROWS: usize = 64;
 static INSERT_EDGE: LazyLock<String> = LazyLock::new(|| insert_edges_statement(1));
@@ -57,6 +59,29 @@ pub(super) struct Effect {
     pub(super) sequence: Option<i64>,
     /// What caches must forget.
     pub(super) touched: Vec<Touched>,
+    /// Whether the change is one step of several, and has to be run again.
+    pub(super) unfinished: bool,
+}
+
+/// What became of what a change was to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// There was nothing to do.
+    Nothing,
+    /// It is done.
+    Done,
+    /// A step of it is done; it has to be run again.
+    Step,
+}
+
+impl Effect {
+    pub(super) fn progress(&self) -> Progress {
+        match (self.sequence, self.unfinished) {
+            (None, _) => Progress::Nothing,
+            (Some(_), false) => Progress::Done,
+            (Some(_), true) => Progress::Step,
+        }
+    }
 }
 
 impl Verb {
@@ -175,6 +200,7 @@ async fn put_manifest(
     Ok(Effect {
         sequence: Some(sequence),
         touched,
+        unfinished: false,
     })
 }
 
@@ -299,8 +325,8 @@ async fn link_blob(
         .run(
             "INSERT INTO link (repository, digest, size, linked_at) \
              VALUES ($1, $2, $3, $4) ON CONFLICT (repository, digest) DO UPDATE SET \
-             size = excluded.size, linked_at = excluded.linked_at, deleted_at = NULL \
-             WHERE link.size <> excluded.size OR link.deleted_at IS NOT NULL",
+             size = excluded.size, linked_at = excluded.linked_at \
+             WHERE link.size <> excluded.size",
             &[
                 Arg::Int(repository.id),
                 Arg::Bytes(&digest.encode()),
@@ -317,6 +343,7 @@ async fn link_blob(
     Ok(Effect {
         sequence: Some(sequence),
         touched: vec![touch(name, Item::Link(digest))],
+        unfinished: false,
     })
 }
 
@@ -329,20 +356,25 @@ async fn unlink_blob(
     let Some(repository) = find(connection, name).await? else {
         return Ok(Effect::default());
     };
-    let hidden = connection
+    let encoded = digest.encode();
+    let (id, of) = (Arg::Int(repository.id), Arg::Bytes(&encoded));
+    let kept = connection
         .run(
-            "UPDATE link SET deleted_at = $3 \
-             WHERE repository = $1 AND digest = $2 AND deleted_at IS NULL",
-            &[
-                Arg::Int(repository.id),
-                Arg::Bytes(&digest.encode()),
-                Arg::Int(now),
-            ],
+            "INSERT INTO unlinked (repository, digest, size, deleted_at) \
+             SELECT repository, digest, size, $3 FROM link \
+             WHERE repository = $1 AND digest = $2 \
+             ON CONFLICT (repository, digest) DO UPDATE SET \
+             size = excluded.size, deleted_at = excluded.deleted_at",
+            &[id, of, Arg::Int(now)],
         )
         .await?;
+    if kept > 0 {
+        let sql = "DELETE FROM link WHERE repository = $1 AND digest = $2";
+        connection.run(sql, &[id, of]).await?;
+    }
     let change = (ChangeKind::BlobUnlinked, digest.to_string());
-    let touched = touch(name, Item::Link(digest));
-    deleted(connection, repository.id, hidden, change, touched, now).await
+    let touched = vec![touch(name, Item::Link(digest))];
+    deleted(connection, repository.id, kept, change, touched, now).await
 }
 
 async fn delete_tag(
@@ -362,10 +394,12 @@ async fn delete_tag(
         )
         .await?;
     let change = (ChangeKind::TagDeleted, tag.to_owned());
-    let touched = touch(name, Item::Tag(tag));
+    let touched = vec![touch(name, Item::Tag(tag))];
     deleted(connection, repository.id, hidden, change, touched, now).await
 }
 
+/// Hides a manifest with its tags; or, while it has more than [`TAGS_STEP`],
+/// that many of them alone.
 async fn delete_manifest(
     connection: &mut Connection,
     name: &str,
@@ -376,27 +410,49 @@ async fn delete_manifest(
         return Ok(Effect::default());
     };
     let encoded = digest.encode();
-    let arguments = [Arg::Int(repository.id), Arg::Bytes(&encoded), Arg::Int(now)];
-    let hidden = connection
-        .run(
-            "UPDATE manifest SET deleted_at = $3 \
-             WHERE repository = $1 AND digest = $2 AND deleted_at IS NULL",
-            &arguments,
+    let (id, of) = (Arg::Int(repository.id), Arg::Bytes(&encoded));
+    // By the manifest alone: beside the repository, SQLite would rather read all
+    // of that one's tags.
+    let tags = connection
+        .rows(
+            "SELECT name FROM tag WHERE manifest = $2 AND repository + 0 = $1 \
+             AND deleted_at IS NULL LIMIT $3",
+            &[id, of, Arg::Int(TAGS_STEP)],
         )
         .await?;
-    if hidden > 0 {
+    let mut touched = vec![touch(name, Item::Manifest(digest))];
+    let mut changes = Vec::new();
+    for tag in &tags {
+        let tag = tag.text(0)?;
+        let sql = "UPDATE tag SET deleted_at = $3 WHERE repository = $1 AND name = $2";
         connection
+            .run(sql, &[id, Arg::Text(&tag), Arg::Int(now)])
+            .await?;
+        touched.push(touch(name, Item::Tag(&tag)));
+        changes.push((ChangeKind::TagDeleted, tag));
+    }
+    let is_last = i64::try_from(tags.len()).is_ok_and(|tags| tags < TAGS_STEP);
+    if is_last {
+        let hidden = connection
             .run(
-                "UPDATE tag SET deleted_at = $3 \
-                 WHERE repository = $1 AND manifest = $2 AND deleted_at IS NULL",
-                &arguments,
+                "UPDATE manifest SET deleted_at = $3 \
+                 WHERE repository = $1 AND digest = $2 AND deleted_at IS NULL",
+                &[id, of, Arg::Int(now)],
             )
             .await?;
+        if hidden > 0 {
+            changes.push((ChangeKind::ManifestDeleted, digest.to_string()));
+        }
     }
-    let change = (ChangeKind::ManifestDeleted, digest.to_string());
-    // Its tags go too, and there may be many.
-    let touched = Touched::Repository(name.into());
-    deleted(connection, repository.id, hidden, change, touched, now).await
+    if changes.is_empty() {
+        return Ok(Effect::default());
+    }
+    let sequence = change::record(connection, repository.id, &changes, now).await?;
+    Ok(Effect {
+        sequence: Some(sequence),
+        touched,
+        unfinished: !is_last,
+    })
 }
 
 async fn delete_repository(connection: &mut Connection, name: &str, now: i64) -> Result<Effect> {
@@ -410,7 +466,7 @@ async fn delete_repository(connection: &mut Connection, name: &str, now: i64) ->
         )
         .await?;
     let change = (ChangeKind::RepositoryDeleted, name.to_owned());
-    let touched = Touched::Repository(name.into());
+    let touched = vec![Touched::Repository(name.into())];
     deleted(connection, repository.id, hidden, change, touched, now).await
 }
 
@@ -419,7 +475,7 @@ async fn deleted(
     repository: i64,
     hidden: u64,
     change: (ChangeKind, String),
-    touched: Touched,
+    touched: Vec<Touched>,
     now: i64,
 ) -> Result<Effect> {
     if hidden == 0 {
@@ -428,7 +484,8 @@ async fn deleted(
     let sequence = change::record(connection, repository, &[change], now).await?;
     Ok(Effect {
         sequence: Some(sequence),
-        touched: vec![touched],
+        touched,
+        unfinished: false,
     })
 }
 

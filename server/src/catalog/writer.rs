@@ -20,7 +20,7 @@ use super::cache::Cache;
 use super::error::{CatalogError, Fault, sort};
 use super::schema::Dialect;
 use super::sql::{Connection, Pool};
-use super::verb::{Effect, Verb};
+use super::verb::{Effect, Progress, Verb};
 
 /// Changes that may wait.
 pub(super) const QUEUE: usize = 1024;
@@ -65,14 +65,14 @@ impl Shared {
     }
 }
 
-/// A change and who waits for it. The answer says whether it changed anything.
+/// A change and who waits for it. The answer says how far it got.
 pub(super) struct Job {
     pub(super) verb: Verb,
-    pub(super) answer: oneshot::Sender<Result<bool, CatalogError>>,
+    pub(super) answer: oneshot::Sender<Result<Progress, CatalogError>>,
 }
 
 impl Job {
-    fn answer(self, answer: Result<bool, CatalogError>) {
+    fn answer(self, answer: Result<Progress, CatalogError>) {
         // Who asked may have gone; the change is made all the same.
         let _ = self.answer.send(answer);
     }
@@ -266,7 +266,7 @@ impl Writer {
             match outcome {
                 Outcome::Done(effect) => {
                     self.shared.verbs.fetch_add(1, Ordering::Relaxed);
-                    job.answer(Ok(effect.sequence.is_some()));
+                    job.answer(Ok(effect.progress()));
                 }
                 Outcome::Refused(reason) => job.answer(Err(CatalogError::Refused(reason))),
             }

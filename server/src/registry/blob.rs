@@ -64,17 +64,30 @@ impl Registry {
         }
         let (registry, repository, digest) = (self.clone(), repository.clone(), *digest);
         self.to_the_end(async move {
-            let note = Note::Link {
-                repository: repository.clone(),
-                digest,
-                size,
-            };
-            registry.blobs.note(note.encode())?;
-            registry.names.link_blob(&repository, &digest, size).await?;
+            registry.link(&repository, &digest, size).await?;
             registry.verbs.blob_mounts.add(1);
             Ok(true)
         })
         .await
+    }
+
+    /// Gives a repository a blob that is durable and leased: a note, then the
+    /// link.
+    pub(super) async fn link(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        size: u64,
+    ) -> Result<(), Error> {
+        let _order = self.order(repository).read().await;
+        let note = Note::Link {
+            repository: repository.clone(),
+            digest: *digest,
+            size,
+        };
+        self.blobs.note(note.encode())?;
+        self.names.link_blob(repository, digest, size).await?;
+        Ok(())
     }
 
     async fn may_mount(

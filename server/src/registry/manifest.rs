@@ -14,7 +14,7 @@ use orlop_oci::{
 use super::access::{self, Subject, Verb};
 use super::note::{Deletion, Note};
 use super::seam::{Edge, Fault, ManifestRow, NewManifest};
-use super::{Error, Registry};
+use super::{Error, ManifestRoom, Registry};
 
 /// A manifest with its bytes.
 #[derive(Clone, Debug)]
@@ -72,7 +72,7 @@ impl Registry {
         repository: &RepositoryName,
         (reference, tags): (&Reference, &[Tag]),
         content_type: Option<&str>,
-        bytes: Bytes,
+        (bytes, room): (Bytes, ManifestRoom),
     ) -> Result<Pushed, Error> {
         self.may_push(subject, repository)?;
         let manifest = Manifest::parse(&bytes, content_type)?;
@@ -95,6 +95,7 @@ impl Registry {
         };
         let registry = self.clone();
         self.to_the_end(async move {
+            let _room = room;
             let subject = new.subject;
             registry.store_manifest(&manifest, new, bytes).await?;
             registry.verbs.manifest_pushes.add(1);
@@ -154,6 +155,7 @@ impl Registry {
             media_type: new.media_type.clone(),
             tags: new.tags.clone(),
         };
+        let _order = self.order(&new.repository).read().await;
         self.blobs.put(bytes, new.digest, note.encode()).await?;
         self.names.put_manifest(new).await?;
         drop(pinned.guard);

@@ -49,8 +49,10 @@ fn an_image(memory: &Memory, repository: &str) -> Bytes {
 }
 
 async fn push(registry: &Registry, at: &str, bytes: Bytes) -> Result<Pushed, Error> {
+    let a = name("a");
+    let room = registry.manifest_room(WHO, &a, bytes.len())?;
     registry
-        .manifest_push(WHO, &name("a"), (&reference(at), &[]), None, bytes)
+        .manifest_push(WHO, &a, (&reference(at), &[]), None, (bytes, room))
         .await
 }
 
@@ -234,7 +236,10 @@ async fn one_push_by_digest_sets_many_tags() {
         .map(|i| Tag::parse(&format!("v{i}")).unwrap())
         .collect();
     let (a, to) = (name("a"), (&digest, tags.as_slice()));
-    let pushed = registry.manifest_push(WHO, &a, to, None, bytes).await;
+    let room = registry.manifest_room(WHO, &a, bytes.len()).unwrap();
+    let pushed = registry
+        .manifest_push(WHO, &a, to, None, (bytes, room))
+        .await;
     assert_eq!(Some(&pushed.unwrap().digest), digest.digest());
     for tag in tags {
         let row = registry.manifest_stat(WHO, &a, &Reference::Tag(tag)).await;

@@ -511,9 +511,15 @@ impl Names for Memory {
                 })
                 .collect();
             found.sort_unstable_by_key(|found| found.digest);
-            let more = found.len() > query.limit && query.limit > 0;
-            found.truncate(query.limit);
-            Ok((found, more))
+            let mut total = 0;
+            let fits = |found: &&Referrer| {
+                total += found.size;
+                total <= query.bytes || total == found.size
+            };
+            let page = found.iter().take_while(fits).take(query.limit);
+            let page: Vec<Referrer> = page.cloned().collect();
+            let more = found.len() > page.len() && query.limit > 0;
+            Ok((page, more))
         }
         .boxed()
     }

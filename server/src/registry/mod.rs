@@ -20,6 +20,7 @@ mod manifest;
 pub(crate) mod memory;
 mod names;
 pub mod note;
+mod order;
 mod page;
 pub mod pulls;
 mod referrer;
@@ -47,6 +48,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use note::{Deletion, Note};
+use order::Order;
 use tokio::sync::{OwnedSemaphorePermit, RwLock, Semaphore};
 
 use crate::metrics::Verbs;
@@ -62,6 +64,7 @@ pub struct Registry {
     names: Arc<dyn Names>,
     /// Held by work that has to reach its end, for reading.
     work: Arc<RwLock<()>>,
+    order: Arc<Order>,
     /// Why nothing is written, if so.
     unpaired: Option<Unpaired>,
     maintenance: Maintenance,
@@ -73,6 +76,10 @@ pub struct Registry {
     sparse_manifests: bool,
 }
 
+/// Memory for a manifest that is being pushed.
+#[derive(Debug)]
+pub struct ManifestRoom(#[expect(dead_code, reason = "it is held")] OwnedSemaphorePermit);
+
 impl Registry {
     /// A registry over these blobs and names.
     pub fn new(blobs: Arc<dyn Blobs>, names: Arc<dyn Names>) -> Registry {
@@ -80,6 +87,7 @@ impl Registry {
             blobs,
             names,
             work: Arc::default(),
+            order: Arc::default(),
             unpaired: None,
             maintenance: Maintenance::default(),
             verbs: Arc::default(),
@@ -125,14 +133,22 @@ impl Registry {
         self
     }
 
-    /// Takes memory for `bytes` of a manifest until the result is dropped.
+    /// Takes memory for `bytes` of a manifest that is to be pushed, until the
+    /// result is dropped.
     ///
     /// # Errors
-    /// `Busy` when all of it is taken.
-    pub fn manifest_room(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Error> {
+    /// `Busy` when all of it is taken; what a push would be refused for.
+    pub fn manifest_room(
+        &self,
+        subject: Subject,
+        repository: &RepositoryName,
+        bytes: usize,
+    ) -> Result<ManifestRoom, Error> {
+        self.may_push(subject, repository)?;
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         Arc::clone(&self.manifests)
             .try_acquire_many_owned(bytes)
+            .map(ManifestRoom)
             .map_err(|_| Fault::Busy("too many manifests are being pushed".to_owned()).into())
     }
 
@@ -175,9 +191,10 @@ impl Registry {
     async fn delete(&self, what: Deletion) -> Result<(), Error> {
         let registry = self.clone();
         self.to_the_end(async move {
+            let _order = registry.order(what.repository()).write().await;
             let note = Note::Deletion(what.clone());
             registry.blobs.note(note.encode())?;
-            let names = registry.names;
+            let names = &registry.names;
             match &what {
                 Deletion::Tag { repository, tag } => names.delete_tag(repository, tag).await?,
                 Deletion::Manifest { repository, digest } => {
@@ -190,6 +207,13 @@ impl Registry {
             Ok(())
         })
         .await
+    }
+
+    /// Held while a note and its row are written: shared by what gives names,
+    /// alone by what takes them, so that the notes of both are in the order of
+    /// the rows.
+    fn order(&self, repository: &RepositoryName) -> &RwLock<()> {
+        self.order.of(repository)
     }
 
     /// Waits until all work that has to reach its end has done so.

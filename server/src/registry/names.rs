@@ -157,8 +157,9 @@ fn referrer(row: catalog::Referrer) -> Referrer {
 }
 
 fn row(manifest: NewManifest) -> PutManifest {
+    // Only lists of referrers show them, and they can be large.
     let annotations = Some(&manifest.annotations)
-        .filter(|annotations| !annotations.is_empty())
+        .filter(|annotations| manifest.subject.is_some() && !annotations.is_empty())
         .map(|annotations| serde_json::json!(annotations).to_string());
     PutManifest {
         repository: manifest.repository.to_string(),

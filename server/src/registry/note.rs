@@ -37,9 +37,9 @@ pub enum Note {
         /// The tags it was given.
         tags: Vec<String>,
     },
-    /// A blob was mounted from another repository.
+    /// A blob was pushed, or mounted from another repository.
     Link {
-        /// Where it was mounted to.
+        /// Where to.
         repository: RepositoryName,
         /// Which one.
         digest: Digest,
@@ -74,6 +74,17 @@ pub enum Deletion {
         /// Which one.
         digest: Digest,
     },
+}
+
+impl Deletion {
+    /// Where something is deleted.
+    pub fn repository(&self) -> &RepositoryName {
+        match self {
+            Deletion::Tag { repository, .. }
+            | Deletion::Manifest { repository, .. }
+            | Deletion::Blob { repository, .. } => repository,
+        }
+    }
 }
 
 /// Why bytes are not a note.

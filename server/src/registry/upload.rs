@@ -161,7 +161,7 @@ impl Registry {
         // The finished upload holds a lease, so the blob outlives the moment
         // until it is linked.
         let size = upload.commit(expected).await.map_err(upload_error)?;
-        self.names.link_blob(repository, &expected, size).await?;
+        self.link(repository, &expected, size).await?;
         self.verbs.blob_pushes.add(1);
         self.verbs.blob_push_bytes.add(size);
         Ok(())

@@ -209,7 +209,11 @@ async fn a_catalog_that_is_not_the_stores_takes_no_push() {
     let mounted = registry.blob_mount(WHO, &b, Some(&a), &digest);
     assert_eq!(mounted.await, Err(refused.clone()));
     let latest = Reference::parse("latest").unwrap();
-    let pushed = registry.manifest_push(WHO, &a, (&latest, &[]), None, Bytes::new());
+    let room = registry.manifest_room(WHO, &a, 1).map(|_| ());
+    assert_eq!(room, Err(refused.clone()));
+    let room = memory.registry().manifest_room(WHO, &a, 1).unwrap();
+    let bytes = (Bytes::new(), room);
+    let pushed = registry.manifest_push(WHO, &a, (&latest, &[]), None, bytes);
     assert_eq!(pushed.await, Err(refused));
     // Pulls go on, and so does cleaning up.
     assert_eq!(registry.blob_stat(WHO, &a, &digest).await, Ok(4));
@@ -327,4 +331,23 @@ async fn a_blob_is_deleted_from_one_repository() {
         registry.blob_delete(WHO, &name("c"), &digest).await,
         Err(Error::NameUnknown)
     );
+}
+
+/// The notes tell what a repository has after the newest copy of the catalog:
+/// whoever replays them must not end with the blob deleted.
+#[tokio::test]
+async fn a_blob_that_is_pushed_again_after_its_delete_is_noted() {
+    let memory = Memory::default();
+    let (registry, a) = (memory.registry(), name("a"));
+    let digest = memory.add("a", b"blob");
+    registry.blob_delete(WHO, &a, &digest).await.unwrap();
+    let again = body(&[b"blob"], None);
+    registry.upload_whole(WHO, &a, again, digest).await.unwrap();
+    assert_eq!(registry.blob_stat(WHO, &a, &digest).await, Ok(4));
+    let link = Note::Link {
+        repository: a,
+        digest,
+        size: 4,
+    };
+    assert_eq!(memory.notes().last(), Some(&link));
 }

@@ -192,14 +192,10 @@ async fn pull(storage: &Storage, times: u32) {
     let latest = Reference::parse("latest").unwrap();
     let kind = "application/vnd.oci.image.index.v1+json";
     let index = format!("{{\"schemaVersion\":2,\"mediaType\":\"{kind}\",\"manifests\":[]}}");
+    let who = Subject::Anonymous;
+    let room = registry.manifest_room(who, &name, index.len()).unwrap();
     registry
-        .manifest_push(
-            Subject::Anonymous,
-            &name,
-            (&latest, &[]),
-            Some(kind),
-            index.into(),
-        )
+        .manifest_push(who, &name, (&latest, &[]), Some(kind), (index.into(), room))
         .await
         .unwrap();
     for _ in 0..times {

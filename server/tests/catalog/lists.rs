@@ -222,3 +222,45 @@ pub(crate) async fn measures_lists_and_lookups(place: &Place) {
     assert!(each < Duration::from_micros(100), "{each:?}");
     catalog.close().await;
 }
+
+/// A referrer that was there before a list was asked for is in it, whatever is
+/// pushed meanwhile.
+pub(crate) async fn referrers_that_were_there_are_listed_while_others_are_pushed(place: &Place) {
+    let catalog = place.open().await;
+    let subject = digest("subject");
+    let put = |number: usize| {
+        let mut put = manifest("r", &format!("referrer {number}"), &[]);
+        put.subject = Some(subject);
+        put.edges.clear();
+        put
+    };
+    let pushed = std::sync::atomic::AtomicUsize::new(0);
+    let push = async {
+        for number in 0..800 {
+            catalog.put_manifest(put(number)).await.unwrap();
+            pushed.store(number + 1, std::sync::atomic::Ordering::Release);
+        }
+    };
+    let list = async {
+        let mut before = 0;
+        while before < 800 {
+            before = pushed.load(std::sync::atomic::Ordering::Acquire);
+            let bounds = (1000, u64::MAX);
+            let page = catalog.referrers("r", &subject, None, None, bounds).await;
+            let (rows, more) = page.unwrap();
+            let rows: BTreeSet<_> = rows.into_iter().map(|row| row.digest).collect();
+            assert!(!more);
+            let lost = (0..before)
+                .filter(|number| !rows.contains(&digest(&format!("referrer {number}"))))
+                .count();
+            assert_eq!(
+                lost,
+                0,
+                "of {before} that were there, {} are listed",
+                rows.len()
+            );
+        }
+    };
+    tokio::join!(push, list);
+    catalog.close().await;
+}

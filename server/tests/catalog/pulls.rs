@@ -139,3 +139,29 @@ pub(crate) async fn a_catalog_of_the_first_form_is_brought_up_to_date(place: &Pl
     assert_eq!(count(&catalog, "a", "old").await, Some((0, None)));
     catalog.close().await;
 }
+
+/// The release before this one must see what is deleted here as gone, and what
+/// it is given again must be there afterwards.
+pub(crate) async fn the_release_before_can_push_a_deleted_blob_again(place: &Place) {
+    let blob = digest("blob");
+    let catalog = place.open().await;
+    catalog.link_blob("a", &blob, 7).await.unwrap();
+    assert!(catalog.unlink_blob("a", &blob).await.unwrap());
+    catalog.close().await;
+    // What it runs to link a blob, word for word but for the values.
+    place
+        .raw(
+            "INSERT INTO link (repository, digest, size, linked_at) \
+             SELECT repository, digest, size, 9 FROM unlinked WHERE true \
+             ON CONFLICT (repository, digest) DO UPDATE SET \
+             size = excluded.size, linked_at = excluded.linked_at \
+             WHERE link.size <> excluded.size",
+        )
+        .await;
+    let catalog = place.try_open(false).await.unwrap();
+    assert!(
+        catalog.blob_linked("a", &blob).await.unwrap(),
+        "answered with 201, and lost"
+    );
+    catalog.close().await;
+}

@@ -287,6 +287,22 @@ async fn uploads_that_nobody_asks_for_expire() {
 }
 
 #[tokio::test]
+async fn an_upload_that_was_asked_about_does_not_expire() {
+    let store = open(&disk(13), &MemoryIndex::default()).await.unwrap();
+    let long = Duration::from_millis(300);
+    let id = store.upload_open("a", None).unwrap();
+    let mut upload = store.upload_resume(id, "a").await.unwrap();
+    upload.append(content(1, 200_000)).await.unwrap();
+    upload.checkpoint().await.unwrap();
+    drop(upload);
+    tokio::time::sleep(long).await;
+    // The client hears that it may go on.
+    assert_eq!(store.upload_status(id, "a").unwrap(), 200_000);
+    assert_eq!(store.upload_expire(long).await.unwrap(), 0);
+    store.upload_resume(id, "a").await.unwrap();
+}
+
+#[tokio::test]
 async fn uploads_that_went_cold_go_on_where_they_were() {
     let store = open(&disk(6), &MemoryIndex::default()).await.unwrap();
     let count = WARM_SESSIONS as u64 + 100;

@@ -34,7 +34,9 @@ async fn manifests_in_memory_are_bounded() {
         let line = "PUT /v2/a/manifests/v1";
         send(&server, line, headers, &[b"no manifest"], None)
     };
-    let mut taken: Vec<_> = std::iter::from_fn(|| registry.manifest_room(4 << 20).ok()).collect();
+    let a = crate::registry::RepositoryName::parse("a").unwrap();
+    let take = || registry.manifest_room(Subject::Anonymous, &a, 4 << 20).ok();
+    let mut taken: Vec<_> = std::iter::from_fn(take).collect();
     assert_eq!(taken.len(), 16);
     for headers in [&[][..], &[("content-length", "11")]] {
         let refused = put(headers).await;

@@ -1,7 +1,22 @@
--- Pulls: counted for tags too, and how far the counts can be believed.
+-- Pulls: counted in rows of their own, since those of manifests can be large,
+-- and how far the counts can be believed. The columns of manifest that were
+-- made for this stay unused.
 
-ALTER TABLE tag ADD COLUMN last_pulled BIGINT;
-ALTER TABLE tag ADD COLUMN pulls BIGINT NOT NULL DEFAULT 0;
+CREATE TABLE pulled_manifest (
+    repository  BIGINT NOT NULL,
+    digest      {blob} NOT NULL,
+    pulls       BIGINT NOT NULL,
+    last_pulled BIGINT NOT NULL,
+    PRIMARY KEY (repository, digest)
+) {clustered};
+
+CREATE TABLE pulled_tag (
+    repository  BIGINT NOT NULL,
+    name        {text} NOT NULL,
+    pulls       BIGINT NOT NULL,
+    last_pulled BIGINT NOT NULL,
+    PRIMARY KEY (repository, name)
+) {clustered};
 
 -- Counts of pulls were lost at this time: whatever is there counts as pulled
 -- then, or later if its row says so.

@@ -1,0 +1,26 @@
+-- Deleted rows are many, and stay for a while: lists have indexes without them.
+
+DROP INDEX manifest_subject;
+DROP INDEX manifest_subject_type;
+CREATE INDEX manifest_subject ON manifest (repository, subject, digest)
+    WHERE subject IS NOT NULL AND deleted_at IS NULL;
+CREATE INDEX manifest_subject_type ON manifest (repository, subject, artifact_type, digest)
+    WHERE subject IS NOT NULL AND deleted_at IS NULL;
+CREATE INDEX tag_live ON tag (repository, name) WHERE deleted_at IS NULL;
+
+-- Which tags a manifest has (verb.rs says why by its digest alone).
+DROP INDEX tag_manifest;
+CREATE INDEX tag_of_manifest ON tag (manifest);
+
+-- Which repositories have a blob.
+CREATE INDEX link_digest ON link (digest);
+
+-- Links that were deleted. They are kept apart, so that a release that knows
+-- nothing of them sees what is there, and pushes what is not.
+CREATE TABLE unlinked (
+    repository BIGINT NOT NULL REFERENCES repository (id),
+    digest     {blob} NOT NULL,
+    size       BIGINT NOT NULL CHECK (size >= 0),
+    deleted_at BIGINT NOT NULL,
+    PRIMARY KEY (repository, digest)
+) {clustered};
