@@ -12,9 +12,12 @@
 # the loader, three files in /etc, and an empty data folder that belongs to the
 # user that it runs as. It has no shell and no package manager.
 #
-# The same binaries and libraries make the same bytes: entries are sorted, and
-# every time is SOURCE_DATE_EPOCH, or that of the last commit.
+# The same binaries and libraries make the same bytes: entries are sorted, modes
+# do not depend on the folder of PATH, and every time is SOURCE_DATE_EPOCH, or
+# that of the last commit.
 set -euo pipefail
+# Else a failure inside $(…) would pass as an empty answer.
+shopt -s inherit_errexit
 export LC_ALL=C
 umask 022
 
@@ -67,22 +70,32 @@ work=$(mktemp -d "$(dirname "$output")/.image-XXXXXX")
 trap 'rm -rf "$work"' EXIT
 chmod 755 "$work"
 
-# A tar of what is in folder $1, always the same for the same content.
+# A tar of what is in folder $1, always the same for the same content. Modes are
+# set, since a setgid bit or a default ACL of the output's folder is inherited.
 archive() {
     local folder=$1
     shift
     (cd "$folder" && tar --create --format=ustar --sort=name --mtime="@$epoch" \
-        --owner=0 --group=0 --numeric-owner "$@" -- *)
+        --owner=0 --group=0 --numeric-owner --mode=a-s,u=rwX,go=rX "$@" -- *)
 }
 
 # --- the root file system ---------------------------------------------------
+
+# Whether program $1 is a static one, by what ldd said about it, $2. ldd says the
+# same of a script and of another machine's program.
+is_static() {
+    [[ $2 == *[Nn]"ot a "*dynamic* && $(head -c 4 "$1" | tr -d '\0') == $'\x7fELF' ]] &&
+        "$1" --help >/dev/null 2>&1
+}
 
 # The shared libraries and the loader of programs, as paths.
 libraries() {
     local program lines
     for program in "$@"; do
-        # A static program has none.
-        lines=$(ldd "$program" 2>/dev/null) || continue
+        if ! lines=$(ldd "$program" 2>&1); then
+            is_static "$program" "$lines" || die "ldd cannot name the libraries of $program: $lines"
+            continue
+        fi
         [[ $lines != *"not found"* ]] || die "a library of $program is missing: $lines"
         sed -nE 's|^[[:space:]]*([^[:space:]]+ => )?(/[^[:space:]]+) \(0x[0-9a-f]+\)$|\2|p' <<<"$lines"
     done | sort -u
@@ -101,10 +114,13 @@ licence() {
 tree=$work/tree
 mkdir "$tree"
 install -D -m 755 -t "$tree/usr/bin" "$bin/orlop" "$bin/orlop-fsck"
+found=$(libraries "$bin/orlop" "$bin/orlop-fsck")
 while read -r library; do
+    # Static programs alone have none.
+    [[ $library ]] || continue
     install -D -m 755 "$(readlink -f "$library")" "$tree$library"
     licence "$library"
-done < <(libraries "$bin/orlop" "$bin/orlop-fsck")
+done <<<"$found"
 install -D -m 644 "$root/LICENSE" "$tree/usr/share/doc/orlop/copyright"
 
 mkdir "$tree/etc"
@@ -115,11 +131,10 @@ echo 'hosts: files dns' >"$tree/etc/nsswitch.conf"
 
 # A volume that is mounted here for the first time takes owner and mode of it.
 mkdir -p "$tree$data"
-chmod 700 "$tree$data"
 
 archive "$tree" --exclude="${data#/}" >"$work/layer"
 tar --append --file="$work/layer" --directory="$tree" --format=ustar --mtime="@$epoch" \
-    --owner="$user" --group="$user" --numeric-owner "${data#/}"
+    --owner="$user" --group="$user" --numeric-owner --mode=a-s,u=rwx,go= "${data#/}"
 
 # --- the image --------------------------------------------------------------
 
@@ -138,6 +153,7 @@ keep() {
 
 size_of() { stat --format=%s "$layout/blobs/sha256/$1"; }
 
+
 # What the image says about itself, as members of a JSON object.
 labels() {
     local name=org.opencontainers.image
@@ -150,6 +166,7 @@ labels() {
 diff_id=$(digest_of "$work/layer")
 gzip --no-name "$work/layer"
 layer=$(keep "$work/layer.gz")
+layer_size=$(size_of "$layer")
 
 # --insecure-anonymous is not in here, and has no variable: whoever opens the
 # registry to everyone says so on the line that starts it.
@@ -178,6 +195,7 @@ cat >"$work/config" <<END
 }
 END
 config=$(keep "$work/config")
+config_size=$(size_of "$config")
 
 cat >"$work/manifest" <<END
 {
@@ -186,19 +204,20 @@ cat >"$work/manifest" <<END
   "config": {
     "mediaType": "application/vnd.oci.image.config.v1+json",
     "digest": "sha256:$config",
-    "size": $(size_of "$config")
+    "size": $config_size
   },
   "layers": [
     {
       "mediaType": "application/vnd.oci.image.layer.v1.tar+gzip",
       "digest": "sha256:$layer",
-      "size": $(size_of "$layer")
+      "size": $layer_size
     }
   ],
   "annotations": { $(labels) }
 }
 END
 manifest=$(keep "$work/manifest")
+manifest_size=$(size_of "$manifest")
 
 echo '{"imageLayoutVersion": "1.0.0"}' >"$layout/oci-layout"
 cat >"$layout/index.json" <<END
@@ -209,7 +228,7 @@ cat >"$layout/index.json" <<END
     {
       "mediaType": "application/vnd.oci.image.manifest.v1+json",
       "digest": "sha256:$manifest",
-      "size": $(size_of "$manifest"),
+      "size": $manifest_size,
       "platform": { "architecture": "$architecture", "os": "linux" },
       "annotations": {
         "io.containerd.image.name": "docker.io/library/orlop:$version",

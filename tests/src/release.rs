@@ -64,15 +64,17 @@ impl Release {
 pub fn make(output: &Path) -> String {
     let orlop = place::binary("orlop");
     let folder = orlop.parent().expect("folder of the binaries");
-    let printed = tools::run(
-        Command::new(file("packaging/image.sh"))
-            .arg("--bin")
-            .arg(folder)
-            .arg("--output")
-            .arg(output),
-    );
+    let printed = tools::run(&mut tool(folder, output));
     assert!(printed.starts_with("sha256:"), "{printed}");
     printed
+}
+
+/// The tool that makes the image of the binaries in this folder.
+#[must_use]
+pub fn tool(folder: &Path, output: &Path) -> Command {
+    let mut command = Command::new(file("packaging/image.sh"));
+    command.arg("--bin").arg(folder).arg("--output").arg(output);
+    command
 }
 
 /// A file of the repository, by its path from the root.
