@@ -102,7 +102,11 @@ fn a_program_without_its_libraries_makes_no_image() {
     };
     without[at..at + 6].copy_from_slice(b"absent");
     for (what, content, says) in [
-        ("without a library", &without[..], "absent_s.so.1 => not found"),
+        (
+            "without a library",
+            &without[..],
+            "absent_s.so.1 => not found",
+        ),
         ("cut off", &whole[..3000], "cannot name the libraries"),
         ("a script", b"#!/bin/sh\n", "cannot name the libraries"),
     ] {

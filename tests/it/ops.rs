@@ -1,13 +1,14 @@
 //! The ops port: health and `/metrics`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use orlop_tests::client::{Client, blob, manifest};
 use orlop_tests::raw::Wire;
 use orlop_tests::server::{Server, Setup};
-use orlop_tests::{data, oci, place};
+use orlop_tests::{data, oci, place, release};
+use serde_json::Value;
 
 /// How soon what is counted has to be seen.
 const SOON: Duration = Duration::from_secs(15);
@@ -183,6 +184,81 @@ fn what_happens_is_counted() {
         std::thread::sleep(Duration::from_millis(100));
     }
     assert_eq!(sample(&ops, "orlop_pull_statistics_dropped_total"), 0.0);
+}
+
+/// The names of metrics in a text, of ours and of the process.
+fn named(text: &str) -> BTreeSet<&str> {
+    text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+        .filter(|word| word.starts_with("orlop_") || word.starts_with("process_"))
+        .collect()
+}
+
+/// Every expression of a dashboard, at whatever depth.
+fn expressions<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
+    match value {
+        Value::Array(values) => values.iter().for_each(|value| expressions(value, found)),
+        Value::Object(members) => {
+            found.extend(members.get("expr").and_then(Value::as_str));
+            members.values().for_each(|value| expressions(value, found));
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn the_page_the_alerts_and_the_dashboard_name_what_is_there() {
+    let (server, ops) = with_ops();
+    let client = server.client();
+    let image = oci::image(&client, "ops/named", &[&data::bytes(78, 3_000)]);
+    image.put(&client, "ops/named", "v1");
+    image.is_at(&client, "ops/named", "v1");
+    let all = samples(&ops);
+    let is_part = |name: &&str| !name.ends_with("_sum") && !name.ends_with("_count");
+    let families: BTreeSet<&str> = all
+        .keys()
+        .filter_map(|series| series.split('{').next())
+        .filter(is_part)
+        .map(|name| name.trim_end_matches("_bucket"))
+        .collect();
+    let labels: BTreeSet<&str> = all
+        .keys()
+        .flat_map(|series| series.split(['{', ',']).skip(1))
+        .filter_map(|label| label.split_once("=\"").map(|(name, _)| name))
+        .chain(["instance"])
+        .collect();
+
+    let page = release::text("docs/metrics.md");
+    assert_eq!(named(&page), families, "page and server");
+    let (_, alerts) = page.split_once("```yaml\ngroups:").expect("alert rules");
+    let (alerts, _) = alerts.split_once("```").expect("end of the rules");
+    let rules: Vec<&str> = alerts
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("expr: "))
+        .collect();
+    assert_eq!(rules.len(), alerts.matches("- alert: ").count());
+
+    let dashboard = release::text("packaging/grafana.json");
+    let dashboard: Value = serde_json::from_str(&dashboard).expect("JSON");
+    let mut shown = Vec::new();
+    expressions(&dashboard, &mut shown);
+    assert!(shown.len() > 20 && rules.len() > 5);
+    for expression in shown.into_iter().chain(rules) {
+        let names = named(expression);
+        assert!(!names.is_empty(), "{expression}");
+        for name in names {
+            let is_there = families.contains(name.trim_end_matches("_bucket"));
+            assert!(is_there, "{name} is no metric: {expression}");
+        }
+        for by in expression.split("by (").skip(1) {
+            let (by, _) = by.split_once(')').expect("end of the labels");
+            for label in by.split(", ") {
+                assert!(
+                    label == "le" || labels.contains(label),
+                    "{label}: {expression}"
+                );
+            }
+        }
+    }
 }
 
 #[test]
