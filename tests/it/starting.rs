@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 use std::{fs, io};
 
@@ -24,6 +25,27 @@ fn i22_a_second_start_on_the_same_folder_names_the_holder() {
     refusal.names(&[&server.pid().to_string()]);
     // The first is unharmed.
     client.blob_is("i22/repo", &digest, &bytes);
+}
+
+/// What root wrote there would keep the folder's own user from starting.
+#[test]
+fn root_takes_no_folder_of_another_user() {
+    if !tools::is_root() {
+        tools::skipped("only root can try it");
+        return;
+    }
+    let folder = place::dir();
+    let data = folder.path().join("data");
+    fs::create_dir(&data).expect("make a folder");
+    std::os::unix::fs::chown(&data, Some(65532), Some(65532)).expect("give it away");
+    let refusal = Setup::default().data(&data).start_refused(SOON);
+    refusal.names(&["belongs to the user with number 65532"]);
+    let mut command = Command::new(place::binary("orlop"));
+    let read_only = ["maintenance", "read-only", "on", "--data"];
+    let ran = tools::try_run(command.args(read_only).arg(&data));
+    assert!(!ran.ok && ran.err.contains("belongs to"), "{}", ran.err);
+    let left = fs::read_dir(&data).expect("list a folder").count();
+    assert_eq!(left, 0, "something was made");
 }
 
 #[test]
@@ -209,7 +231,7 @@ fn a_catalog_of_a_newer_version_is_refused() {
             c.commit()\n\
             c.close()\n";
         tools::run(
-            std::process::Command::new(&python)
+            Command::new(&python)
                 .args(["-c", script])
                 .arg(data.join("catalog.db")),
         );
