@@ -48,6 +48,7 @@ mod stopping;
 
 // As it is released.
 mod container;
+mod image;
 mod service;
 
 // Real clients.
