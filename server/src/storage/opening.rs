@@ -2,7 +2,7 @@
 //! fail.
 
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -35,17 +35,6 @@ pub enum StartError {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
-    },
-    /// Root asks for a folder of another user, who could not open what root
-    /// writes there.
-    #[error(
-        "the data folder {path} belongs to the user with number {owner}, who could not open what root writes in it: do it as that user, or give the folder to root"
-    )]
-    NotOwner {
-        /// The folder.
-        path: PathBuf,
-        /// The number of its user.
-        owner: u32,
     },
     /// Another process has the folder.
     #[error(transparent)]
@@ -88,20 +77,8 @@ pub fn prepare(folder: &Path) -> Result<(), StartError> {
         })
 }
 
-/// Takes the folder for this process. Root takes none of another user.
+/// Takes the folder for this process.
 pub fn lock(folder: &Path) -> Result<Lock, StartError> {
-    if rustix::process::geteuid().is_root() {
-        let metadata = std::fs::metadata(folder).map_err(|source| StartError::Folder {
-            path: folder.to_owned(),
-            source,
-        })?;
-        if metadata.uid() != 0 {
-            return Err(StartError::NotOwner {
-                path: folder.to_owned(),
-                owner: metadata.uid(),
-            });
-        }
-    }
     Lock::acquire(&folder.join(LOCK)).map_err(|error| match error {
         LockError::Disk(error) => StartError::Folder {
             path: folder.to_owned(),
