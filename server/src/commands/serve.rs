@@ -167,7 +167,8 @@ async fn serve(settings: Settings) -> Result<(), Error> {
             service::ready();
             let reloads = tokio::spawn(reload(hang_up, tls));
             let watched = Arc::clone(&storage);
-            let watch = tokio::spawn(async move { watched.watch().await });
+            let maintenance = status.maintenance.clone();
+            let watch = tokio::spawn(async move { watched.watch(&maintenance).await });
             let outcome = keep(&mut stop, &mut server).await;
             status.stopping.store(true, Ordering::Relaxed);
             service::stopping();
