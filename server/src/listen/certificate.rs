@@ -270,3 +270,37 @@ fn damage(error: &pem::Error) -> String {
     };
     format!("the PEM is damaged or cut off, or not in lines: {what}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(files: &TlsFiles) {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(["registry.test".to_owned()]).unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        std::fs::write(&files.certificate, certificate.pem()).unwrap();
+        std::fs::write(&files.key, key.serialize_pem()).unwrap();
+    }
+
+    #[test]
+    fn what_was_read_first_never_takes_the_place_of_what_was_read_later() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = TlsFiles {
+            certificate: folder.path().join("c.pem"),
+            key: folder.path().join("k.pem"),
+        };
+        write(&files);
+        let certificate = Arc::new(Certificate::load(files.clone()).unwrap());
+        // One look is under way, another begins, and the files change.
+        let under_way = certificate.looks();
+        let other = Arc::clone(&certificate);
+        let look = std::thread::spawn(move || other.look(true));
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        write(&files);
+        drop(under_way);
+        let found = look.join().unwrap();
+        assert!(matches!(found, Found::New), "{found:?}");
+        assert!(matches!(certificate.look(true), Found::Same));
+    }
+}

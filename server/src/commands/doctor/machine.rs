@@ -133,6 +133,8 @@ pub(super) fn clock(now: SystemTime, data: &Path) -> Check {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
     use super::super::check::Outcome;
     use super::*;
 
