@@ -169,8 +169,8 @@ async fn serve(settings: Settings) -> Result<(), Error> {
     let serving = listen::serve(listener, tls.clone(), Arc::new(layers), phases);
     let mut server = tokio::spawn(serving);
     let watchdog = tokio::spawn(service::watchdog());
-
     let reloads = tokio::spawn(reload(hang_up, tls, Arc::clone(&status)));
+
     let opened = open(&settings, lock, disk, &status, &mut stop).await?;
     let outcome = match opened {
         Some(storage) => {
