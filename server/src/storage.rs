@@ -11,7 +11,7 @@
 mod opening;
 mod pulls;
 
-pub use opening::{StartError, lock, prepare};
+pub use opening::{StartError, is_store, lock, own, prepare};
 pub use pulls::Written;
 
 use std::future::Future;

@@ -258,3 +258,47 @@ fn a_store_with_features_this_version_does_not_know_is_refused() {
         &["newer"],
     );
 }
+
+/// Starts the server with what the shell does before it.
+fn after(shell: &str) -> Setup {
+    let line = format!("{shell}; exec \"$@\"");
+    Setup::default().under(&["sh", "-c", &line, "sh"])
+}
+
+#[test]
+fn a_log_that_cannot_be_written_stops_nothing() {
+    // A full disk, and a pipe whose reader is gone.
+    let gone = "f=$(mktemp -u); mkfifo $f; exec 4<>$f 5>$f 4>&- 1>&5 2>&5 5>&-; rm $f";
+    for shell in ["exec >/dev/full 2>&1", gone] {
+        let mut server = after(shell).env("ORLOP_LOG_LEVEL", "trace").start();
+        let client = server.client();
+        let image = oci::image(&client, "full/log", &[&data::bytes(52, 300_000)]);
+        image.put(&client, "full/log", "v1");
+        image.is_at(&client, "full/log", "v1");
+        server.hang_up();
+        client.get("/v2/full/none/tags/list").expect(404);
+        server.stop();
+        assert_eq!(server.log(), "", "it could be written");
+        // A start that is refused cannot say why, and is refused all the same.
+        after(shell)
+            .listen("nowhere")
+            .start_refused(SOON)
+            .names(&[]);
+    }
+}
+
+#[test]
+fn who_looks_at_the_lock_keeps_no_server_from_starting() {
+    use rustix::fs::{FlockOperation, flock};
+    let mut server = Server::start();
+    server.stop();
+    // What `orlop doctor` does for a moment.
+    let file = fs::File::open(server.data().join("LOCK")).unwrap();
+    flock(&file, FlockOperation::LockShared).unwrap();
+    let look = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(400));
+        drop(file);
+    });
+    server.start_again();
+    look.join().unwrap();
+}
