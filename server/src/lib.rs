@@ -6,6 +6,9 @@
 //! closes what is behind the registry, [`settings`] says how, and
 //! [`commands`] are what a person runs.
 
+// They panic when nobody reads.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod api;
 pub mod catalog;
 pub mod commands;

@@ -18,7 +18,7 @@ mod peers;
 mod streams;
 mod tls;
 
-pub use certificate::CertificateError;
+pub use certificate::{CertificateError, load as load_certificate};
 pub use layers::Layers;
 pub use tls::{Tls, TlsError};
 

@@ -2,8 +2,11 @@
 //!
 //! Values of clients are written as quoted or JSON strings, so that a control
 //! character in them stays within its line.
+//!
+//! Invariant: a log that cannot be written, on a full disk or into a pipe that
+//! nobody reads any more, stops nothing: its lines are lost.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
@@ -18,7 +21,9 @@ pub fn start(format: LogFormat, filter: &str) -> Result<(), ParseError> {
     let filter = EnvFilter::builder().parse(filter)?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+        // Else a line that failed is told by a macro that panics.
+        .log_internal_errors(false)
+        .with_writer(|| Lines);
     match format {
         LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).init(),
         LogFormat::Json => lines.json().flatten_event(true).init(),
@@ -29,4 +34,18 @@ pub fn start(format: LogFormat, filter: &str) -> Result<(), ParseError> {
         tracing::error!(place, message, "a defect: a task panicked");
     }));
     Ok(())
+}
+
+/// Standard error, which never fails.
+struct Lines;
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let _ = io::stderr().write_all(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }

@@ -6,7 +6,6 @@
 //! Refuses to know: the distribution API, which is not on this port.
 
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
@@ -14,13 +13,11 @@ use http::request::Parts;
 use http::{Method, Response};
 use tokio::time::timeout;
 
-use crate::api::{self, Answer, AnswerBody, ApiError, Readiness, State};
+use crate::api::{self, Answer, AnswerBody, ApiError, HEALTH_TIME, Readiness, State};
 use crate::commands::version::VERSION;
 use crate::metrics::{Http, Process, Text, Verbs};
 use crate::storage::{Observed, Storage};
 
-/// How long store and catalog may take to say how they are.
-const OBSERVE_TIME: Duration = Duration::from_secs(2);
 /// Methods of every page.
 const METHODS: &[Method] = &[Method::GET, Method::HEAD];
 
@@ -144,7 +141,7 @@ impl Ops {
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
         if let Some(storage) = storage
-            && let Ok(observed) = timeout(OBSERVE_TIME, storage.observe()).await
+            && let Ok(observed) = timeout(HEALTH_TIME, storage.observe()).await
         {
             write_store(&mut text, &observed);
             write_catalog(&mut text, &observed);

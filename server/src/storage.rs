@@ -11,7 +11,7 @@
 mod opening;
 mod pulls;
 
-pub use opening::{StartError, lock, prepare};
+pub use opening::{StartError, is_store, lock, own, prepare};
 pub use pulls::Written;
 
 use std::future::Future;
@@ -26,7 +26,7 @@ use tokio::sync::Mutex;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::catalog::{Catalog, Counters};
-use crate::registry::{Registry, Unpaired};
+use crate::registry::{Maintenance, Registry, Unpaired};
 use crate::settings::Settings;
 use pulls::PullWriter;
 
@@ -186,7 +186,7 @@ impl Storage {
 
     /// Tells the store how far the catalog is, copies the catalog into it, ends
     /// uploads that nobody goes on with, and writes pulls down, again and again.
-    pub async fn watch(&self) {
+    pub async fn watch(&self, maintenance: &Maintenance) {
         let marks = async {
             let mut ticks = interval(MARK_EVERY);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -207,9 +207,16 @@ impl Storage {
         let expiry = async {
             let mut ticks = interval(EXPIRE_EVERY);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let mut refused: Option<Instant> = None;
             loop {
                 ticks.tick().await;
-                self.expire_uploads().await;
+                // Nobody could go on with an upload meanwhile.
+                if maintenance.read_only().is_some() {
+                    refused = Some(Instant::now());
+                }
+                if refused.is_none_or(|at| at.elapsed() > self.upload_expiry) {
+                    self.expire_uploads().await;
+                }
             }
         };
         tokio::join!(marks, copies, expiry, self.pulls.run(&self.catalog));

@@ -11,6 +11,8 @@
 
 #[path = "catalog/cases.rs"]
 mod cases;
+#[path = "catalog/deletes.rs"]
+mod deletes;
 #[path = "catalog/file.rs"]
 mod file;
 #[path = "catalog/lists.rs"]
@@ -55,9 +57,9 @@ macro_rules! suite {
 suite!(
     cases::finds_what_was_put,
     cases::moves_hides_and_brings_back_tags,
-    cases::hides_manifests_and_repositories,
-    cases::a_manifest_with_many_tags_goes_in_steps,
-    cases::takes_blobs_from_one_repository_alone,
+    deletes::hides_manifests_and_repositories,
+    deletes::a_manifest_with_many_tags_goes_in_steps,
+    deletes::takes_blobs_from_one_repository_alone,
     cases::refuses_one_change_and_keeps_the_others,
     cases::commits_many_writers_at_once,
     cases::keeps_totals_of_all_rows,

@@ -206,9 +206,9 @@ fn doctor_judges_certificate_and_key() {
     // A stranger's key, no key, no certificate, a chain with an old one.
     let (old, old_key) = issued(-9, -1);
     write(&good, &old_key);
-    is("registry.test", "fail", "is not the key");
+    is("registry.test", "fail", "does not belong");
     write(&good, &good);
-    is("registry.test", "fail", "k.pem: no private key");
+    is("registry.test", "fail", "k.pem: there is no private key");
     write("nothing", &key);
     is("registry.test", "fail", "c.pem: there is no certificate");
     write(&format!("{good}{old}"), &key);
@@ -264,4 +264,140 @@ fn gc_lease_takes_a_duration() {
         let server = Setup::default().env("ORLOP_GC_LEASE", lease).start();
         server.client().get("/v2/").expect(200);
     }
+}
+
+#[test]
+fn no_byte_of_a_key_is_printed() {
+    let folder = place::dir();
+    let path = |name: &str| folder.path().join(name);
+    let (certificate, key) = issued(-1, 90);
+    std::fs::write(path("c.pem"), &certificate).unwrap();
+    let secret: String = key.lines().filter(|line| !line.starts_with('-')).collect();
+    let words = |command: &str| {
+        let mut command = vec![command.to_owned()];
+        let value = |name: &str, file| format!("--tls-{name}={}", path(file).display());
+        command.extend([value("certificate", "c.pem"), value("key", "k.pem")]);
+        command.extend(["--listen=127.0.0.1:0".into(), "--ops-listen=off".into()]);
+        command.extend([format!("--data={}", path("data").display())]);
+        command
+    };
+    for (what, written) in [
+        ("one line", key.replace('\n', "")),
+        (
+            "no line ends behind the dashes",
+            key.replace("-----\n", "-----"),
+        ),
+        ("backslash and n", key.replace('\n', "\\n")),
+        ("no end", key.replace("-----END PRIVATE KEY-----\n", "")),
+        ("no base64", key.replace(&secret[8..16], "!!!!!!!!")),
+    ] {
+        std::fs::write(path("k.pem"), written).unwrap();
+        for command in ["serve", "doctor"] {
+            let ran = tools::try_run(orlop().args(words(command)));
+            let said = ran.out + &ran.err;
+            assert!(!ran.ok && said.contains("k.pem: "), "{what}: {said}");
+            for part in secret.as_bytes().windows(8) {
+                let text = String::from_utf8_lossy(part).into_owned();
+                let numbers = format!("{part:?}");
+                for part in [text.as_str(), numbers.trim_matches(['[', ']'])] {
+                    assert!(!said.contains(part), "{command}, {what}: {said}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn doctor_reads_certificates_as_the_server_does() {
+    let folder = place::dir();
+    let path = |name: &str| folder.path().join(name);
+    let (certificate, key) = issued(-1, 90);
+    std::fs::write(path("c.pem"), &certificate).unwrap();
+    let refused = |words: &str| {
+        for command in ["serve", "doctor"] {
+            let ran = tools::try_run(
+                orlop()
+                    .arg(command)
+                    .args(["--listen=127.0.0.1:0", "--ops-listen=off", "--data"])
+                    .arg(path("data"))
+                    .arg("--tls-certificate")
+                    .arg(path("c.pem"))
+                    .arg("--tls-key")
+                    .arg(path("k.pem")),
+            );
+            let said = ran.out + &ran.err;
+            assert!(!ran.ok && said.contains(words), "{command}: {said}");
+        }
+    };
+    std::fs::write(path("k.pem"), key + &" ".repeat(1 << 20)).unwrap();
+    refused("larger than 1 MiB");
+    // A pipe that nobody writes into holds up neither.
+    std::fs::remove_file(path("k.pem")).unwrap();
+    tools::sh("mkfifo \"$1\"", &[path("k.pem")]);
+    refused("not a regular file");
+}
+
+#[test]
+fn doctor_leaves_what_is_not_its_own() {
+    let folder = place::dir();
+    let lock = folder.path().join("LOCK");
+    std::fs::write(&lock, "the lock of another program").unwrap();
+    let ran = tools::try_run(
+        orlop()
+            .args([
+                "doctor",
+                "--listen=127.0.0.1:0",
+                "--ops-listen=off",
+                "--data",
+            ])
+            .arg(folder.path().join("new")),
+    );
+    assert!(ran.out.contains("will be made"), "{}", ran.out);
+    let text = std::fs::read_to_string(&lock).unwrap();
+    assert_eq!(text, "the lock of another program");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn the_service_and_its_operator_mean_the_same_folder() {
+    if !tools::is_root() || tools::need("unshare").is_none() {
+        tools::skipped("a folder /var/lib/orlop of the test's own needs root");
+        return;
+    }
+    let mut server = Server::start();
+    server.stop();
+    let folder = place::dir();
+    // What stands where somebody works must not be taken for the service's.
+    let beside = folder.path().join("orlop-data");
+    tools::sh("cp -a \"$1\" \"$2\"", &[server.data(), &beside]);
+    let ran = |words: &str| {
+        let script = format!(
+            "mount -t tmpfs tmpfs /var/lib && mkdir /var/lib/orlop && mount --bind \"$1\" /var/lib/orlop && cd \"$2\" && exec \"$3\" {words}"
+        );
+        let mut command = Command::new("unshare");
+        command.args(["-m", "sh", "-c", &script, "sh"]);
+        command.args([server.data(), folder.path()]);
+        command.env_remove("INVOCATION_ID");
+        tools::try_run(command.arg(place::binary("orlop")))
+    };
+    let on = ran("maintenance read-only on");
+    if on.err.contains("mount") || on.err.contains("unshare") {
+        tools::skipped(&format!("nothing can be mounted: {}", on.err.trim()));
+        return;
+    }
+    assert!(
+        on.ok && on.out.contains("/var/lib/orlop"),
+        "{}{}",
+        on.out,
+        on.err
+    );
+    assert!(server.data().join("maintenance.json").exists());
+    assert!(!beside.join("maintenance.json").exists());
+    let shown = ran("config show");
+    assert!(shown.out.contains("/var/lib/orlop"), "{}", shown.out);
+    assert!(ran("doctor").out.contains("/var/lib/orlop"));
+    // The service's store is not served by another user unasked.
+    tools::sh("chown -R 12345 \"$1\"", &[server.data()]);
+    let served = ran("serve --listen 127.0.0.1:0 --ops-listen off");
+    assert!(!served.ok && served.err.contains("12345"), "{}", served.err);
 }

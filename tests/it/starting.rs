@@ -2,7 +2,6 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 use std::{fs, io};
 
@@ -25,27 +24,6 @@ fn i22_a_second_start_on_the_same_folder_names_the_holder() {
     refusal.names(&[&server.pid().to_string()]);
     // The first is unharmed.
     client.blob_is("i22/repo", &digest, &bytes);
-}
-
-/// What root wrote there would keep the folder's own user from starting.
-#[test]
-fn root_takes_no_folder_of_another_user() {
-    if !tools::is_root() {
-        tools::skipped("only root can try it");
-        return;
-    }
-    let folder = place::dir();
-    let data = folder.path().join("data");
-    fs::create_dir(&data).expect("make a folder");
-    std::os::unix::fs::chown(&data, Some(65532), Some(65532)).expect("give it away");
-    let refusal = Setup::default().data(&data).start_refused(SOON);
-    refusal.names(&["belongs to the user with number 65532"]);
-    let mut command = Command::new(place::binary("orlop"));
-    let read_only = ["maintenance", "read-only", "on", "--data"];
-    let ran = tools::try_run(command.args(read_only).arg(&data));
-    assert!(!ran.ok && ran.err.contains("belongs to"), "{}", ran.err);
-    let left = fs::read_dir(&data).expect("list a folder").count();
-    assert_eq!(left, 0, "something was made");
 }
 
 #[test]
@@ -231,7 +209,7 @@ fn a_catalog_of_a_newer_version_is_refused() {
             c.commit()\n\
             c.close()\n";
         tools::run(
-            Command::new(&python)
+            std::process::Command::new(&python)
                 .args(["-c", script])
                 .arg(data.join("catalog.db")),
         );
@@ -279,4 +257,48 @@ fn a_store_with_features_this_version_does_not_know_is_refused() {
         |data| newer_superblock(data, 79, 0x80),
         &["newer"],
     );
+}
+
+/// Starts the server with what the shell does before it.
+fn after(shell: &str) -> Setup {
+    let line = format!("{shell}; exec \"$@\"");
+    Setup::default().under(&["sh", "-c", &line, "sh"])
+}
+
+#[test]
+fn a_log_that_cannot_be_written_stops_nothing() {
+    // A full disk, and a pipe whose reader is gone.
+    let gone = "f=$(mktemp -u); mkfifo $f; exec 4<>$f 5>$f 4>&- 1>&5 2>&5 5>&-; rm $f";
+    for shell in ["exec >/dev/full 2>&1", gone] {
+        let mut server = after(shell).env("ORLOP_LOG_LEVEL", "trace").start();
+        let client = server.client();
+        let image = oci::image(&client, "full/log", &[&data::bytes(52, 300_000)]);
+        image.put(&client, "full/log", "v1");
+        image.is_at(&client, "full/log", "v1");
+        server.hang_up();
+        client.get("/v2/full/none/tags/list").expect(404);
+        server.stop();
+        assert_eq!(server.log(), "", "it could be written");
+        // A start that is refused cannot say why, and is refused all the same.
+        after(shell)
+            .listen("nowhere")
+            .start_refused(SOON)
+            .names(&[]);
+    }
+}
+
+#[test]
+fn who_looks_at_the_lock_keeps_no_server_from_starting() {
+    use rustix::fs::{FlockOperation, flock};
+    let mut server = Server::start();
+    server.stop();
+    // What `orlop doctor` does for a moment.
+    let file = fs::File::open(server.data().join("LOCK")).unwrap();
+    flock(&file, FlockOperation::LockShared).unwrap();
+    let look = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(400));
+        drop(file);
+    });
+    server.start_again();
+    look.join().unwrap();
 }

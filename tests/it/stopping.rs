@@ -90,3 +90,68 @@ fn an_unfinished_upload_goes_on_after_a_restart() {
     client.blob_is("stop/resume", &digest, &bytes);
     assert_eq!(client.get(&blob("stop/resume", &digest)).status, 200);
 }
+
+#[test]
+fn a_stop_while_recovering_ends_well() {
+    let mut server = Server::start();
+    let client = server.client();
+    for seed in 600..700 {
+        client.push_blob("stop/recovering", &data::bytes(seed, 40_000));
+    }
+    let kept = data::bytes(600, 40_000);
+    server.stop();
+    for turn in 0..24 {
+        std::fs::remove_dir_all(server.data().join("index")).unwrap();
+        server.launch();
+        // From here on a signal is a request to stop.
+        server.wait_for_log("\"message\":\"starting\"", turn + 2);
+        std::thread::sleep(Duration::from_millis(4 * turn as u64));
+        server.stop();
+    }
+    server.start_again();
+    let digest = data::sha256(&kept);
+    server.client().blob_is("stop/recovering", &digest, &kept);
+}
+
+/// A server that stays at its start, since another has its catalog.
+fn held_up() -> Option<(Server, std::process::Child)> {
+    let python = orlop_tests::tools::need("python3")?;
+    let mut server = Server::start();
+    server.stop();
+    let script = "import sqlite3, sys\n\
+        c = sqlite3.connect(sys.argv[1], isolation_level=None)\n\
+        c.execute('pragma locking_mode=exclusive')\n\
+        c.execute('begin exclusive')\n\
+        print('held', flush=True)\n\
+        sys.stdin.read()\n";
+    let mut holder = std::process::Command::new(python)
+        .args(["-c", script])
+        .arg(server.data().join("catalog.db"))
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = [0; 4];
+    std::io::Read::read_exact(holder.stdout.as_mut().unwrap(), &mut said).unwrap();
+    server.launch();
+    server.wait_for_log("\"message\":\"starting\"", 2);
+    Some((server, holder))
+}
+
+#[test]
+fn signals_are_answered_while_starting() {
+    let Some((mut server, mut holder)) = held_up() else {
+        return;
+    };
+    server.hang_up();
+    server.wait_for_log("SIGHUP", 1);
+    let began = Instant::now();
+    server.terminate();
+    server.wait_for_log("stopped while starting", 1);
+    assert_ne!(server.client().get("/readyz").status, 200);
+    drop(holder.stdin.take());
+    holder.wait().unwrap();
+    server.ended();
+    assert!(began.elapsed() < Duration::from_secs(20));
+    server.start_again();
+}

@@ -34,7 +34,7 @@ pub enum LockError {
         /// The lock file.
         path: PathBuf,
     },
-    /// The file could not be locked or written.
+    /// The file could not be opened, locked or written.
     #[error(transparent)]
     Disk(#[from] DiskError),
 }
@@ -71,6 +71,30 @@ impl Lock {
         }
         write_holder(&mut file).map_err(|error| DiskError::new("write", path, error))?;
         Ok(Lock { _file: file })
+    }
+
+    /// Whether the lock could be taken. Makes and writes nothing, and takes it
+    /// for a moment only, shared with others who look: [`Lock::acquire`] may be
+    /// refused meanwhile. Nobody holds a file that is not there.
+    ///
+    /// # Errors
+    /// As of [`Lock::acquire`].
+    pub fn look(path: &Path) -> Result<(), LockError> {
+        let fail = |op| move |errno| DiskError::errno(op, path, errno);
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let mut file = match rustix::fs::open(path, flags, Mode::empty()) {
+            Ok(file) => File::from(file),
+            Err(Errno::NOENT) => return Ok(()),
+            Err(errno) => return Err(fail("open")(errno).into()),
+        };
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(()),
+            Err(Errno::WOULDBLOCK) => Err(LockError::Held {
+                pid: read_holder(&mut file),
+                path: path.to_owned(),
+            }),
+            Err(errno) => Err(fail("lock")(errno).into()),
+        }
     }
 }
 
@@ -148,6 +172,28 @@ mod tests {
         assert_eq!(text.lines().next().unwrap(), std::process::id().to_string());
         assert_eq!(text.lines().count(), 2, "{text}");
         drop(lock);
+    }
+
+    #[test]
+    fn a_look_finds_the_holder_and_leaves_everything_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("LOCK");
+        Lock::look(&path).unwrap();
+        assert!(!path.exists());
+        std::fs::write(&path, "somebody's text").unwrap();
+        Lock::look(&path).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "somebody's text");
+        let lock = Lock::acquire(&path).unwrap();
+        let error = Lock::look(&path).unwrap_err();
+        assert!(
+            matches!(error, LockError::Held { pid, .. } if pid == std::process::id()),
+            "{error}"
+        );
+        drop(lock);
+        // Those who look do not see each other.
+        let beside = File::open(&path).unwrap();
+        rustix::fs::flock(&beside, FlockOperation::LockShared).unwrap();
+        Lock::look(&path).unwrap();
     }
 
     #[test]

@@ -55,6 +55,10 @@ pub enum Error {
         /// What failed first.
         reason: Arc<str>,
     },
+    /// Opening was cancelled. What it had done is used by the next one or done
+    /// again.
+    #[error("opening the store was cancelled; the next start begins again")]
+    Cancelled,
 }
 
 /// What is wrong with a request.

@@ -39,11 +39,11 @@ pub(crate) async fn from_segments(
     tracing::info!(segments = ids.len(), "making the index again from the log");
     index.clear(Table::Scratch)?;
     for id in ids {
-        collect(pool, segments, index, &id).await?;
+        collect(pool, segments, index, &id, progress).await?;
         progress.advance(1);
     }
     progress.stage("applying records", 0);
-    apply(index, recycled)?;
+    apply(index, recycled, progress)?;
     index.clear(Table::Scratch)?;
     Ok(())
 }
@@ -54,6 +54,7 @@ async fn collect(
     segments: &Segments,
     index: &dyn Index,
     id: &SegmentId,
+    progress: &Progress,
 ) -> Result<()> {
     let segment = segments.get(id).await?;
     let volume = segment.volume();
@@ -62,6 +63,7 @@ async fn collect(
     let mut batch = Batch::new();
     let mut groups = Vec::new();
     loop {
+        progress.check()?;
         if offset >= len {
             return Err(lost(&segment, offset, "it ends without a footer"));
         }
@@ -159,10 +161,11 @@ fn parse(
 }
 
 /// Applies the scratch table in order of LSN.
-fn apply(index: &dyn Index, recycled: u64) -> Result<()> {
+fn apply(index: &dyn Index, recycled: u64, progress: &Progress) -> Result<()> {
     let mut from = Vec::new();
     let mut good_lsn = 0;
     loop {
+        progress.check()?;
         let mut view = View::new(index);
         let mut last = None;
         let mut failed = Ok(());

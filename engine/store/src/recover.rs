@@ -6,7 +6,7 @@
 //! anything is served.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use orlop_disk::{Disk, Pool};
 use orlop_format::group::Entry;
@@ -42,9 +42,11 @@ pub trait IndexFactory: Send + Sync {
     fn destroy(&self, folder: &std::path::Path) -> std::result::Result<(), IndexError>;
 }
 
-/// How far opening has come, for whoever asks while it lasts.
+/// How far opening has come, for whoever asks while it lasts, and the way to
+/// cancel it.
 #[derive(Debug, Default)]
 pub struct Progress {
+    cancelled: AtomicBool,
     done: AtomicU64,
     total: AtomicU64,
     stage: crate::sync::Mutex<&'static str>,
@@ -58,6 +60,21 @@ impl Progress {
             self.done.load(Ordering::Relaxed),
             self.total.load(Ordering::Relaxed),
         )
+    }
+
+    /// Ends an opening at the next record that it reads, with
+    /// [`Error::Cancelled`]. One that has read them all comes to its end: the
+    /// store is open then, and has to be closed.
+    pub fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether to go on.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.cancelled.load(Ordering::Relaxed) {
+            return Err(Error::Cancelled);
+        }
+        Ok(())
     }
 
     pub(crate) fn stage(&self, stage: &'static str, total: u64) {
@@ -278,6 +295,7 @@ impl<'a> Replay<'a> {
     }
 
     fn record(&mut self, entry: &Entry<'_>) -> Result<()> {
+        self.progress.check()?;
         if self.file.replace(entry.place.home) != Some(entry.place.home) {
             self.progress.advance(1);
         }

@@ -91,7 +91,7 @@ pub(super) fn inert(answer: &mut Answer) {
 
 /// A body whose first piece has arrived: damage there is still an answer of
 /// its own. Damage behind it can only cut the connection.
-async fn begin(mut content: ContentStream, len: u64) -> Result<AnswerBody, ApiError> {
+pub(super) async fn begin(mut content: ContentStream, len: u64) -> Result<AnswerBody, ApiError> {
     match content.next().await {
         None => Ok(AnswerBody::stream(content, len)),
         Some(Ok(first)) if first.len() as u64 == len => Ok(AnswerBody::full(first)),

@@ -208,7 +208,7 @@ impl ApiError {
     }
 
     pub(super) fn artifact_type_invalid() -> ApiError {
-        let message = "parameter artifactType has a malformed escape; write + as %2B";
+        let message = "parameter artifactType is malformed; write + as %2B";
         ApiError::new(PARAMETER_INVALID, message)
             .with_detail(json!({ "parameter": "artifactType" }))
     }

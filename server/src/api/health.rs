@@ -4,14 +4,21 @@
 //! broken. They tell nothing of the inside: no path, no version, no count.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use super::body::{Answer, AnswerBody};
-use crate::registry::{ReadOnly, Registry};
+use crate::registry::{Health, ReadOnly, Registry};
+
+/// How long store and catalog may take to say how they are.
+pub const HEALTH_TIME: Duration = Duration::from_secs(2);
+/// What is wrong when they do not.
+const SILENT: &str = "the storage does not answer";
 
 /// How far the server is.
 pub enum State {
@@ -58,7 +65,10 @@ pub(super) async fn readyz(readiness: &dyn Readiness) -> Answer {
             answer
         }
         State::Ready(registry) => {
-            let health = registry.health().await;
+            let Some(health) = ask(&registry).await else {
+                let body = json!({ "status": "unresponsive", "reason": SILENT });
+                return answer(StatusCode::SERVICE_UNAVAILABLE, &body);
+            };
             let body = match (health.poisoned, health.unpaired, health.read_only) {
                 (Some(_), _, _) => json!({ "status": "ready", "writes": "off until a restart" }),
                 (None, Some(why), _) => {
@@ -85,16 +95,16 @@ pub(super) async fn health(readiness: &dyn Readiness) -> Answer {
     let trouble = match readiness.state() {
         _ if readiness.is_stopping() => Some("the server is stopping".to_owned()),
         State::Starting(progress) => Some(format!("the server is starting: {progress}")),
-        State::Ready(registry) => {
-            let health = registry.health().await;
-            match (health.poisoned, health.unpaired) {
+        State::Ready(registry) => match ask(&registry).await {
+            None => Some(SILENT.to_owned()),
+            Some(health) => match (health.poisoned, health.unpaired) {
                 (Some(_), _) => Some(
                     "a write failed: pulls go on, nothing is written until a restart".to_owned(),
                 ),
                 (None, Some(why)) => Some(format!("pulls go on, pushes are refused: {why}")),
                 (None, None) => None,
-            }
-        }
+            },
+        },
     };
     let is_healthy = trouble.is_none();
     let body = json!({
@@ -106,6 +116,11 @@ pub(super) async fn health(readiness: &dyn Readiness) -> Answer {
         StatusCode::SERVICE_UNAVAILABLE
     };
     answer(status, &body)
+}
+
+/// How store and catalog are, if they say so in time.
+async fn ask(registry: &Registry) -> Option<Health> {
+    timeout(HEALTH_TIME, registry.health()).await.ok()
 }
 
 fn answer(status: StatusCode, body: &Value) -> Answer {
@@ -148,6 +163,25 @@ mod tests {
         let status = answer.status().as_u16();
         let bytes = answer.into_body().collect().await.unwrap().to_bytes();
         (status, serde_json::from_slice(&bytes).unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_storage_that_does_not_answer_is_told_in_time() {
+        let silent = In(
+            |memory, registry| {
+                memory.silence();
+                Some(registry)
+            },
+            false,
+        );
+        let began = tokio::time::Instant::now();
+        let both = async { (readyz(&silent).await, health(&silent).await) };
+        let (ready, healthy) = timeout(HEALTH_TIME * 3, both).await.expect("in time");
+        assert!(began.elapsed() <= HEALTH_TIME * 2);
+        let (status, page) = body(ready).await;
+        assert_eq!((status, &page["reason"]), (503, &json!(SILENT)));
+        let (status, page) = body(healthy).await;
+        assert_eq!((status, &page["Error"]), (503, &json!(SILENT)));
     }
 
     #[tokio::test]

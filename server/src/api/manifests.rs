@@ -20,6 +20,10 @@ use crate::registry::{Body, MANIFEST_BYTES_MAX, ManifestRow, Reference, Reposito
 /// From the head of a manifest's PUT to the end of its body.
 const MANIFEST_TIME: Duration = Duration::from_secs(60);
 
+/// Manifests up to this size are answered in one piece. Others are streamed, so
+/// that a client that does not read holds no more than a page.
+const WHOLE_BYTES: usize = 64 * 1024;
+
 /// Tags that one push may set by parameters.
 const TAGS_MAX: usize = 64;
 
@@ -50,12 +54,16 @@ pub(super) async fn get(
     let pulled = registry
         .manifest_pull(call.subject, name, reference)
         .await?;
-    let len = pulled.bytes.len() as u64;
-    Ok(with_headers(
-        AnswerBody::full(pulled.bytes),
-        &pulled.row,
-        len,
-    ))
+    let content = pulled.content;
+    let len = content.size();
+    let body = match usize::try_from(len) {
+        Ok(small) if small <= WHOLE_BYTES => {
+            let bytes = content.bytes(WHOLE_BYTES).await?;
+            AnswerBody::full(bytes)
+        }
+        _ => blobs::begin(content.stream(0..len), len).await?,
+    };
+    Ok(with_headers(body, &pulled.row, len))
 }
 
 pub(super) async fn put(

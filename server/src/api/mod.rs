@@ -24,7 +24,7 @@ pub mod wire;
 
 pub use body::{Answer, AnswerBody};
 pub use error::ApiError;
-pub use health::{Readiness, State};
+pub use health::{HEALTH_TIME, Readiness, State};
 pub use piece::Piece;
 
 use http::header::{self, HeaderName, HeaderValue};

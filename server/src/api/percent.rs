@@ -4,9 +4,6 @@ use std::borrow::Cow;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-/// Parameters of one query that are looked at.
-const PARAMETERS_MAX: usize = 256;
-
 /// Decodes `%xx`. None if an escape is malformed or the result is not UTF-8.
 pub(super) fn decode(text: &str) -> Option<Cow<'_, str>> {
     if !text.contains('%') {
@@ -47,7 +44,8 @@ pub(super) fn parameter<'a>(query: Option<&'a str>, name: &str) -> Option<Option
     parameters(query, name).next()
 }
 
-/// The values of all parameters of this name, as [`parameter`] has them.
+/// The values of all parameters of this name, as [`parameter`] has them. There
+/// are as many as fit into the head of a request.
 pub(super) fn parameters<'a>(
     query: Option<&'a str>,
     name: &str,
@@ -55,7 +53,6 @@ pub(super) fn parameters<'a>(
     query
         .unwrap_or_default()
         .split('&')
-        .take(PARAMETERS_MAX)
         .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
         .filter(move |(key, _)| *key == name)
         .map(|(_, value)| {

@@ -46,7 +46,10 @@ pub(super) async fn list(
         .map(|last| Digest::parse(&last).map_err(|_| ApiError::last_invalid()))
         .transpose()?;
     let wanted = percent::parameter(call.head.uri.query(), "artifactType")
-        .map(|text| text.ok_or_else(ApiError::artifact_type_invalid))
+        .map(|text| {
+            text.filter(|text| !text.contains('\0'))
+                .ok_or_else(ApiError::artifact_type_invalid)
+        })
         .transpose()?
         .filter(|text| !text.is_empty());
     let registry = call.registry;

@@ -1,6 +1,7 @@
 //! `/v2/<name>/blobs/uploads/`: sessions, from POST to PUT, and mounts.
 
 use bytes::Bytes;
+use futures_util::Stream as _;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 
@@ -47,19 +48,23 @@ pub(super) async fn post(
     }
     let digest = digest_parameter(query, "digest")?;
     if let Some(digest) = digest
-        && !is_only_a_start(call, &digest)?
+        && !is_only_a_start(&body, &digest)
     {
         call.registry
             .upload_whole(call.subject, name, body, digest)
             .await?;
         return Ok(created(name, &digest));
     }
-    let also = match percent::parameter(query, "digest-algorithm").flatten() {
+    let also = match percent::parameter(query, "digest-algorithm") {
         None => digest.map(|digest| digest.algorithm()),
-        Some(algorithm) => Some(Algorithm::from_name(&algorithm).ok_or_else(|| {
-            let short = algorithm.chars().take(32).collect();
-            ApiError::digest_invalid(&DigestError::Unsupported(short))
-        })?),
+        Some(algorithm) => {
+            let name = algorithm.unwrap_or_default();
+            let known = Algorithm::from_name(&name).ok_or_else(|| {
+                let short = name.chars().take(32).collect();
+                ApiError::digest_invalid(&DigestError::Unsupported(short))
+            });
+            Some(known?)
+        }
     };
     session(call, name, also)
 }
@@ -134,14 +139,8 @@ fn session(
 
 /// Whether a POST with a digest only starts a session: it has no body, and
 /// the digest is not that of nothing.
-fn is_only_a_start(call: &Call<'_>, digest: &Digest) -> Result<bool, ApiError> {
-    let headers = &call.head.headers;
-    let has_body = headers.contains_key(header::TRANSFER_ENCODING)
-        || wire::content_length(headers)?
-            .map_or(call.head.version == http::Version::HTTP_2, |length| {
-                length > 0
-            });
-    Ok(!has_body && *digest != Digest::of(digest.algorithm(), b""))
+fn is_only_a_start(body: &Body, digest: &Digest) -> bool {
+    body.size_hint() == (0, Some(0)) && *digest != Digest::of(digest.algorithm(), b"")
 }
 
 fn digest_parameter(query: Option<&str>, name: &str) -> Result<Option<Digest>, ApiError> {

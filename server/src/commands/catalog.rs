@@ -12,7 +12,7 @@ use orlop_disk::select;
 use orlop_engine::Progress;
 use serde::Serialize;
 
-use super::Output;
+use super::{Output, fail, print};
 use crate::registry::Unpaired;
 use crate::settings::{self, DataArgs, Settings};
 use crate::storage::{self, CATALOG, StartError, Storage};
@@ -59,30 +59,26 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 /// Runs the command.
 pub fn run(args: &Args) -> ExitCode {
     let Command::Adopt(args) = &args.command;
-    match (settings::data_folder(&args.data), args.output) {
-        (Ok(folder), output) => match (adopt(&folder), output) {
-            (Ok(report), Output::Text) => print_text(&report),
-            (Ok(report), Output::Json) => println!("{}", serde_json::json!(report)),
-            (Err(error), Output::Json) => {
-                let error = error.to_string();
-                let report =
-                    serde_json::json!({ "data": folder, "adopted": false, "error": error });
-                println!("{report}");
-                return ExitCode::FAILURE;
-            }
-            (Err(error), Output::Text) => return failed(&error),
-        },
-        (Err(error), _) => return failed(&error),
+    let folder = match settings::data_folder(&args.data) {
+        Ok(folder) => folder,
+        Err(error) => return fail(&error),
+    };
+    match (adopt(&folder), args.output) {
+        (Ok(report), Output::Text) => print(&as_text(&report), ExitCode::SUCCESS),
+        (Ok(report), Output::Json) => {
+            let report = format!("{}\n", serde_json::json!(report));
+            print(&report, ExitCode::SUCCESS)
+        }
+        (Err(error), Output::Json) => {
+            let error = error.to_string();
+            let report = serde_json::json!({ "data": folder, "adopted": false, "error": error });
+            print(&format!("{report}\n"), ExitCode::FAILURE)
+        }
+        (Err(error), Output::Text) => fail(&error),
     }
-    ExitCode::SUCCESS
 }
 
-fn failed(error: &impl std::fmt::Display) -> ExitCode {
-    eprintln!("orlop: {error}");
-    ExitCode::FAILURE
-}
-
-fn print_text(report: &Report) {
+fn as_text(report: &Report) -> String {
     let Report {
         data,
         catalog,
@@ -93,10 +89,10 @@ fn print_text(report: &Report) {
     let which = format!("catalog {catalog} at change {sequence}");
     match report.was {
         "same" => {
-            println!("{which} is the one of the store in {data} already; nothing was changed")
+            format!("{which} is the one of the store in {data} already; nothing was changed\n")
         }
-        was => println!(
-            "{which} is now the one of the store in {data}; it was {was} before. Start the server: pushes are taken again"
+        was => format!(
+            "{which} is now the one of the store in {data}; it was {was} before. Start the server: pushes are taken again\n"
         ),
     }
 }
@@ -111,6 +107,7 @@ fn adopt(folder: &Path) -> Result<Report, Error> {
         )
         .into());
     }
+    storage::own(folder)?;
     let lock = storage::lock(folder).map_err(|error| match error {
         StartError::Locked(held) => {
             format!("{held}; a running server keeps its catalog: stop it first").into()

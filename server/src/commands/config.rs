@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::{Output, print};
+use super::{Output, fail, print};
 use crate::settings::{self, Loaded, ServeArgs, SettingsError, Shown};
 
 /// Flags of `orlop config`.
@@ -95,13 +95,12 @@ fn show(loaded: &Loaded, output: Output) -> ExitCode {
 
 fn refuse(error: &SettingsError, output: Output) -> ExitCode {
     match output {
-        Output::Text => eprintln!("orlop: {error}"),
+        Output::Text => fail(error),
         Output::Json => {
             let report = json!({ "error": error.to_string(), "problems": error.0 });
-            return print(&line(&report), ExitCode::FAILURE);
+            print(&line(&report), ExitCode::FAILURE)
         }
     }
-    ExitCode::FAILURE
 }
 
 fn line(report: &Value) -> String {

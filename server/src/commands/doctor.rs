@@ -18,7 +18,6 @@ use orlop_disk::lock::LockError;
 use self::check::{Check, Outcome, as_text};
 use super::{Output, print};
 use crate::settings::{Loaded, Problem, ServeArgs, Settings, memory_limit};
-use crate::storage::LOCK;
 
 /// Threads of the disk that makes the trials.
 const TRIAL_THREADS: usize = 1;
@@ -61,8 +60,8 @@ pub fn run(args: &Args) -> ExitCode {
 /// runs: it was passed the flag that this command line may lack.
 fn load(args: &ServeArgs) -> Loaded {
     let loaded = Loaded::new(args);
-    let lock = loaded.unchecked().data.join(LOCK);
-    if args.insecure_anonymous || !matches!(folder::holder(&lock), Some(LockError::Held { .. })) {
+    let data = &loaded.unchecked().data;
+    if args.insecure_anonymous || !matches!(folder::holder(data), Some(LockError::Held { .. })) {
         return loaded;
     }
     let mut args = args.clone();
@@ -105,9 +104,7 @@ fn examine(settings: &Settings) -> Vec<Check> {
     let mut checks = Vec::new();
     let (place, check) = folder::data_folder(data);
     checks.push(check);
-    let holder = place
-        .as_deref()
-        .and_then(|place| folder::holder(&place.join(LOCK)));
+    let holder = folder::holder(data);
     checks.extend(holder.as_ref().map(folder::lock));
     if let Some(place) = place {
         match Blocking::new(TRIAL_THREADS) {

@@ -3,13 +3,12 @@
 //! Asks the server that runs on the data folder. Where none runs, it takes the
 //! folder's lock and sets what the next start finds.
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::Output;
+use super::{Output, fail, print};
 use crate::control::client::{self, AskError};
 use crate::control::{Status, Verb, kept};
 use crate::registry::ReadOnly;
@@ -68,30 +67,27 @@ struct Report {
 /// Runs the command.
 pub fn run(args: &Args) -> ExitCode {
     let Command::ReadOnly(args) = &args.command;
-    let outcome = settings::data_folder(&args.data)
-        .map_err(|error| error.to_string())
-        .and_then(|folder| read_only(&folder, args));
-    match (outcome, args.output) {
-        (Ok(report), Output::Text) => {
-            print_text(&report);
-            ExitCode::SUCCESS
-        }
+    let folder = match settings::data_folder(&args.data) {
+        Ok(folder) => folder,
+        Err(error) => return fail(&error),
+    };
+    match (read_only(&folder, args), args.output) {
+        (Ok(report), Output::Text) => print(&as_text(&report), ExitCode::SUCCESS),
         (Ok(report), Output::Json) => {
-            println!("{}", serde_json::json!(report));
-            ExitCode::SUCCESS
+            let report = format!("{}\n", serde_json::json!(report));
+            print(&report, ExitCode::SUCCESS)
         }
         (Err(error), Output::Text) => {
-            eprintln!("orlop: {error}");
-            ExitCode::FAILURE
+            fail(&format_args!("data folder {}: {error}", folder.display()))
         }
         (Err(error), Output::Json) => {
-            println!("{}", serde_json::json!({ "error": error }));
-            ExitCode::FAILURE
+            let report = serde_json::json!({ "data": folder, "error": error });
+            print(&format!("{report}\n"), ExitCode::FAILURE)
         }
     }
 }
 
-fn print_text(report: &Report) {
+fn as_text(report: &Report) -> String {
     let whose = if report.running {
         format!("the server on {}", report.data.display())
     } else {
@@ -101,11 +97,11 @@ fn print_text(report: &Report) {
         )
     };
     match &report.read_only {
-        Some(why) => println!(
-            "{whose} is read-only since {}: {}\n`orlop maintenance read-only off` takes writes again",
+        Some(why) => format!(
+            "{whose} is read-only since {}: {}\n`orlop maintenance read-only off` takes writes again\n",
             why.since, why.reason
         ),
-        None => println!("{whose} takes writes"),
+        None => format!("{whose} takes writes\n"),
     }
 }
 
@@ -127,7 +123,7 @@ fn read_only(folder: &Path, args: &ReadOnlyArgs) -> Result<Report, String> {
     match client::ask(folder, verb) {
         Ok(Status { read_only }) => Ok(report(true, read_only)),
         Err(AskError::Nobody) => {
-            let read_only = stopped(folder, args).map_err(|error| error.to_string())?;
+            let read_only = stopped(folder, args)?;
             Ok(report(false, read_only))
         }
         Err(error) => Err(error.to_string()),
@@ -135,26 +131,23 @@ fn read_only(folder: &Path, args: &ReadOnlyArgs) -> Result<Report, String> {
 }
 
 /// Sets what the next start finds.
-fn stopped(folder: &Path, args: &ReadOnlyArgs) -> io::Result<Option<ReadOnly>> {
-    if !folder.try_exists()? {
-        let text = format!(
-            "there is no data folder {}; pass the right --data",
-            folder.display()
-        );
-        return Err(io::Error::new(io::ErrorKind::NotFound, text));
+fn stopped(folder: &Path, args: &ReadOnlyArgs) -> Result<Option<ReadOnly>, String> {
+    if !storage::is_store(folder).map_err(|error| error.to_string())? {
+        return Err("no server is running on it and there is no store in it; pass the --data that the server has".to_owned());
     }
     if args.to != To::Status {
+        storage::own(folder).map_err(|error| error.to_string())?;
         let _lock = storage::lock(folder).map_err(|error| match error {
-            StartError::Locked(held) => io::Error::other(format!(
+            StartError::Locked(held) => format!(
                 "the control socket does not answer, but {held}, or wait until it has started"
-            )),
-            other => io::Error::other(other.to_string()),
+            ),
+            other => other.to_string(),
         })?;
         let wanted = match args.to {
-            To::On => Some(ReadOnly::asked(args.reason.as_deref()).map_err(io::Error::other)?),
+            To::On => Some(ReadOnly::asked(args.reason.as_deref())?),
             To::Off | To::Status => None,
         };
-        kept::write(folder, wanted.as_ref())?;
+        kept::write(folder, wanted.as_ref()).map_err(|error| error.to_string())?;
     }
-    kept::read(folder)
+    kept::read(folder).map_err(|error| error.to_string())
 }

@@ -9,6 +9,7 @@ pub mod serve;
 mod service;
 pub mod version;
 
+use std::fmt::Display;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
@@ -24,14 +25,19 @@ pub enum Output {
     Json,
 }
 
+/// Says why a command failed, and ends it. Nobody has to listen.
+pub(crate) fn fail(error: &impl Display) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "orlop: {error}");
+    ExitCode::FAILURE
+}
+
 /// Prints what a command found and ends it with this code. A reader that has
 /// gone is no failure.
 pub(crate) fn print(text: &str, code: ExitCode) -> ExitCode {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            eprintln!("orlop: cannot write to standard output: {error}");
-            ExitCode::FAILURE
+            fail(&format_args!("cannot write to standard output: {error}"))
         }
         _ => code,
     }

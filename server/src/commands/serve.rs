@@ -4,6 +4,7 @@
 //! `/readyz` has to say; the rest is 503 until then. A stop signal ends
 //! accepting, lets requests under way finish, and closes the store.
 
+use std::future::ready;
 use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -11,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use orlop_disk::lock::Lock;
 use orlop_disk::{Disk, select};
 use orlop_engine::Progress;
 use tokio::net::TcpListener;
@@ -32,6 +34,11 @@ use crate::storage::{self, StartError, Storage};
 
 /// How long work of cut requests may take to end.
 const SETTLE: Duration = Duration::from_secs(10);
+/// How long an opening that was cancelled may take to end, at least.
+const CANCEL_TIME: Duration = Duration::from_secs(10);
+/// How long the end of the process waits for work that nobody waits for, such
+/// as reading a certificate from a file system that does not answer.
+const EXIT_TIME: Duration = Duration::from_secs(5);
 
 /// Flags of `orlop serve`.
 pub type Args = ServeArgs;
@@ -40,10 +47,7 @@ pub type Args = ServeArgs;
 pub fn run(args: &Args) -> ExitCode {
     match start(args) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("orlop: {error}");
-            ExitCode::FAILURE
-        }
+        Err(error) => super::fail(&error),
     }
 }
 
@@ -60,12 +64,22 @@ fn start(args: &Args) -> Result<(), Error> {
     for note in &loaded.notes {
         tracing::warn!("{note}");
     }
+    match storage::own(&settings.data) {
+        // Nobody has said that the service's store is to be served by this user.
+        Err(error) if loaded.is_data_default() => return Err(error.into()),
+        Err(error @ StartError::Foreign { .. }) => {
+            tracing::warn!(%error, "the store of another user")
+        }
+        _ => {}
+    }
     raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("http")
         .build()?;
-    runtime.block_on(serve(settings))
+    let outcome = runtime.block_on(serve(settings));
+    runtime.shutdown_timeout(EXIT_TIME);
+    outcome
 }
 
 /// What `/readyz` and the API ask.
@@ -79,6 +93,12 @@ struct Status {
 }
 
 impl Status {
+    /// Says that it is about to end.
+    fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        service::stopping();
+    }
+
     fn set_registry(&self, registry: Option<Registry>) -> Option<Registry> {
         let mut current = self
             .registry
@@ -149,11 +169,9 @@ async fn serve(settings: Settings) -> Result<(), Error> {
     let serving = listen::serve(listener, tls.clone(), Arc::new(layers), phases);
     let mut server = tokio::spawn(serving);
     let watchdog = tokio::spawn(service::watchdog());
+    let reloads = tokio::spawn(reload(hang_up, tls, Arc::clone(&status)));
 
-    let opened = tokio::select! {
-        opened = Storage::open(&settings, lock, disk, &status.progress) => Some(opened?),
-        () = stop.received() => None,
-    };
+    let opened = open(&settings, lock, disk, &status, &mut stop).await?;
     let outcome = match opened {
         Some(storage) => {
             let storage = Arc::new(storage);
@@ -165,12 +183,11 @@ async fn serve(settings: Settings) -> Result<(), Error> {
             status.set_registry(Some(registry));
             say(&format!("ready\n{}", next_commands(&settings, address)));
             service::ready();
-            let reloads = tokio::spawn(reload(hang_up, tls));
             let watched = Arc::clone(&storage);
-            let watch = tokio::spawn(async move { watched.watch().await });
+            let maintenance = status.maintenance.clone();
+            let watch = tokio::spawn(async move { watched.watch(&maintenance).await });
             let outcome = keep(&mut stop, &mut server).await;
-            status.stopping.store(true, Ordering::Relaxed);
-            service::stopping();
+            status.stop();
             reloads.abort();
             let limit = Instant::now() + settings.drain;
             let was_cut = drain(&phase, &mut server, &mut stop, limit).await;
@@ -187,10 +204,7 @@ async fn serve(settings: Settings) -> Result<(), Error> {
             watch.abort();
             outcome.and(closed.map_err(Error::from))
         }
-        None => {
-            tracing::info!("stopped while recovering; the next start begins again");
-            Ok(())
-        }
+        None => Ok(()),
     };
     watchdog.abort();
     if let Some(port) = ops_port {
@@ -198,6 +212,43 @@ async fn serve(settings: Settings) -> Result<(), Error> {
     }
     tracing::info!("stopped");
     outcome
+}
+
+/// Opens the storage; none if it was told to stop meanwhile. Opening is
+/// cancelled then, and its end waited for: threads that work on the index while
+/// the process exits would make it abort.
+async fn open(
+    settings: &Settings,
+    lock: Lock,
+    disk: Arc<dyn Disk>,
+    status: &Arc<Status>,
+    stop: &mut StopSignal,
+) -> Result<Option<Storage>, Error> {
+    let mut opening = {
+        let (settings, status) = (settings.clone(), Arc::clone(status));
+        tokio::spawn(async move { Storage::open(&settings, lock, disk, &status.progress).await })
+    };
+    tokio::select! {
+        opened = &mut opening => return Ok(Some(opened??)),
+        () = stop.received() => {}
+    }
+    status.stop();
+    status.progress.cancel();
+    tracing::info!("stopped while starting; the next start begins again");
+    let limit = Instant::now() + settings.drain.max(CANCEL_TIME);
+    let opened = tokio::select! {
+        opened = opening => opened?,
+        () = patience(stop, limit) => {
+            return Err("the start did not end in time; the process ends without it, and nothing is lost by that".into());
+        }
+    };
+    match opened {
+        // Nothing was served: there is nothing to copy.
+        Ok(storage) => storage.close(ready(())).await?,
+        Err(StartError::Store(orlop_engine::Error::Cancelled)) => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(None)
 }
 
 /// What to do about a port that cannot be had.
@@ -215,7 +266,7 @@ fn bind_advice(error: ErrorKind) -> &'static str {
 }
 
 /// Takes new certificates, as they appear and when SIGHUP asks for it.
-async fn reload(mut hang_up: Signal, tls: Option<Arc<Tls>>) {
+async fn reload(mut hang_up: Signal, tls: Option<Arc<Tls>>, status: Arc<Status>) {
     let watch = async {
         if let Some(tls) = &tls {
             tls.watch().await;
@@ -223,12 +274,18 @@ async fn reload(mut hang_up: Signal, tls: Option<Arc<Tls>>) {
     };
     let asked = async {
         while hang_up.recv().await.is_some() {
-            service::reloading();
+            // While it starts, the manager waits for that and for nothing else.
+            let is_ready = matches!(status.state(), State::Ready(_));
+            if is_ready {
+                service::reloading();
+            }
             match &tls {
                 Some(tls) => tls.reload().await,
                 None => tracing::info!("SIGHUP: there is no certificate to read again"),
             }
-            service::ready();
+            if is_ready {
+                service::ready();
+            }
         }
     };
     tokio::join!(watch, asked);

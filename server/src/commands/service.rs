@@ -24,7 +24,7 @@ pub(super) fn stopping() {
 }
 
 /// Says twice in the time it has that the server is alive: that its tasks
-/// still run.
+/// still run. Not that the disk answers, which a restart would not heal.
 pub(super) async fn watchdog() {
     let Some(time) = watchdog_enabled().and_then(|time| time.checked_div(2)) else {
         return;

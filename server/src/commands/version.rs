@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::Output;
+use super::{Output, print};
 
 /// Flags of `orlop version`.
 #[derive(clap::Args, Debug)]
@@ -19,9 +19,9 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Prints it.
 pub fn run(args: &Args) -> ExitCode {
-    match args.output {
-        Output::Text => println!("orlop {VERSION}"),
-        Output::Json => println!("{}", json!({ "name": "orlop", "version": VERSION })),
-    }
-    ExitCode::SUCCESS
+    let report = match args.output {
+        Output::Text => format!("orlop {VERSION}\n"),
+        Output::Json => format!("{}\n", json!({ "name": "orlop", "version": VERSION })),
+    };
+    print(&report, ExitCode::SUCCESS)
 }

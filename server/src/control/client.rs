@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::socket::Way;
-use super::{ANSWER_BYTES_MAX, Answer, Outcome, Request, Status, VERSION, Verb};
+use super::{ANSWER_BYTES_MAX, Answer, Outcome, REQUEST_BYTES_MAX, Request, Status, VERSION, Verb};
 
 /// How long an answer may take.
 const ANSWER_TIME: Duration = Duration::from_secs(30);
@@ -20,6 +20,9 @@ pub enum AskError {
     /// The way to the server or back failed.
     #[error("the server cannot be asked: {0}")]
     Io(#[from] io::Error),
+    /// No server would read it to its end.
+    #[error("the request is longer than {REQUEST_BYTES_MAX} bytes; a shorter reason makes it fit")]
+    TooLong,
     /// It answered something else.
     #[error("the answer of the server is not one this release knows: {0}")]
     Malformed(String),
@@ -54,6 +57,9 @@ pub fn ask(folder: &Path, verb: Verb) -> Result<Status, AskError> {
     };
     let mut line = serde_json::to_vec(&request).map_err(io::Error::from)?;
     line.push(b'\n');
+    if line.len() > REQUEST_BYTES_MAX {
+        return Err(AskError::TooLong);
+    }
     stream.write_all(&line)?;
     let mut text = String::new();
     stream

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
+use tokio::task::spawn_blocking;
 
 use crate::registry::{Maintenance, ReadOnly};
 
@@ -126,7 +127,7 @@ impl Operator {
             Verb::ReadOnlyOn { reason } => Some(Some(ReadOnly::asked(reason.as_deref())?)),
         };
         if let Some(read_only) = wanted {
-            kept::write(&self.folder, read_only.as_ref()).map_err(|error| error.to_string())?;
+            self.keep(read_only.clone()).await?;
             match &read_only {
                 Some(why) => tracing::warn!(
                     reason = why.reason,
@@ -139,6 +140,36 @@ impl Operator {
         Ok(Status {
             read_only: self.maintenance.read_only().map(|why| (*why).clone()),
         })
+    }
+}
+
+impl Operator {
+    /// Keeps this for the next start. When that fails half way, what the next
+    /// start would find holds already now.
+    async fn keep(&self, read_only: Option<ReadOnly>) -> Result<(), String> {
+        let folder = self.folder.clone();
+        let kept = spawn_blocking(move || {
+            kept::write(&folder, read_only.as_ref()).map_err(|error| (error, kept::read(&folder)))
+        });
+        let (error, found) = match kept.await.map_err(|error| error.to_string())? {
+            Ok(()) => return Ok(()),
+            Err(failed) => failed,
+        };
+        let how = match found {
+            Ok(found) => {
+                let how = match &found {
+                    Some(_) => "writes are refused",
+                    None => "writes are taken",
+                };
+                self.maintenance.set(found);
+                how
+            }
+            Err(_) => "nothing was changed in the running server",
+        };
+        tracing::error!(%error, how, "what an operator asked for could not be kept");
+        Err(format!(
+            "{error}; {how}, but a restart may find it otherwise"
+        ))
     }
 }
 

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::{Mode, fchmod};
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, sink};
 use tokio::net::{UnixListener, UnixSocket, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -30,6 +30,9 @@ const CONNECTIONS_MAX: usize = 8;
 const BACKLOG: u32 = 16;
 /// From a connection to the end of its request, and of its answer.
 const LINE_TIME: Duration = Duration::from_secs(5);
+/// Bytes behind a request that are read away, within [`LINE_TIME`], so that its
+/// answer is not lost with them.
+const REST_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// Pause after accepting failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -169,7 +172,11 @@ async fn converse(mut stream: UnixStream, operator: &Operator) -> io::Result<()>
     let mut line = serde_json::to_vec(&answer)?;
     line.push(b'\n');
     timeout(LINE_TIME, stream.write_all(&line)).await??;
-    stream.shutdown().await
+    stream.shutdown().await?;
+    // A socket that is closed with bytes unread in it takes the answer along.
+    let mut rest = stream.take(REST_BYTES_MAX);
+    timeout(LINE_TIME, tokio::io::copy(&mut rest, &mut sink())).await??;
+    Ok(())
 }
 
 /// The first line, without its end. One that is too long ends at the bound.

@@ -87,6 +87,14 @@ pub(super) enum Found {
     Unusable(CertificateError),
 }
 
+/// Reads certificate and key and checks that they can be used together.
+///
+/// # Errors
+/// Which file is to blame, and why.
+pub fn load(files: &TlsFiles) -> Result<CertifiedKey, CertificateError> {
+    Pair::read(files)?.parse(files)
+}
+
 impl Certificate {
     /// Reads and checks the files.
     pub(super) fn load(files: TlsFiles) -> Result<Certificate, CertificateError> {
@@ -112,9 +120,10 @@ impl Certificate {
     /// What cannot is told once; and not at the first look unless `at_once`,
     /// since two files are not written at the same time.
     pub(super) fn look(&self, at_once: bool) -> Found {
+        // Before the files are read: what was read first is also taken first.
+        let mut looks = self.looks();
         let read = Pair::read(&self.files);
         let seen = fingerprint(&read);
-        let mut looks = self.looks();
         if seen == looks.settled && !at_once {
             looks.doubtful = None;
             return Found::Same;
@@ -229,8 +238,7 @@ fn read_file(path: &Path) -> io::Result<Vec<u8>> {
 fn chain(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     let mut chain = Vec::new();
     for certificate in CertificateDer::pem_slice_iter(pem) {
-        let certificate: CertificateDer<'static> =
-            certificate.map_err(|error| format!("the PEM is damaged or cut off: {error}"))?;
+        let certificate: CertificateDer<'static> = certificate.map_err(|error| damage(&error))?;
         let number = chain.len().saturating_add(1);
         ParsedCertificate::try_from(&certificate)
             .map_err(|error| format!("certificate {number} cannot be read: {error}"))?;
@@ -247,6 +255,52 @@ fn key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
         pem::Error::NoItemsFound => "there is no private key in PEM form in it; one that is \
              encrypted has to be decrypted first: openssl pkey -in OLD -out NEW"
             .to_owned(),
-        error => format!("the PEM is damaged or cut off: {error}"),
+        error => damage(&error),
     })
+}
+
+/// What is wrong with a file in PEM. In words of our own: the error's may
+/// quote the file, and with it the key.
+fn damage(error: &pem::Error) -> String {
+    let what = match error {
+        pem::Error::MissingSectionEnd { .. } => "a section has no END line of its own",
+        pem::Error::IllegalSectionStart { .. } => "a BEGIN line goes on behind its dashes",
+        pem::Error::Base64Decode(_) => "what is between BEGIN and END is not base64",
+        _ => "it cannot be read",
+    };
+    format!("the PEM is damaged or cut off, or not in lines: {what}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(files: &TlsFiles) {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(["registry.test".to_owned()]).unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        std::fs::write(&files.certificate, certificate.pem()).unwrap();
+        std::fs::write(&files.key, key.serialize_pem()).unwrap();
+    }
+
+    #[test]
+    fn what_was_read_first_never_takes_the_place_of_what_was_read_later() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = TlsFiles {
+            certificate: folder.path().join("c.pem"),
+            key: folder.path().join("k.pem"),
+        };
+        write(&files);
+        let certificate = Arc::new(Certificate::load(files.clone()).unwrap());
+        // One look is under way, another begins, and the files change.
+        let under_way = certificate.looks();
+        let other = Arc::clone(&certificate);
+        let look = std::thread::spawn(move || other.look(true));
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        write(&files);
+        drop(under_way);
+        let found = look.join().unwrap();
+        assert!(matches!(found, Found::New), "{found:?}");
+        assert!(matches!(certificate.look(true), Found::Same));
+    }
 }

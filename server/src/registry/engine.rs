@@ -28,7 +28,7 @@ impl From<engine::Error> for Fault {
             Error::Full { .. } => Fault::Full(text),
             Error::Busy { .. } => Fault::Busy(text),
             Error::Corrupt { .. } => Fault::Corrupt(text),
-            Error::Io { .. } => Fault::Io(text),
+            Error::Io { .. } | Error::Cancelled => Fault::Io(text),
             Error::Poisoned { .. } => Fault::Poisoned(text),
         }
     }

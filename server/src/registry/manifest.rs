@@ -7,22 +7,19 @@
 use std::collections::HashSet;
 
 use bytes::Bytes;
-use orlop_oci::{
-    Algorithm, Digest, MANIFEST_BYTES_MAX, Manifest, RefKind, Reference, RepositoryName, Tag,
-};
+use orlop_oci::{Algorithm, Digest, Manifest, RefKind, Reference, RepositoryName, Tag};
 
 use super::access::{self, Subject, Verb};
 use super::note::{Deletion, Note};
-use super::seam::{Edge, Fault, ManifestRow, NewManifest};
+use super::seam::{Content, Edge, Fault, ManifestRow, NewManifest};
 use super::{Error, ManifestRoom, Registry};
 
-/// A manifest with its bytes.
-#[derive(Clone, Debug)]
+/// A manifest that is pulled.
 pub struct Pulled {
     /// What the catalog knows of it.
     pub row: ManifestRow,
     /// Exactly what was pushed.
-    pub bytes: Bytes,
+    pub content: Box<dyn Content>,
 }
 
 /// A manifest that was stored.
@@ -47,7 +44,7 @@ impl Registry {
         Ok(row)
     }
 
-    /// A manifest and its bytes. Counts as a pull.
+    /// A manifest to read. Counts as a pull.
     pub async fn manifest_pull(
         &self,
         subject: Subject,
@@ -56,11 +53,10 @@ impl Registry {
     ) -> Result<Pulled, Error> {
         let row = self.manifest_row(subject, repository, reference).await?;
         let content = self.blobs.read(&row.digest).map_err(manifest_error)?;
-        let bytes = content.bytes(MANIFEST_BYTES_MAX).await?;
         self.verbs.manifest_pulls.add(1);
         self.pulls
             .record(repository.as_str(), &row.digest, reference);
-        Ok(Pulled { row, bytes })
+        Ok(Pulled { row, content })
     }
 
     /// Stores a manifest. Under a tag it is addressed by SHA-256, under a

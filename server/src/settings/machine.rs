@@ -2,7 +2,10 @@
 //!
 //! Refuses to know: files of settings, flags, variables.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+
+use orlop_format::superblock;
 
 /// Where a service keeps its data.
 const SERVICE_DATA: &str = "/var/lib/orlop";
@@ -15,13 +18,28 @@ const MIB: u64 = 1024 * 1024;
 /// the cache may take by default.
 const CACHE_FRACTION: u64 = 4;
 
-/// The data folder where none is set, as a path from the working folder.
+/// The data folder where none is set, as a path from the working folder. The
+/// same for a service and for the commands that an operator types beside it.
 pub(crate) fn data_folder() -> PathBuf {
-    if is_service() && is_writable(Path::new(SERVICE_DATA)) {
-        SERVICE_DATA.into()
+    data_folder_of(Path::new(SERVICE_DATA), is_service())
+}
+
+fn data_folder_of(service_data: &Path, is_service: bool) -> PathBuf {
+    if (is_service && is_writable(service_data)) || may_hold_store(service_data) {
+        service_data.into()
     } else {
         LOCAL_DATA.into()
     }
+}
+
+/// Whether a store is in a folder. One that this user may not enter counts: a
+/// command that fails for that is better than one that works on another store.
+fn may_hold_store(folder: &Path) -> bool {
+    let may_be = |name| match folder.join(name).try_exists() {
+        Ok(is_there) => is_there,
+        Err(error) => error.kind() == ErrorKind::PermissionDenied,
+    };
+    superblock::FILES.into_iter().any(may_be)
 }
 
 /// Bytes of cache where no number is set, in whole MiB.
@@ -75,6 +93,20 @@ pub fn memory_limit() -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_service_and_its_operator_mean_the_same_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("orlop");
+        let local = PathBuf::from(LOCAL_DATA);
+        assert_eq!(data_folder_of(&data, false), local);
+        assert_eq!(data_folder_of(&data, true), local);
+        std::fs::create_dir(&data).unwrap();
+        assert_eq!(data_folder_of(&data, false), local);
+        assert_eq!(data_folder_of(&data, true), data);
+        std::fs::write(data.join(superblock::FILES[1]), "").unwrap();
+        assert_eq!(data_folder_of(&data, false), data);
+    }
 
     #[test]
     fn the_cache_leaves_memory_to_others() {

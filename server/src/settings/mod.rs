@@ -177,6 +177,12 @@ impl Loaded {
         &self.settings
     }
 
+    /// Whether nobody has written which data folder is meant.
+    pub fn is_data_default(&self) -> bool {
+        let data = self.sources.get(&table::DATA, &mut Vec::new());
+        data.origin == Origin::Default
+    }
+
     /// The file that was read, if one was.
     pub fn file(&self) -> Option<&std::path::Path> {
         self.sources.file()

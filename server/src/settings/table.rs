@@ -45,7 +45,9 @@ pub(crate) static DATA: Setting<Place> = Setting {
     value: "DIR",
     help: "Data folder",
     default: || Place(machine::data_folder()),
-    default_note: Some("/var/lib/orlop for a service that may write there, else ./orlop-data"),
+    default_note: Some(
+        "/var/lib/orlop if a store is there or for a service that may write there, else ./orlop-data",
+    ),
     range: any,
 };
 

@@ -2,14 +2,16 @@
 //! fail.
 
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use orlop_disk::lock::{Lock, LockError};
 use orlop_disk::probe::{self, Unfit};
 use orlop_disk::{Access, Disk, Kind};
 use orlop_engine::{CatalogMatch, Config, IndexFactory, Names, Progress, Store, System};
+use orlop_format::superblock;
 use orlop_index::rocks::{Options as RocksOptions, Rocks};
 use orlop_index::{Index, IndexError};
 
@@ -23,6 +25,11 @@ const INDEX_CACHE_FRACTION: u64 = 4;
 /// The most of it, in bytes.
 const INDEX_CACHE_MAX: u64 = 256 * 1024 * 1024;
 
+/// How long the lock of the folder is tried for.
+const LOCK_TIME: Duration = Duration::from_secs(1);
+/// Pause before it is tried again.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
 /// Why the server does not start, or why its storage failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -35,6 +42,18 @@ pub enum StartError {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// The store belongs to another user.
+    #[error(
+        "the store in {path} belongs to the user with id {owner}, this is {user}; run the command as that user, by `runuser -u NAME -- orlop …` or `sudo -u '#{owner}' orlop …`"
+    )]
+    Foreign {
+        /// The folder.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+        /// Who this process is.
+        user: u32,
     },
     /// Another process has the folder.
     #[error(transparent)]
@@ -77,15 +96,62 @@ pub fn prepare(folder: &Path) -> Result<(), StartError> {
         })
 }
 
-/// Takes the folder for this process.
+/// Takes the folder for this process. Who only looks at the lock, as `orlop
+/// doctor` does, has it for a moment: it is tried for [`LOCK_TIME`].
 pub fn lock(folder: &Path) -> Result<Lock, StartError> {
-    Lock::acquire(&folder.join(LOCK)).map_err(|error| match error {
-        LockError::Disk(error) => StartError::Folder {
+    let path = folder.join(LOCK);
+    let began = Instant::now();
+    loop {
+        match Lock::acquire(&path) {
+            Ok(lock) => return Ok(lock),
+            Err(LockError::Disk(error)) => {
+                return Err(StartError::Folder {
+                    path: folder.to_owned(),
+                    source: error.source,
+                });
+            }
+            Err(held) if began.elapsed() >= LOCK_TIME => return Err(StartError::Locked(held)),
+            Err(_) => std::thread::sleep(LOCK_PAUSE),
+        }
+    }
+}
+
+/// Whether there is a store in a folder.
+///
+/// # Errors
+/// That cannot be found out.
+pub fn is_store(folder: &Path) -> Result<bool, StartError> {
+    Ok(owner(folder)?.is_some())
+}
+
+/// Refuses a store of another user. What this process would make in it could
+/// not be read by the server that the store belongs to.
+///
+/// # Errors
+/// Whose it is, and what to do.
+pub fn own(folder: &Path) -> Result<(), StartError> {
+    let user = rustix::process::geteuid().as_raw();
+    match owner(folder)? {
+        Some(owner) if owner != user => Err(StartError::Foreign {
             path: folder.to_owned(),
-            source: error.source,
-        },
-        held => StartError::Locked(held),
-    })
+            owner,
+            user,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// The user that the store in a folder belongs to, if one is there.
+fn owner(folder: &Path) -> Result<Option<u32>, StartError> {
+    for name in superblock::FILES {
+        let path = folder.join(name);
+        match path.symlink_metadata() {
+            Ok(data) => return Ok(Some(data.uid())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(StartError::Folder { path, source }),
+        }
+    }
+    Ok(None)
 }
 
 /// Checks the file system and opens the store.

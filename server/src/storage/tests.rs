@@ -55,7 +55,7 @@ async fn the_store_hears_how_far_the_catalog_is_within_moments() {
     let folder = tempfile::tempdir().unwrap();
     let storage = Arc::new(open(folder.path()).await.unwrap());
     let watched = Arc::clone(&storage);
-    let watch = tokio::spawn(async move { watched.watch().await });
+    let watch = tokio::spawn(async move { watched.watch(&Maintenance::default()).await });
     link(&storage, b"one").await;
     let sequence = storage.catalog.sequence();
     let began = Instant::now();
@@ -267,7 +267,7 @@ async fn pulls_are_written_within_seconds_while_it_runs() {
     let folder = tempfile::tempdir().unwrap();
     let storage = Arc::new(open(folder.path()).await.unwrap());
     let watched = Arc::clone(&storage);
-    let watch = tokio::spawn(async move { watched.watch().await });
+    let watch = tokio::spawn(async move { watched.watch(&Maintenance::default()).await });
     pull(&storage, 4).await;
     let began = Instant::now();
     while pulled(&storage).await.0 < 4 {

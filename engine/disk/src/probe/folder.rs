@@ -84,17 +84,20 @@ const TMPFS: u64 = 0x0102_1994;
 const RAMFS: u64 = 0x8584_58F6;
 const FUSE: u64 = 0x6573_5546;
 
-/// Names of what a trial makes, in a folder of its own.
+/// What a trial makes is in a folder of its own: this one for who holds the
+/// folder's lock, and one with the process id behind it for who does not, so
+/// that neither is in the way of the other.
 const TRIAL: &str = ".orlop-probe";
 
-/// Finds out about a folder, which must exist, and refuses an unfit one.
-/// [`inspect`] is the same without the refusal.
+/// Finds out about a folder, which must exist and whose lock the caller holds,
+/// and refuses an unfit one. [`inspect`] is the same without the refusal, and
+/// without the lock.
 ///
 /// # Errors
 /// [`Unfit::Refused`] with the report, [`Unfit::Disk`] when a trial could not
 /// be made, such as on a full disk.
 pub fn folder(disk: &dyn Disk, dir: &Path) -> std::result::Result<FolderReport, Unfit> {
-    let report = inspect(disk, dir)?;
+    let report = try_in(disk, dir, &dir.join(TRIAL))?;
     if report.refusals.is_empty() {
         Ok(report)
     } else {
@@ -107,6 +110,11 @@ pub fn folder(disk: &dyn Disk, dir: &Path) -> std::result::Result<FolderReport, 
 /// # Errors
 /// When a trial could not be made: no permission, no room, a failing device.
 pub fn inspect(disk: &dyn Disk, dir: &Path) -> Result<FolderReport> {
+    let trial = format!("{TRIAL}-{}", std::process::id());
+    try_in(disk, dir, &dir.join(trial))
+}
+
+fn try_in(disk: &dyn Disk, dir: &Path, trial: &Path) -> Result<FolderReport> {
     let mut report = FolderReport {
         path: dir.to_owned(),
         file_system: "a simulated file system".to_owned(),
@@ -119,17 +127,16 @@ pub fn inspect(disk: &dyn Disk, dir: &Path) -> Result<FolderReport> {
     if real {
         name_file_system(dir, &mut report)?;
     }
-    let trial = dir.join(TRIAL);
-    clear(disk, &trial)?;
-    disk.create_dir(&trial)?;
-    let outcome = try_files(disk, &trial, &mut report).and_then(|()| {
+    clear(disk, trial)?;
+    disk.create_dir(trial)?;
+    let outcome = try_files(disk, trial, &mut report).and_then(|()| {
         if real {
-            try_lock(&trial, &mut report)
+            try_lock(trial, &mut report)
         } else {
             Ok(())
         }
     });
-    let cleared = clear(disk, &trial);
+    let cleared = clear(disk, trial);
     outcome.and(cleared)?;
     Ok(report)
 }

@@ -9,7 +9,7 @@ use orlop_disk::sim::{Crash, Fault, Plan, Sim, Verb};
 use orlop_disk::{Disk, Kind};
 use orlop_engine::{Error, MemoryIndex, Store};
 
-use crate::support::{content, disk, folder, open, pull, push, sha256};
+use crate::support::{config, content, disk, folder, open, pull, push, sha256};
 
 fn journal(sequence: u64) -> PathBuf {
     folder().join(format!("journal/J-{sequence:016x}"))
@@ -246,4 +246,27 @@ async fn a_lost_sector_in_the_journal_does_not_stop_the_start() {
     assert!(last.spoil(&journal(1), end - 4096, 512));
     let error = open(&last, &MemoryIndex::default()).await.err().unwrap();
     assert!(matches!(error, Error::Io { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn an_opening_that_is_cancelled_changes_nothing() {
+    let sim = disk(47);
+    let store = open(&sim, &MemoryIndex::default()).await.unwrap();
+    let bytes = content(47, 100_000);
+    push(&store, &bytes, sha256(&bytes)).await.unwrap();
+    store.close().await.unwrap();
+    drop(store);
+    let index = MemoryIndex::default();
+    let progress = orlop_engine::Progress::default();
+    progress.cancel();
+    let opened = orlop_engine::Store::open(
+        config(),
+        orlop_engine::System::start(),
+        Arc::clone(&sim) as Arc<dyn orlop_disk::Disk>,
+        &index,
+        &progress,
+    );
+    assert!(matches!(opened.await, Err(Error::Cancelled)));
+    let store = open(&sim, &index).await.unwrap();
+    assert_eq!(pull(&store, &sha256(&bytes)).await.unwrap(), bytes);
 }

@@ -94,6 +94,7 @@ async fn referrers_are_an_index_in_pages() {
         "last=x",
         "last=sha256:zz",
         "artifactType=%zz",
+        "artifactType=%00",
     ] {
         let reply = get(&server, &format!("GET {path}?{bad}")).await;
         assert_eq!(

@@ -6,7 +6,7 @@ CREATE INDEX manifest_subject ON manifest (repository, subject, digest)
     WHERE subject IS NOT NULL AND deleted_at IS NULL;
 CREATE INDEX manifest_subject_type ON manifest (repository, subject, artifact_type, digest)
     WHERE subject IS NOT NULL AND deleted_at IS NULL;
-CREATE INDEX tag_live ON tag (repository, name) WHERE deleted_at IS NULL;
+CREATE INDEX tag_live ON tag (repository, deleted_at, name);
 
 -- Which tags a manifest has (verb.rs says why by its digest alone).
 DROP INDEX tag_manifest;

@@ -2,6 +2,7 @@
 //! belong together, are they valid now and for a while, do they name the
 //! public address.
 //!
+//! The pair is loaded as the server loads it, so that both say the same.
 //! Validity and name are judged by rustls, as a client would. Who signed a
 //! certificate is not judged: that depends on whom the clients trust.
 
@@ -11,13 +12,12 @@ use std::time::{Duration, SystemTime};
 
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::sign::CertifiedKey;
-use rustls::{CertificateError, Error, InconsistentKeys, RootCertStore};
+use rustls::{CertificateError as Verdict, Error, RootCertStore};
 
 use super::check::Check;
+use crate::listen::{CertificateError, load_certificate};
 use crate::settings::TlsFiles;
 
 const NAME: &str = "certificate";
@@ -32,13 +32,16 @@ pub(super) fn certificate(
     public_url: Option<&str>,
     now: SystemTime,
 ) -> Vec<Check> {
-    let path = files.certificate.display();
-    let (chain, key) = match (read_chain(&files.certificate), read_key(&files.key)) {
-        (Ok(chain), Ok(key)) => (chain, key),
-        (chain, key) => return chain.err().into_iter().chain(key.err()).collect(),
+    let (path, key_path) = (files.certificate.display(), files.key.display());
+    let pair = match load_certificate(files) {
+        Ok(pair) => pair,
+        Err(error) => return vec![Check::fail(NAME, error.to_string(), advice(&error))],
     };
-    let mut checks = vec![pair(files, chain.clone(), key)];
-    for (at, certificate) in chain.iter().enumerate() {
+    let mut checks = vec![Check::pass(
+        NAME,
+        format!("{path} and {key_path} belong together"),
+    )];
+    for (at, certificate) in pair.cert.iter().enumerate() {
         // Those after the first are told of only when something is wrong.
         let which = match at {
             0 => path.to_string(),
@@ -64,47 +67,16 @@ pub(super) fn certificate(
     checks
 }
 
-fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Check> {
-    let advice = "name the file with the server's certificate and those after it in PEM form";
-    let fail = |what: String| Check::fail(NAME, format!("{}: {what}", path.display()), advice);
-    let chain: Vec<_> = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect)
-        .map_err(|error| fail(error.to_string()))?;
-    if chain.is_empty() {
-        return Err(fail("there is no certificate in PEM form in it".to_owned()));
-    }
-    Ok(chain)
-}
-
-fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, Check> {
-    PrivateKeyDer::from_pem_file(path).map_err(|error| {
-        Check::fail(
-            NAME,
-            format!("{}: no private key can be read from it: {error}", path.display()),
-            "name the file with the certificate's key, in PEM form and not encrypted, and let this user read it",
-        )
-    })
-}
-
-/// Whether key and certificate belong together.
-fn pair(
-    files: &TlsFiles,
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
-) -> Check {
-    let (path, key_path) = (files.certificate.display(), files.key.display());
-    match CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()) {
-        Ok(_) => Check::pass(NAME, format!("{path} and {key_path} belong together")),
-        Err(Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => Check::fail(
-            NAME,
-            format!("{key_path} is not the key of the first certificate in {path}"),
-            "name the key it was issued for, and put the server's own certificate first",
-        ),
-        Err(error) => Check::fail(
-            NAME,
-            format!("{path} and {key_path} cannot be used: {error}"),
-            "have them issued again, in a form that rustls knows",
-        ),
+/// What to do about a pair that cannot be used.
+fn advice(error: &CertificateError) -> &'static str {
+    match error {
+        CertificateError::Read { .. } => "name a file that this user can read",
+        CertificateError::Malformed { .. } => {
+            "name the server's certificate and those after it, and its key, not encrypted, both in PEM form"
+        }
+        CertificateError::Mismatch { .. } => {
+            "name the key it was issued for, and put the server's own certificate first"
+        }
     }
 }
 
@@ -115,7 +87,7 @@ fn validity(which: &str, certificate: &ParsedCertificate<'_>, now: SystemTime) -
         humantime::format_rfc3339_seconds(time).to_string()
     };
     match times(certificate, now) {
-        Some(CertificateError::ExpiredContext { not_after, .. }) => {
+        Some(Verdict::ExpiredContext { not_after, .. }) => {
             let message = format!("{which} has ended at {}", shown(not_after));
             return Check::fail(
                 NAME,
@@ -123,14 +95,14 @@ fn validity(which: &str, certificate: &ParsedCertificate<'_>, now: SystemTime) -
                 "have it renewed; the server takes new files by itself",
             );
         }
-        Some(CertificateError::NotValidYetContext { not_before, .. }) => {
+        Some(Verdict::NotValidYetContext { not_before, .. }) => {
             let message = format!("{which} begins at {} only", shown(not_before));
             return Check::fail(NAME, message, "look at the clock, or have it issued again");
         }
         _ => {}
     }
     match times(certificate, now + SOON) {
-        Some(CertificateError::ExpiredContext { not_after, .. }) => {
+        Some(Verdict::ExpiredContext { not_after, .. }) => {
             let message = format!("{which} ends soon, at {}", shown(not_after));
             Check::note(
                 NAME,
@@ -144,7 +116,7 @@ fn validity(which: &str, certificate: &ParsedCertificate<'_>, now: SystemTime) -
 
 /// What a client would say of a certificate's times. They are judged before
 /// its signature, so that nobody has to be trusted for this.
-fn times(certificate: &ParsedCertificate<'_>, at: SystemTime) -> Option<CertificateError> {
+fn times(certificate: &ParsedCertificate<'_>, at: SystemTime) -> Option<Verdict> {
     let at = at
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();

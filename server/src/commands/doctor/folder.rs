@@ -10,6 +10,7 @@ use orlop_disk::{Access, Disk};
 
 use super::check::Check;
 use crate::control::kept;
+use crate::storage::LOCK;
 
 /// The default reserve: the larger of this and a fiftieth of the file system.
 const RESERVE_MIN: u64 = 1024 * 1024 * 1024;
@@ -55,12 +56,9 @@ pub(super) fn data_folder(folder: &Path) -> (Option<PathBuf>, Check) {
     (Some(place.to_owned()), Check::pass(NAME, message))
 }
 
-/// Why the lock cannot be taken, if there is one and it cannot.
-pub(super) fn holder(path: &Path) -> Option<LockError> {
-    if !path.exists() {
-        return None;
-    }
-    Lock::acquire(path).err()
+/// Why a server could not take the data folder, if it could not.
+pub(super) fn holder(data: &Path) -> Option<LockError> {
+    Lock::look(&data.join(LOCK)).err()
 }
 
 pub(super) fn lock(error: &LockError) -> Check {
@@ -167,7 +165,6 @@ pub(super) fn show(bytes: u64) -> String {
 mod tests {
     use super::super::check::Outcome;
     use super::*;
-    use crate::storage::LOCK;
     use orlop_disk::blocking::Blocking;
 
     #[test]
@@ -197,17 +194,17 @@ mod tests {
     #[test]
     fn a_held_lock_names_its_holder() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(LOCK);
-        assert!(holder(&path).is_none());
-        let held = Lock::acquire(&path).unwrap();
-        let error = holder(&path).unwrap();
+        let data = folder.path();
+        assert!(holder(data).is_none());
+        let held = Lock::acquire(&data.join(LOCK)).unwrap();
+        let error = holder(data).unwrap();
         let check = lock(&error);
         assert!(
             check.message.contains(&std::process::id().to_string()),
             "{check:?}"
         );
         drop(held);
-        assert!(holder(&path).is_none());
+        assert!(holder(data).is_none());
     }
 
     #[test]

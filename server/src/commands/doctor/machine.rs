@@ -1,11 +1,13 @@
 //! What the doctor asks of the machine: io_uring, ports, memory, open files,
 //! the clock.
 
-use std::net::{SocketAddr, TcpListener};
+use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use orlop_disk::{Choice, probe};
+use tokio::net::TcpSocket;
 
 use super::check::Check;
 use super::folder::show;
@@ -53,14 +55,25 @@ pub(super) fn port(name: &'static str, flag: &str, address: SocketAddr, is_serve
     if is_served {
         return Check::pass(name, "not tried: a server is running");
     }
-    match TcpListener::bind(address) {
-        Ok(_) => Check::pass(name, format!("{address} is free")),
+    match try_port(address) {
+        Ok(()) => Check::pass(name, format!("{address} is free")),
         Err(error) => Check::fail(
             name,
             format!("cannot listen on {address}: {error}"),
             format!("stop what listens there, or pass another {flag}"),
         ),
     }
+}
+
+/// Takes the port without listening on it, as is refused while another listens
+/// and does not keep a server that starts meanwhile from it.
+fn try_port(address: SocketAddr) -> io::Result<()> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)
 }
 
 /// How much memory there may be.
@@ -120,6 +133,8 @@ pub(super) fn clock(now: SystemTime, data: &Path) -> Check {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
     use super::super::check::Outcome;
     use super::*;
 
