@@ -5,7 +5,6 @@
 //! index, by the last key seen.
 
 use std::future::Future;
-use std::sync::LazyLock;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -205,7 +204,7 @@ impl Catalog {
     /// order of their digests; of one artifact type if it is given. Up to `n`
     /// of them, and at least one but otherwise none that would bring their
     /// manifests' sizes, which bound those of their annotations, over `bytes`.
-    /// Says also whether there are more.
+    /// With the digest after which there are more, if there are.
     ///
     /// # Errors
     /// When it cannot be known.
@@ -216,39 +215,57 @@ impl Catalog {
         artifact_type: Option<&str>,
         last: Option<&Digest>,
         (n, bytes): (usize, u64),
-    ) -> Result<(Vec<Referrer>, bool)> {
+    ) -> Result<(Vec<Referrer>, Option<Digest>)> {
         within(async {
-            let mut connection = self.inner.readers.acquire().await?;
+            let mut connection = self.reader().await?;
             let id = match n {
                 0 => None,
                 _ => connection.row(REPOSITORY, &[Arg::Text(repository)]).await?,
             };
             let Some(id) = id else {
-                return Ok((Vec::new(), false));
+                return Ok((Vec::new(), None));
             };
-            let subject = subject.encode();
+            let (id, subject) = (Arg::Int(id.int(0)?), subject.encode());
             let last = last.map(Digest::encode).unwrap_or_default();
-            let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+            let of = artifact_type.map(Arg::Text);
+            let statement = |plain, of_type| of.map_or(plain, |_| of_type);
+            // One more, to see whether there are more.
+            let most = Arg::Int(page(n).saturating_add(1));
+            let mut arguments = vec![id, Arg::Bytes(&subject), Arg::Bytes(&last), most];
+            arguments.extend(of);
+            let sql = statement(REFERRER_SIZES, REFERRER_SIZES_OF_TYPE);
+            let sizes = connection.rows(sql, &arguments).await?;
+            let (mut fitting, mut total) = (0usize, 0u64);
+            for size in sizes.iter().take(n) {
+                total = total.saturating_add(size.int(1)?.unsigned_abs());
+                if fitting > 0 && total > bytes {
+                    break;
+                }
+                fitting = fitting.saturating_add(1);
+            }
+            let Some(end) = fitting.checked_sub(1).and_then(|at| sizes.get(at)) else {
+                return Ok((Vec::new(), None));
+            };
+            // All up to that digest, also those that came since.
+            let end_bytes = end.bytes(0)?;
+            let end = digest(end, 0)?;
+            let most = Arg::Int(page(n));
             let mut arguments = vec![
-                Arg::Int(id.int(0)?),
+                id,
                 Arg::Bytes(&subject),
                 Arg::Bytes(&last),
-                // One more, to see whether there are more.
-                Arg::Int(page(n).saturating_add(1)),
-                Arg::Int(bytes),
+                most,
+                Arg::Bytes(&end_bytes),
             ];
-            let sql = match artifact_type {
-                None => REFERRERS.as_str(),
-                Some(of) => {
-                    arguments.push(Arg::Text(of));
-                    REFERRERS_OF_TYPE.as_str()
-                }
-            };
+            arguments.extend(of);
+            let sql = statement(REFERRERS, REFERRERS_OF_TYPE);
             let rows = connection.rows(sql, &arguments).await?;
-            let seen = rows.first().map_or(Ok(0), |row| row.int(5))?;
-            let more = usize::try_from(seen).unwrap_or_default() > rows.len();
-            let rows: Result<Vec<_>> = rows.iter().map(referrer).collect();
-            Ok((rows?, more))
+            let rows: Vec<Referrer> = rows.iter().map(referrer).collect::<Result<_>>()?;
+            let more_after = match rows.last() {
+                Some(row) if rows.len() == n && row.digest != end => Some(row.digest),
+                _ => Some(end).filter(|_| sizes.len() > fitting),
+            };
+            Ok((rows, more_after))
         })
         .await
     }
@@ -303,26 +320,20 @@ impl Catalog {
     }
 }
 
-/// A page of referrers in one statement, so that it is of one state: as many as
-/// fit, and in the last column how many were looked at.
-static REFERRERS: LazyLock<String> = LazyLock::new(|| referrers_statement(""));
-static REFERRERS_OF_TYPE: LazyLock<String> =
-    LazyLock::new(|| referrers_statement("AND artifact_type = $6"));
-
-fn referrers_statement(of_type: &str) -> String {
-    format!(
-        "WITH page AS (SELECT digest, size FROM manifest \
-         WHERE repository = $1 AND subject = $2 AND digest > $3 {of_type} \
-         AND deleted_at IS NULL ORDER BY digest LIMIT $4), \
-         fit AS (SELECT digest, SUM(size) OVER (ORDER BY digest) AS total, \
-         ROW_NUMBER() OVER (ORDER BY digest) AS place FROM page) \
-         SELECT m.digest, m.media_type, m.artifact_type, m.size, m.annotations, \
-         (SELECT COUNT(*) FROM page) \
-         FROM fit JOIN manifest m ON m.repository = $1 AND m.digest = fit.digest \
-         WHERE fit.place = 1 OR (fit.place < $4 AND fit.total <= $5) ORDER BY m.digest"
-    )
-}
-
+// Sizes come from the index alone.
+const REFERRER_SIZES: &str = "SELECT digest, size FROM manifest \
+    WHERE repository = $1 AND subject = $2 AND digest > $3 \
+    AND deleted_at IS NULL ORDER BY digest LIMIT $4";
+const REFERRER_SIZES_OF_TYPE: &str = "SELECT digest, size FROM manifest \
+    WHERE repository = $1 AND subject = $2 AND digest > $3 AND artifact_type = $5 \
+    AND deleted_at IS NULL ORDER BY digest LIMIT $4";
+const REFERRERS: &str = "SELECT digest, media_type, artifact_type, size, annotations \
+    FROM manifest WHERE repository = $1 AND subject = $2 AND digest > $3 AND digest <= $5 \
+    AND deleted_at IS NULL ORDER BY digest LIMIT $4";
+const REFERRERS_OF_TYPE: &str = "SELECT digest, media_type, artifact_type, size, annotations \
+    FROM manifest WHERE repository = $1 AND subject = $2 AND digest > $3 AND digest <= $5 \
+    AND artifact_type = $6 \
+    AND deleted_at IS NULL ORDER BY digest LIMIT $4";
 const REPOSITORY: &str = "SELECT id FROM repository WHERE name = $1 AND deleted_at IS NULL";
 
 /// Ends a read that takes too long.

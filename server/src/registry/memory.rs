@@ -14,7 +14,7 @@ use super::Registry;
 use super::note::Note;
 use super::seam::{
     Blobs, Body, BodyFault, Content, ContentStream, Fault, Health, ManifestRow, Mismatch, Names,
-    NewManifest, Pinned, Referrer, ReferrerQuery, Upload, UploadId,
+    NewManifest, Pinned, Referrer, ReferrerPage, ReferrerQuery, Upload, UploadId,
 };
 
 #[derive(Default)]
@@ -501,7 +501,7 @@ impl Names for Memory {
         &'a self,
         repository: &'a RepositoryName,
         query: ReferrerQuery<'a>,
-    ) -> BoxFuture<'a, Result<(Vec<Referrer>, bool), Fault>> {
+    ) -> BoxFuture<'a, Result<ReferrerPage, Fault>> {
         async move {
             let state = self.state();
             let mut found: Vec<Referrer> = state
@@ -532,7 +532,8 @@ impl Names for Memory {
             let page = found.iter().take_while(fits).take(query.limit);
             let page: Vec<Referrer> = page.cloned().collect();
             let more = found.len() > page.len() && query.limit > 0;
-            Ok((page, more))
+            let last = page.last().map(|last| last.digest);
+            Ok((page, last.filter(|_| more)))
         }
         .boxed()
     }

@@ -4,7 +4,9 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use orlop_oci::{Digest, RefKind, Reference, RepositoryName};
 
-use super::seam::{Edge, Fault, ManifestRow, Names, NewManifest, Referrer, ReferrerQuery};
+use super::seam::{
+    Edge, Fault, ManifestRow, Names, NewManifest, Referrer, ReferrerPage, ReferrerQuery,
+};
 use crate::catalog::{self, Catalog, CatalogError, EdgeKind, PutManifest};
 
 impl From<CatalogError> for Fault {
@@ -98,7 +100,7 @@ impl Names for Catalog {
         &'a self,
         repository: &'a RepositoryName,
         query: ReferrerQuery<'a>,
-    ) -> BoxFuture<'a, Result<(Vec<Referrer>, bool), Fault>> {
+    ) -> BoxFuture<'a, Result<ReferrerPage, Fault>> {
         async move {
             let ReferrerQuery {
                 subject,
@@ -110,8 +112,8 @@ impl Names for Catalog {
             let name = repository.as_str();
             let bounds = (limit, bytes);
             let found = Catalog::referrers(self, name, subject, artifact_type, last, bounds);
-            let (rows, more) = found.await?;
-            Ok((rows.into_iter().map(referrer).collect(), more))
+            let (rows, more_after) = found.await?;
+            Ok((rows.into_iter().map(referrer).collect(), more_after))
         }
         .boxed()
     }

@@ -37,12 +37,11 @@ impl Registry {
             limit,
             bytes: PAGE_BYTES,
         };
-        let (entries, more) = self.names.referrers(repository, query).await?;
-        let last = entries.last().map(|entry| entry.digest.to_string());
+        let (entries, more_after) = self.names.referrers(repository, query).await?;
         Ok(Page {
             entries,
             limit,
-            more_after: last.filter(|_| more),
+            more_after: more_after.map(|last| last.to_string()),
         })
     }
 }

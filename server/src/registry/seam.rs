@@ -240,6 +240,9 @@ pub struct Referrer {
     pub annotations: Option<String>,
 }
 
+/// Referrers, and the digest after which there are more, if there are.
+pub type ReferrerPage = (Vec<Referrer>, Option<Digest>);
+
 /// Which referrers are wanted.
 #[derive(Clone, Copy, Debug)]
 pub struct ReferrerQuery<'a> {
@@ -311,13 +314,14 @@ pub trait Names: Send + Sync + 'static {
         tag: &'a str,
     ) -> BoxFuture<'a, Result<bool, Fault>>;
 
-    /// Manifests about another one, in the order of their digests, and whether
-    /// there are more. An unknown repository has none.
+    /// Manifests about another one, in the order of their digests, and the
+    /// digest after which there are more, if there are. An unknown repository has
+    /// none.
     fn referrers<'a>(
         &'a self,
         repository: &'a RepositoryName,
         query: ReferrerQuery<'a>,
-    ) -> BoxFuture<'a, Result<(Vec<Referrer>, bool), Fault>>;
+    ) -> BoxFuture<'a, Result<ReferrerPage, Fault>>;
 
     /// Up to `n` repositories after `last`, in byte order of their names.
     fn repositories<'a>(

@@ -2,9 +2,10 @@
 
 DROP INDEX manifest_subject;
 DROP INDEX manifest_subject_type;
-CREATE INDEX manifest_subject ON manifest (repository, subject, digest)
+CREATE INDEX manifest_subject ON manifest (repository, subject, digest, size)
     WHERE subject IS NOT NULL AND deleted_at IS NULL;
-CREATE INDEX manifest_subject_type ON manifest (repository, subject, artifact_type, digest)
+CREATE INDEX manifest_subject_type ON manifest
+    (repository, subject, artifact_type, digest, size)
     WHERE subject IS NOT NULL AND deleted_at IS NULL;
 CREATE INDEX tag_live ON tag (repository, deleted_at, name);
 
