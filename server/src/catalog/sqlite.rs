@@ -32,6 +32,9 @@ const LOCK_WAIT: Duration = Duration::from_secs(5);
 const CHECKPOINT_WAIT: Duration = Duration::from_millis(50);
 /// How long a read waits for a free connection.
 const ACQUIRE_WAIT: Duration = Duration::from_secs(10);
+/// Rows that wait for their reader, at most. All of them are collected before
+/// any is used, so that this takes no memory more.
+const PAGE_ROWS: usize = 1024;
 /// Connections that are not used are closed after this long.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -64,6 +67,9 @@ pub(super) async fn open(path: &Path, create: bool, readers: u32) -> Result<Open
         .thread_name(|_| "catalog-writer".to_owned());
     let read = plain(path)
         .read_only(true)
+        // A page goes to its reader at once; by fewer rows, the two threads
+        // would wake each other again and again.
+        .row_buffer_size(PAGE_ROWS)
         .thread_name(|id| format!("catalog-reader-{id}"));
     let checkpoint = plain(path)
         .synchronous(SqliteSynchronous::Full)

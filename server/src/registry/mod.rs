@@ -40,7 +40,7 @@ pub use orlop_oci::{
 pub use page::{PAGE_MAX, Page};
 pub use seam::{
     Blobs, Body, BodyFault, Content, ContentStream, Edge, Fault, Health, ManifestRow, Mismatch,
-    Names, NewManifest, Pinned, Referrer, Upload, UploadId,
+    Names, NewManifest, Pinned, Referrer, ReferrerPage, ReferrerQuery, Upload, UploadId,
 };
 pub use upload::Span;
 
