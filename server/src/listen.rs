@@ -30,6 +30,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::header::{self, HeaderValue};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -40,9 +41,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::server::TlsStream;
 
+use crate::api::Allowance;
 use frames::Frames;
 use guard::{Guard, HEAD_TIME};
-use opening::{NO_TLS_HERE, Protocol, TLS_HERE, refuse, sniff};
+use opening::{NO_TLS_HERE, Protocol, Replay, TLS_HERE, refuse, sniff};
 use patience::WriteDeadline;
 use peers::{PeerPlace, Peers};
 use streams::{End, Streams};
@@ -70,6 +72,9 @@ const RESETS_MAX: usize = 64;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a connection that was told to close may take.
 const CLOSE_TIME: Duration = Duration::from_secs(10);
+/// How long a drain listens to connections without a request: one may be on
+/// its way. Its answer then ends the connection.
+const LAST_TIME: Duration = Duration::from_secs(1);
 
 /// How far serving is. Only goes forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -100,10 +105,26 @@ pub async fn serve(
     listener: TcpListener,
     tls: Option<Arc<Tls>>,
     layers: Arc<Layers>,
-    mut phase: watch::Receiver<Phase>,
+    phases: watch::Receiver<Phase>,
 ) {
+    let mut phase = phases.clone();
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX as usize));
     let peers = Peers::new(PEER_CONNECTIONS_MAX);
+    let allowance = Allowance::default();
+    let begin = |stream, peer: SocketAddr, place| {
+        let Some(of_peer) = peers.admit(peer.ip()) else {
+            layers.counts().refused();
+            return;
+        };
+        let client = Client {
+            peer,
+            layers: Arc::clone(&layers),
+            allowance: allowance.for_another(),
+            phase: phases.clone(),
+            _places: (place, of_peer),
+        };
+        tokio::spawn(client.connection(stream, tls.clone()));
+    };
     loop {
         let accepted = tokio::select! {
             biased;
@@ -111,26 +132,18 @@ pub async fn serve(
             accepted = accept(&listener, &places) => accepted,
         };
         match accepted {
-            Ok((stream, peer, place)) => {
-                let Some(of_peer) = peers.admit(peer.ip()) else {
-                    layers.counts().refused();
-                    continue;
-                };
-                let client = Client {
-                    peer,
-                    layers: Arc::clone(&layers),
-                    phase: phase.clone(),
-                    _places: (place, of_peer),
-                };
-                tokio::spawn(client.connection(stream, tls.clone()));
-            }
+            Ok((stream, peer, place)) => begin(stream, peer, place),
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection; trying again");
                 sleep(ACCEPT_PAUSE).await;
             }
         }
     }
-    drop(listener);
+    if *phases.borrow() == Phase::Draining
+        && let Err(error) = rest(listener, &places, begin)
+    {
+        tracing::debug!(%error, "connections that waited to be accepted may be lost");
+    }
     // Every place is free again when the last connection has ended.
     let _all = places.acquire_many(CONNECTIONS_MAX).await;
 }
@@ -147,10 +160,33 @@ async fn accept(
     Ok((stream, peer, place))
 }
 
+/// Takes what waits to be accepted, without waiting for more, and listens no
+/// longer: a client that has connected may have sent its request already.
+fn rest(
+    listener: TcpListener,
+    places: &Arc<Semaphore>,
+    begin: impl Fn(TcpStream, SocketAddr, OwnedSemaphorePermit),
+) -> io::Result<()> {
+    let listener = listener.into_std()?;
+    while let Ok(place) = Arc::clone(places).try_acquire_owned() {
+        match listener.accept() {
+            Ok((stream, peer)) => {
+                stream.set_nonblocking(true)?;
+                begin(TcpStream::from_std(stream)?, peer, place);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
 /// The other end of a connection, and what its requests go to.
 struct Client {
     peer: SocketAddr,
     layers: Arc<Layers>,
+    /// What its answers may hold.
+    allowance: Allowance,
     phase: watch::Receiver<Phase>,
     _places: (OwnedSemaphorePermit, PeerPlace),
 }
@@ -163,11 +199,11 @@ impl Client {
         if stream.set_nodelay(true).is_err() {
             return;
         }
-        let mut phase = self.phase.clone();
         let peer = self.peer;
         let opened = tokio::select! {
+            biased;
             opened = timeout(HEAD_TIME, open(stream, tls.as_deref())) => opened,
-            _ = phase.wait_for(|phase| *phase > Phase::Serving) => return,
+            () = last_time(self.phase.clone()) => return,
         };
         match opened {
             Ok(Ok(Opened::Plain(stream, protocol))) => self.speak(stream, protocol).await,
@@ -191,6 +227,7 @@ impl Client {
         let Client {
             peer,
             layers,
+            allowance,
             phase,
             _places,
         } = self;
@@ -199,15 +236,29 @@ impl Client {
             let opened = streams.clone();
             let service = service_fn(move |request| {
                 let (layers, stream) = (Arc::clone(&layers), opened.open());
-                async move { Ok::<_, Infallible>(stream.answer(layers.serve(peer, request).await)) }
+                let allowance = allowance.clone();
+                async move {
+                    let answer = layers.serve(peer, request).await;
+                    Ok::<_, Infallible>(stream.answer(answer, allowance))
+                }
             });
             let io = TokioIo::new(Frames::new(stream));
             let connection = http2_builder().serve_connection(io, service);
             drive(connection, peer, phase, Some(&streams)).await;
         } else {
+            let phases = phase.clone();
             let service = service_fn(move |request| {
-                let layers = Arc::clone(&layers);
-                async move { Ok::<_, Infallible>(layers.serve(peer, request).await) }
+                let (layers, allowance) = (Arc::clone(&layers), allowance.clone());
+                let phases = phases.clone();
+                async move {
+                    let mut answer = layers.serve(peer, request).await;
+                    if *phases.borrow() > Phase::Serving {
+                        let close = HeaderValue::from_static("close");
+                        answer.headers_mut().insert(header::CONNECTION, close);
+                    }
+                    answer.body_mut().keep_to(allowance, None);
+                    Ok::<_, Infallible>(answer)
+                }
             });
             let io = TokioIo::new(Guard::new(stream));
             let connection = http1_builder().serve_connection(io, service);
@@ -222,14 +273,15 @@ enum Opened {
     Plain(Deadlined, Protocol),
     Tls(Box<TlsStream<Deadlined>>, Protocol),
     /// Its client has to be told this.
-    Wrong(TcpStream, &'static str),
+    Wrong(Replay<TcpStream>, &'static str),
 }
 
 /// The deadline is below TLS: what is above hands bytes over and is done.
-type Deadlined = WriteDeadline<TcpStream>;
+type Deadlined = WriteDeadline<Replay<TcpStream>>;
 
 async fn open(stream: TcpStream, tls: Option<&Tls>) -> io::Result<Opened> {
-    Ok(match (sniff(&stream).await?, tls) {
+    let mut stream = Replay::new(stream);
+    Ok(match (sniff(&mut stream).await?, tls) {
         (Some(protocol), None) => Opened::Plain(WriteDeadline::new(stream), protocol),
         (None, Some(tls)) => {
             let (stream, protocol) = tls.handshake(WriteDeadline::new(stream)).await?;
@@ -250,11 +302,20 @@ async fn drive<C>(
 ) where
     C: GracefulConnection<Error = hyper::Error>,
 {
-    let (mut draining, mut ended) = (phase.clone(), phase);
+    let mut ended = phase.clone();
+    let draining = async {
+        match streams {
+            // The peer is told first, and what it sends until it knows is
+            // answered.
+            Some(_) => after(phase, Phase::Serving).await,
+            None => last_time(phase).await,
+        }
+    };
     let mut connection = pin!(connection);
     let finished = tokio::select! {
+        biased;
         result = connection.as_mut() => Some(result),
-        _ = draining.wait_for(|phase| *phase > Phase::Serving) => None,
+        () = draining => None,
         end = end_of(streams) => match end {
             End::Idle => None,
             End::Stalled => return,
@@ -280,6 +341,19 @@ async fn drive<C>(
         }
         Err(error) => tracing::debug!(%peer, %error, "a connection failed"),
     }
+}
+
+/// Waits until serving is further than this.
+async fn after(mut phase: watch::Receiver<Phase>, this: Phase) {
+    // Who sets it may be gone: then nothing is served any more either.
+    let _ = phase.wait_for(|phase| *phase > this).await;
+}
+
+/// Waits until draining has begun and a client that has just sent a request
+/// was heard, or until connections are cut.
+async fn last_time(phase: watch::Receiver<Phase>) {
+    after(phase.clone(), Phase::Serving).await;
+    let _cut = timeout(LAST_TIME, after(phase, Phase::Draining)).await;
 }
 
 /// When a connection should end, if its streams say so.

@@ -99,6 +99,12 @@ fn a33_requests_two_readers_could_read_differently_are_refused() {
     for (name, bytes) in cases {
         refused_and_closed(&server, name, &bytes);
     }
+    // At once also where the head comes in pieces, and nothing after it.
+    let mut wire = Wire::connect(server.address());
+    assert!(wire.send(format!("{patch}Content-Length: 5\r\n").as_bytes()));
+    server.wait_until_read();
+    assert!(wire.send(format!("{chunked}\r\n").as_bytes()));
+    wire.reply("PATCH in pieces").expect(400);
     client.get(&location).expect(204);
 }
 

@@ -1,11 +1,15 @@
 //! SIGTERM: what is under way is finished or kept, and the exit is 0.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use orlop_tests::client::blob;
 use orlop_tests::data;
+use orlop_tests::h2;
 use orlop_tests::raw::Wire;
-use orlop_tests::server::Server;
+use orlop_tests::server::{Server, Setup};
+use orlop_tests::tls::Certificates;
 
 #[test]
 fn an_idle_server_stops_at_once() {
@@ -36,9 +40,9 @@ fn an_upload_in_flight_is_finished_before_the_end() {
         bytes.len()
     );
     assert!(wire.send(head.as_bytes()) && wire.send(first));
-    std::thread::sleep(Duration::from_millis(100));
+    server.wait_until_read();
     server.terminate();
-    std::thread::sleep(Duration::from_millis(300));
+    server.wait_for_log("finishing requests under way", 1);
     assert!(wire.send(rest), "the drain cut an upload under way");
     wire.reply("PUT during the drain").expect(201);
     server.ended();
@@ -54,9 +58,9 @@ fn a_draining_server_takes_no_new_connection_for_work() {
     let mut wire = Wire::connect(server.address());
     let head = format!("PATCH {location} HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n12345");
     wire.send(head.as_bytes());
-    std::thread::sleep(Duration::from_millis(100));
+    server.wait_until_read();
     server.terminate();
-    std::thread::sleep(Duration::from_millis(500));
+    server.wait_for_log("finishing requests under way", 1);
     let late = server
         .client()
         .try_call("POST", "/v2/stop/new/blobs/uploads/", &[], "");
@@ -154,4 +158,149 @@ fn signals_are_answered_while_starting() {
     server.ended();
     assert!(began.elapsed() < Duration::from_secs(20));
     server.start_again();
+}
+
+/// Stops of a server for each kind of connection.
+const ROUNDS: usize = 8;
+/// Connections at each stop.
+const CONNECTIONS: usize = 16;
+
+/// Asks over HTTP/1.1 again and again, until the server says that the
+/// connection ends. Returns how many requests were sent before the stop, or on
+/// a connection that was not told to end, and got no answer.
+fn ask_until_told(mut wire: Wire, may_rest: bool) -> usize {
+    loop {
+        if !wire.send(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n") {
+            return 1;
+        }
+        let reply = wire.reply("GET while the server stops");
+        if reply.status != 200 {
+            return 1;
+        }
+        if reply.find("connection") == Some("close") {
+            return 0;
+        }
+        if may_rest {
+            std::thread::sleep(Duration::from_millis(3));
+        }
+    }
+}
+
+fn none_is_lost(setup: impl Fn() -> Setup) {
+    let mut server = setup().start();
+    let (mut lost, mut took) = (0, Duration::ZERO);
+    for _ in 0..ROUNDS {
+        let wires: Vec<Wire> = (0..CONNECTIONS).map(|_| server.wire()).collect();
+        let askers: Vec<_> = wires
+            .into_iter()
+            .enumerate()
+            .map(|(n, wire)| std::thread::spawn(move || ask_until_told(wire, n % 2 == 0)))
+            .collect();
+        std::thread::sleep(Duration::from_millis(30));
+        let began = Instant::now();
+        server.terminate();
+        lost += askers.into_iter().map(|a| a.join().unwrap()).sum::<usize>();
+        server.ended();
+        took = took.max(began.elapsed());
+        server.start_again();
+    }
+    assert_eq!(lost, 0, "requests without an answer");
+    assert!(took < Duration::from_secs(10), "{took:?}");
+}
+
+#[test]
+fn requests_on_kept_connections_are_answered_during_a_stop() {
+    none_is_lost(Setup::default);
+}
+
+#[test]
+fn requests_on_kept_connections_are_answered_during_a_stop_over_tls() {
+    let certificates = Certificates::new();
+    none_is_lost(|| Setup::default().tls(&certificates));
+}
+
+#[test]
+fn requests_on_new_connections_are_answered_during_a_stop() {
+    let mut server = Server::start();
+    for _ in 0..ROUNDS {
+        // All sent before the signal, whether or not they were accepted.
+        let mut wires: Vec<Wire> = (0..CONNECTIONS * 4)
+            .map(|_| {
+                let mut wire = Wire::connect(server.address());
+                assert!(wire.send(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"));
+                wire
+            })
+            .collect();
+        server.terminate();
+        for wire in &mut wires {
+            wire.reply("GET just before the stop").expect(200);
+        }
+        drop(wires);
+        server.ended();
+        server.start_again();
+    }
+}
+
+#[test]
+fn requests_over_http2_are_answered_until_the_client_is_told() {
+    let certificates = Certificates::new();
+    let mut server = Setup::default().tls(&certificates).start();
+    let head = h2::head("HEAD", "/livez", &[]);
+    for _ in 0..ROUNDS {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let askers: Vec<_> = (0..CONNECTIONS)
+            .map(|_| {
+                let mut wire = Wire::http2(server.address(), &certificates);
+                let (head, is_over) = (head.clone(), Arc::clone(&is_over));
+                std::thread::spawn(move || {
+                    for stream in (1..).step_by(2) {
+                        let flags = h2::END_HEADERS | h2::END_STREAM;
+                        let sent = wire.send(&h2::frame(h2::HEADERS, flags, stream, &head));
+                        let mut was_told = false;
+                        loop {
+                            match wire.frame() {
+                                Some(frame) if frame.kind == h2::GOAWAY => was_told = true,
+                                Some(frame) if frame.kind == h2::HEADERS => break,
+                                Some(_) => {}
+                                None => {
+                                    assert!(!sent || is_over.load(Ordering::Relaxed));
+                                    return 1;
+                                }
+                            }
+                        }
+                        if was_told {
+                            return 0;
+                        }
+                    }
+                    0
+                })
+            })
+            .collect();
+        std::thread::sleep(Duration::from_millis(30));
+        is_over.store(true, Ordering::Relaxed);
+        server.terminate();
+        let lost: usize = askers.into_iter().map(|a| a.join().unwrap()).sum();
+        assert_eq!(lost, 0, "requests without an answer");
+        server.ended();
+        server.start_again();
+    }
+}
+
+#[test]
+fn connections_without_a_request_hold_up_no_stop() {
+    let mut server = Server::start();
+    let mut kept = Wire::connect(server.address());
+    assert!(kept.send(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"));
+    kept.reply("GET").expect(200);
+    let silent = Wire::connect(server.address());
+    let mut begun = Wire::connect(server.address());
+    assert!(begun.send(b"P"));
+    let began = Instant::now();
+    server.stop();
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        began.elapsed()
+    );
+    drop((kept, silent, begun));
 }

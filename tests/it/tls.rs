@@ -96,12 +96,10 @@ fn who_comes_with_the_wrong_protocol_is_told_so() {
 
     let plain = Server::shared();
     let mut wire = Wire::connect(plain.address());
-    let began = Instant::now();
     wire.send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03");
-    // containerd takes the first bytes as a sign to try without TLS.
+    // One that is given up gets no answer. containerd takes the first bytes as a sign to try without TLS.
     let reply = wire.reply("a TLS hello without TLS").expect(400);
     assert!(reply.text().contains("http://"), "{}", reply.text());
-    assert!(began.elapsed() < Duration::from_secs(1));
 }
 
 /// Waits until the server presents this certificate.
@@ -314,8 +312,7 @@ fn half_an_upload(
     let head = h2::head("PUT", &target, &[("content-length", "20000")]);
     assert!(wire.send(&h2::frame(h2::HEADERS, h2::END_HEADERS, 1, &head)));
     assert!(wire.send(&h2::frame(h2::DATA, 0, 1, &bytes[..10_000])));
-    // Time for the server to take it.
-    std::thread::sleep(Duration::from_millis(200));
+    server.wait_until_read();
     (wire, bytes)
 }
 
@@ -355,7 +352,7 @@ fn a_request_over_http2_and_tls_that_takes_too_long_is_cut() {
     // Neither does one in the middle of a handshake hold the end up.
     let mut stalled = Wire::connect(server.address());
     stalled.send(b"\x16\x03\x01\x02\x00\x01");
-    std::thread::sleep(Duration::from_millis(100));
+    server.wait_until_read();
     let began = Instant::now();
     server.terminate();
     while let Some(frame) = wire.frame() {

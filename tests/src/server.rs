@@ -372,6 +372,35 @@ impl Server {
         }
     }
 
+    /// Waits until no request, or connection, waits in the kernel to be read:
+    /// until what was sent so far was taken. Linux only.
+    ///
+    /// # Panics
+    /// When it takes longer than ten seconds.
+    #[track_caller]
+    pub fn wait_until_read(&self) {
+        let port = format!(":{:04X}", self.address.port());
+        let waits = |line: &str| {
+            let mut fields = line.split_whitespace().skip(1);
+            let is_ours = fields.next().is_some_and(|local| local.ends_with(&port));
+            let queues = fields.nth(2).unwrap_or_default();
+            is_ours && !queues.ends_with(":00000000")
+        };
+        let began = Instant::now();
+        loop {
+            let table = std::fs::read_to_string("/proc/net/tcp").expect("sockets");
+            if !table.lines().any(waits) {
+                return;
+            }
+            assert!(
+                began.elapsed() < Duration::from_secs(10),
+                "the server never read what was sent:\n{}",
+                self.tail()
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// Waits for the end after [`Server::terminate`] and expects exit 0.
     #[track_caller]
     pub fn ended(&mut self) {

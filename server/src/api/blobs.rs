@@ -1,14 +1,16 @@
 //! `/v2/<name>/blobs/<digest>`: HEAD, GET, whole or one range, and DELETE.
 
-use futures_util::{StreamExt, stream};
+use std::ops::Range;
+
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, Response, StatusCode};
 
 use super::Call;
 use super::body::{Answer, AnswerBody};
 use super::error::ApiError;
+use super::reader::Reader;
 use super::wire::{self, Part};
-use crate::registry::{ContentStream, Digest, RepositoryName};
+use crate::registry::{Content, Digest, RepositoryName};
 
 /// Names the content of an answer.
 pub(super) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
@@ -42,13 +44,13 @@ pub(super) async fn get(
     match wire::part(range, size) {
         Part::Unsatisfiable => Err(ApiError::range_unsatisfiable(size)),
         Part::Whole => {
-            let body = begin(content.stream(0..size), size).await?;
+            let body = begin(content, 0..size).await?;
             Ok(with_headers(Response::new(body), digest, size))
         }
         Part::Bytes(part) => {
             let len = part.end.saturating_sub(part.start);
             let range = wire::content_range(&part, size);
-            let body = begin(content.stream(part), len).await?;
+            let body = begin(content, part).await?;
             let mut answer = with_headers(Response::new(body), digest, len);
             *answer.status_mut() = StatusCode::PARTIAL_CONTENT;
             answer.headers_mut().insert(header::CONTENT_RANGE, range);
@@ -91,16 +93,12 @@ pub(super) fn inert(answer: &mut Answer) {
 
 /// A body whose first piece has arrived: damage there is still an answer of
 /// its own. Damage behind it can only cut the connection.
-pub(super) async fn begin(mut content: ContentStream, len: u64) -> Result<AnswerBody, ApiError> {
-    match content.next().await {
-        None => Ok(AnswerBody::stream(content, len)),
-        Some(Ok(first)) if first.len() as u64 == len => Ok(AnswerBody::full(first)),
-        Some(Ok(first)) => {
-            let whole = stream::iter([Ok(first)]).chain(content).boxed();
-            Ok(AnswerBody::stream(whole, len))
-        }
-        Some(Err(fault)) => Err(fault.into()),
-    }
+pub(super) async fn begin(
+    content: Box<dyn Content>,
+    part: Range<u64>,
+) -> Result<AnswerBody, ApiError> {
+    let len = part.end.saturating_sub(part.start);
+    Ok(AnswerBody::part(Reader::begin(content, part).await?, len))
 }
 
 /// The entity tag of content: its digest.

@@ -16,8 +16,9 @@ use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use tokio::time::timeout;
 
 use super::error::ApiError;
-use super::piece::{Piece, Unsent};
-use crate::registry::{Body, BodyFault, ContentStream, Error, Fault};
+use super::piece::{Allowance, Piece, Place, SMALL, Unsent, Watch};
+use super::reader::Reader;
+use crate::registry::{Body, BodyFault, Error, Fault};
 
 /// A request body that stalls for this long is given up.
 pub const BODY_IDLE: Duration = Duration::from_secs(30);
@@ -35,8 +36,10 @@ pub type Answer = Response<AnswerBody>;
 pub type AtEnd = Box<dyn FnOnce(u64, bool) + Send>;
 
 enum Content {
-    Full(Option<Bytes>),
-    Stream(ContentStream, Unsent),
+    Full(Option<Bytes>, Option<Place>),
+    Part(Reader),
+    /// There was no place for it.
+    Refused,
 }
 
 /// The body of an answer. Its length is known before it starts; a stream that
@@ -44,6 +47,7 @@ enum Content {
 /// part for the whole.
 pub struct AnswerBody {
     content: Content,
+    unsent: Unsent,
     remaining: u64,
     sent: u64,
     at_end: Option<AtEnd>,
@@ -59,17 +63,19 @@ impl AnswerBody {
     pub fn full(bytes: Bytes) -> AnswerBody {
         let remaining = bytes.len() as u64;
         AnswerBody {
-            content: Content::Full(Some(bytes).filter(|bytes| !bytes.is_empty())),
+            content: Content::Full(Some(bytes).filter(|bytes| !bytes.is_empty()), None),
+            unsent: Unsent::default(),
             remaining,
             sent: 0,
             at_end: None,
         }
     }
 
-    /// A stream of exactly `len` bytes.
-    pub fn stream(content: ContentStream, len: u64) -> AnswerBody {
+    /// Content of exactly `len` bytes.
+    pub(super) fn part(content: Reader, len: u64) -> AnswerBody {
         AnswerBody {
-            content: Content::Stream(content, Unsent::default()),
+            content: Content::Part(content),
+            unsent: Unsent::default(),
             remaining: len,
             sent: 0,
             at_end: None,
@@ -79,6 +85,22 @@ impl AnswerBody {
     /// Sets what is called when the answer is over.
     pub fn set_at_end(&mut self, at_end: AtEnd) {
         self.at_end = Some(at_end);
+    }
+
+    /// Keeps what the connection holds of it within this allowance, and tells
+    /// of what goes out.
+    pub fn keep_to(&mut self, allowance: Allowance, watch: Option<Arc<dyn Watch>>) {
+        self.unsent = Unsent::new(watch);
+        match &mut self.content {
+            Content::Full(Some(bytes), place) if bytes.len() > SMALL => {
+                *place = allowance.take_beyond();
+                if place.is_none() {
+                    self.content = Content::Refused;
+                }
+            }
+            Content::Part(reader) => reader.keep_to(allowance),
+            _ => {}
+        }
     }
 
     fn count(&mut self, bytes: &Bytes) -> bool {
@@ -110,26 +132,26 @@ impl HttpBody for AnswerBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Piece>, Fault>>> {
-        let (next, unsent) = match &mut self.content {
-            Content::Full(bytes) => (bytes.take().map(Ok), None),
-            Content::Stream(stream, unsent) => {
-                ready!(unsent.poll_few(context));
-                (
-                    ready!(stream.poll_next_unpin(context)),
-                    Some(unsent.clone()),
-                )
+        if self.remaining == 0 {
+            return Poll::Ready(None);
+        }
+        ready!(self.unsent.poll_none(context));
+        let next = match &mut self.content {
+            Content::Full(bytes, place) => bytes.take().map(|bytes| Ok((bytes, place.take()))),
+            Content::Part(reader) => ready!(reader.poll_next(context)),
+            Content::Refused => {
+                let why = "answers that nobody takes hold all the memory there is for them";
+                Some(Err(Fault::Busy(why.into())))
             }
         };
         let wrong_length = || Fault::Io("the content is not as long as its index says".into());
         Poll::Ready(match next {
-            Some(Ok(bytes)) if self.count(&bytes) => Some(Ok(Frame::data(match unsent {
-                Some(unsent) => unsent.piece(bytes),
-                None => Piece::from(bytes),
-            }))),
+            Some(Ok((bytes, place))) if self.count(&bytes) => {
+                Some(Ok(Frame::data(self.unsent.piece(bytes, place))))
+            }
             Some(Ok(_)) => Some(Err(wrong_length())),
             Some(Err(fault)) => Some(Err(fault)),
-            None if self.remaining > 0 => Some(Err(wrong_length())),
-            None => None,
+            None => Some(Err(wrong_length())),
         })
     }
 
@@ -275,9 +297,26 @@ pub(super) async fn whole(
 }
 
 #[cfg(test)]
+impl AnswerBody {
+    /// All of it, taken as a client does: the next piece when the last is gone.
+    pub(super) async fn taken(mut self) -> Result<Bytes, Fault> {
+        use http_body_util::BodyExt;
+        let mut all = BytesMut::new();
+        while let Some(frame) = self.frame().await {
+            if let Ok(piece) = frame?.into_data() {
+                all.extend_from_slice(bytes::Buf::chunk(&piece));
+            }
+        }
+        Ok(all.freeze())
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registry::memory::body;
+    use crate::registry::memory::{Memory, body};
+    use crate::registry::{self, Blobs as _, Digest};
+    use futures_util::FutureExt;
     use http_body_util::BodyExt;
     use std::sync::{Arc, Mutex};
 
@@ -292,18 +331,35 @@ mod tests {
         (body, ends)
     }
 
-    fn pieces(list: Vec<Result<&'static str, Fault>>) -> ContentStream {
-        stream::iter(list)
-            .map(|piece| piece.map(Bytes::from))
-            .boxed()
+    /// Content that comes like this, whatever is asked for.
+    struct Pieces(Vec<Result<&'static str, Fault>>);
+
+    impl registry::Content for Pieces {
+        fn size(&self) -> u64 {
+            6
+        }
+
+        fn stream(&self, _: std::ops::Range<u64>) -> registry::ContentStream {
+            stream::iter(self.0.clone())
+                .map(|piece| piece.map(Bytes::from))
+                .boxed()
+        }
+
+        fn bytes(&self, _: usize) -> futures_util::future::BoxFuture<'_, Result<Bytes, Fault>> {
+            async { Err(Fault::NotFound) }.boxed()
+        }
+    }
+
+    async fn part(pieces: Vec<Result<&'static str, Fault>>) -> AnswerBody {
+        let reader = Reader::begin(Box::new(Pieces(pieces)), 0..6).await;
+        AnswerBody::part(reader.unwrap(), 6)
     }
 
     #[tokio::test]
     async fn a_stream_is_sent_and_counted() {
-        let content = pieces(vec![Ok("one"), Ok("two")]);
-        let (body, ends) = watched(AnswerBody::stream(content, 6));
+        let (body, ends) = watched(part(vec![Ok("one"), Ok("two")]).await);
         assert_eq!(body.size_hint().exact(), Some(6));
-        assert_eq!(body.collect().await.unwrap().to_bytes(), "onetwo");
+        assert_eq!(body.taken().await.unwrap(), "onetwo");
         assert_eq!(*ends.lock().unwrap(), [(6, true)]);
     }
 
@@ -315,10 +371,67 @@ mod tests {
             (vec![Ok("one")], 3),
             (vec![Ok("one"), Ok("twothree")], 11),
         ] {
-            let (body, ends) = watched(AnswerBody::stream(pieces(content), 6));
-            assert!(body.collect().await.is_err());
+            let (body, ends) = watched(part(content).await);
+            assert!(body.taken().await.is_err());
             assert_eq!(*ends.lock().unwrap(), [(sent, false)]);
         }
+    }
+
+    /// A body of `len` bytes of content, and the bytes.
+    async fn of_memory(len: usize) -> (AnswerBody, Vec<u8>) {
+        let bytes: Vec<u8> = (0..len).map(|at| (at % 251) as u8).collect();
+        let memory = Memory::default();
+        let digest: Digest = memory.add("a/b", &bytes);
+        let content = memory.read(&digest).unwrap();
+        let reader = Reader::begin(content, 0..len as u64).await.unwrap();
+        (AnswerBody::part(reader, len as u64), bytes)
+    }
+
+    #[tokio::test]
+    async fn a30_answers_that_nobody_takes_hold_small_copies_beyond_the_places() {
+        let allowance = Allowance::default();
+        let mut held = Vec::new();
+        for _ in 0..32 {
+            let (mut body, _) = of_memory(100_000).await;
+            body.keep_to(allowance.clone(), None);
+            let piece = body.frame().await.unwrap().unwrap().into_data();
+            // Nothing more while it is held.
+            assert!(body.is_end_stream() || body.frame().now_or_never().is_none());
+            held.push((piece.ok().unwrap(), body));
+        }
+        let held_bytes: usize = held
+            .iter()
+            .map(|(piece, _)| bytes::Buf::remaining(piece))
+            .sum();
+        assert_eq!(held_bytes, 4 * 100_000 + 28 * SMALL);
+        // Who takes all is served all the same, to the last byte.
+        for len in [1, SMALL, SMALL + 1, 3 * SMALL, 100_000] {
+            let (mut body, bytes) = of_memory(len).await;
+            body.keep_to(allowance.clone(), None);
+            assert_eq!(body.taken().await.unwrap(), bytes, "{len}");
+        }
+        // And in large pieces once there is a place, also in the middle.
+        let (mut body, bytes) = of_memory(100_000).await;
+        body.keep_to(allowance.clone(), None);
+        let first = body
+            .frame()
+            .await
+            .unwrap()
+            .unwrap()
+            .into_data()
+            .ok()
+            .unwrap();
+        assert_eq!(bytes::Buf::chunk(&first), &bytes[..SMALL]);
+        drop((held, first));
+        let rest = body
+            .frame()
+            .await
+            .unwrap()
+            .unwrap()
+            .into_data()
+            .ok()
+            .unwrap();
+        assert_eq!(bytes::Buf::chunk(&rest), &bytes[SMALL..]);
     }
 
     #[tokio::test]

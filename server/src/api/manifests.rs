@@ -14,6 +14,7 @@ use super::Call;
 use super::blobs::{self, CONTENT_DIGEST};
 use super::body::{Answer, AnswerBody, whole};
 use super::error::ApiError;
+use super::piece::SMALL;
 use super::{percent, wire};
 use crate::registry::{Body, MANIFEST_BYTES_MAX, ManifestRow, Reference, RepositoryName, Tag};
 
@@ -22,7 +23,7 @@ const MANIFEST_TIME: Duration = Duration::from_secs(60);
 
 /// Manifests up to this size are answered in one piece. Others are streamed, so
 /// that a client that does not read holds no more than a page.
-const WHOLE_BYTES: usize = 64 * 1024;
+const WHOLE_BYTES: usize = SMALL;
 
 /// Tags that one push may set by parameters.
 const TAGS_MAX: usize = 64;
@@ -61,7 +62,7 @@ pub(super) async fn get(
             let bytes = content.bytes(WHOLE_BYTES).await?;
             AnswerBody::full(bytes)
         }
-        _ => blobs::begin(content.stream(0..len), len).await?,
+        _ => blobs::begin(content, 0..len).await?,
     };
     Ok(with_headers(body, &pulled.row, len))
 }

@@ -15,6 +15,7 @@ mod list;
 mod manifests;
 mod percent;
 mod piece;
+mod reader;
 mod referrers;
 pub mod route;
 mod tags;
@@ -25,7 +26,7 @@ pub mod wire;
 pub use body::{Answer, AnswerBody};
 pub use error::ApiError;
 pub use health::{HEALTH_TIME, Readiness, State};
-pub use piece::Piece;
+pub use piece::{Allowance, Piece, Watch};
 
 use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;

@@ -7,7 +7,6 @@ use crate::registry::memory::{self, Memory};
 use crate::registry::{Algorithm, BodyFault, Digest, Fault, Unpaired};
 use bytes::Bytes;
 use http::{HeaderMap, Request};
-use http_body_util::BodyExt;
 use serde_json::Value;
 
 mod bounds;
@@ -87,7 +86,7 @@ async fn send(
     Reply {
         status: head.status.as_u16(),
         headers: head.headers,
-        body: body.collect().await.map(|body| body.to_bytes()),
+        body: body.taken().await,
     }
 }
 

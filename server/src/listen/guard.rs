@@ -29,6 +29,8 @@ const HEAD_BYTES_MAX: usize = 64 * 1024;
 const TRAILER_BYTES_MAX: usize = 16 * 1024;
 /// Hexadecimal digits of a chunk size that fits 64 bits.
 const CHUNK_DIGITS_MAX: u32 = 16;
+/// The end of a head.
+const HEAD_END: &[u8] = b"\r\n\r\n";
 /// No parser takes this byte in a head or in a chunk size.
 const SPOILED: u8 = 0;
 
@@ -269,6 +271,8 @@ pub(super) struct Guard<S> {
     framing: Framing,
     head: Patience,
     linger: Linger,
+    /// The parser got an end of what was spoiled.
+    has_ended: bool,
 }
 
 impl<S> Guard<S> {
@@ -278,6 +282,7 @@ impl<S> Guard<S> {
             framing: Framing::new(),
             head: Patience::default(),
             linger: Linger::new(),
+            has_ended: false,
         }
     }
 }
@@ -293,6 +298,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
         let result = Pin::new(&mut this.stream).poll_read(context, buffer);
         if let Some(read) = buffer.filled_mut().get_mut(before..) {
             this.framing.follow(read);
+        }
+        // The parser looks at a head when it seems to be over.
+        if this.framing.at == At::Spoiled && !this.has_ended && buffer.remaining() >= HEAD_END.len()
+        {
+            buffer.put_slice(HEAD_END);
+            this.has_ended = true;
+            return Poll::Ready(Ok(()));
         }
         if !this.framing.is_within_head() {
             this.head.unset();

@@ -4,18 +4,15 @@
 //! A connection has pings of its own, so that its socket is never silent: what
 //! counts is whether requests are open, and whether their answers are taken.
 
-use std::pin::Pin;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
 use super::KEEP_ALIVE;
 use super::patience::WRITE_IDLE;
-use crate::api::{Answer, AnswerBody, Piece};
-use crate::registry::Fault;
+use crate::api::{Allowance, Answer, Watch};
 
 /// How often a connection is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -25,38 +22,42 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 pub(super) enum End {
     /// No request is open, and none was for [`KEEP_ALIVE`].
     Idle,
-    /// Answers are open, and nothing of any was taken for [`WRITE_IDLE`].
+    /// An answer is open of which nothing was taken for [`WRITE_IDLE`].
     Stalled,
 }
 
 /// The streams of one connection.
 #[derive(Clone)]
-pub(super) struct Streams(Arc<Mutex<Counts>>);
+pub(super) struct Streams(Arc<Mutex<Inner>>);
 
-struct Counts {
-    /// Requests whose answer has not ended.
-    open: usize,
-    /// Those of them whose answer is on its way.
-    answering: usize,
-    /// When a request came, an answer went on, or one ended.
-    moved: Instant,
+struct Inner {
+    /// Requests of whose answer something is to come, or is held: when the
+    /// answer began or something of it was taken last, if it has begun.
+    open: HashMap<u64, Option<Instant>>,
+    next: u64,
+    /// When a request came or an answer ended.
+    changed: Instant,
 }
 
 impl Streams {
     pub(super) fn new() -> Streams {
-        Streams(Arc::new(Mutex::new(Counts {
-            open: 0,
-            answering: 0,
-            moved: Instant::now(),
+        Streams(Arc::new(Mutex::new(Inner {
+            open: HashMap::new(),
+            next: 0,
+            changed: Instant::now(),
         })))
     }
 
     /// Counts a request until the result is dropped.
     pub(super) fn open(&self) -> Stream {
-        self.change(|counts| counts.open = counts.open.saturating_add(1));
+        let mut inner = self.inner();
+        let number = inner.next;
+        inner.next = number.wrapping_add(1);
+        inner.open.insert(number, None);
+        inner.changed = Instant::now();
         Stream {
             streams: self.clone(),
-            is_answering: false,
+            number,
         }
     }
 
@@ -64,13 +65,16 @@ impl Streams {
     pub(super) async fn end(&self) -> End {
         loop {
             let (end, time) = {
-                let counts = self.counts();
-                let waited = counts.moved.elapsed();
-                match (counts.open, counts.answering) {
-                    (0, _) => (End::Idle, KEEP_ALIVE.checked_sub(waited)),
-                    // Its handler has bounds of its own.
-                    (_, 0) => (End::Stalled, Some(LOOK_EVERY)),
-                    _ => (End::Stalled, WRITE_IDLE.checked_sub(waited)),
+                let inner = self.inner();
+                // One that is taken does not make up for one that is not.
+                let oldest = inner.open.values().flatten().min();
+                match oldest {
+                    Some(moved) => (End::Stalled, WRITE_IDLE.checked_sub(moved.elapsed())),
+                    None if inner.open.is_empty() => {
+                        (End::Idle, KEEP_ALIVE.checked_sub(inner.changed.elapsed()))
+                    }
+                    // Their handlers have bounds of their own.
+                    None => (End::Stalled, Some(LOOK_EVERY)),
                 }
             };
             match time.filter(|time| !time.is_zero()) {
@@ -80,13 +84,7 @@ impl Streams {
         }
     }
 
-    fn change(&self, change: impl FnOnce(&mut Counts)) {
-        let mut counts = self.counts();
-        change(&mut counts);
-        counts.moved = Instant::now();
-    }
-
-    fn counts(&self) -> MutexGuard<'_, Counts> {
+    fn inner(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -94,66 +92,44 @@ impl Streams {
 /// One request and its answer.
 pub(super) struct Stream {
     streams: Streams,
-    is_answering: bool,
+    number: u64,
 }
 
 impl Stream {
-    /// The answer on its way out, counted until it is over.
-    pub(super) fn answer(mut self, answer: Answer) -> http::Response<Counted> {
-        self.is_answering = true;
-        self.streams
-            .change(|counts| counts.answering = counts.answering.saturating_add(1));
-        answer.map(|body| Counted { body, stream: self })
+    /// The answer on its way out, counted until its last byte is.
+    pub(super) fn answer(self, mut answer: Answer, allowance: Allowance) -> Answer {
+        self.moved();
+        answer.body_mut().keep_to(allowance, Some(Arc::new(self)));
+        answer
+    }
+}
+
+impl Watch for Stream {
+    fn moved(&self) {
+        let moved = Some(Instant::now());
+        self.streams.inner().open.insert(self.number, moved);
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        let answering = usize::from(self.is_answering);
-        self.streams.change(|counts| {
-            counts.open = counts.open.saturating_sub(1);
-            counts.answering = counts.answering.saturating_sub(answering);
-        });
-    }
-}
-
-/// The body of an answer, with a count of its progress.
-pub(super) struct Counted {
-    body: AnswerBody,
-    stream: Stream,
-}
-
-impl Body for Counted {
-    type Data = Piece;
-    type Error = Fault;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Piece>, Fault>>> {
-        // Asked for when the client has room for it.
-        self.stream.streams.change(|_| {});
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let mut inner = self.streams.inner();
+        inner.open.remove(&self.number);
+        inner.changed = Instant::now();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytes::Bytes;
+    use crate::api::AnswerBody;
+    use bytes::{Buf, Bytes};
     use http::Response;
     use http_body_util::BodyExt;
 
-    fn answer() -> Answer {
-        Response::new(AnswerBody::full(Bytes::from_static(b"abc")))
+    fn answered(stream: Stream) -> AnswerBody {
+        let answer = Response::new(AnswerBody::full(Bytes::from_static(b"abc")));
+        stream.answer(answer, Allowance::default()).into_body()
     }
 
     #[tokio::test(start_paused = true)]
@@ -163,8 +139,7 @@ mod tests {
         assert_eq!(streams.end().await, End::Idle);
         assert!(began.elapsed() >= KEEP_ALIVE);
         let stream = streams.open();
-        let answer = stream.answer(answer());
-        answer.into_body().collect().await.unwrap();
+        answered(stream).collect().await.unwrap();
         let began = Instant::now();
         assert_eq!(streams.end().await, End::Idle);
         assert!(began.elapsed() >= KEEP_ALIVE && began.elapsed() < KEEP_ALIVE * 2);
@@ -183,10 +158,37 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_nobody_takes_ends_its_connection() {
         let streams = Streams::new();
-        let held = streams.open().answer(answer());
+        let held = answered(streams.open());
         let began = Instant::now();
         assert_eq!(streams.end().await, End::Stalled);
         assert!(began.elapsed() >= WRITE_IDLE && began.elapsed() < WRITE_IDLE * 2);
         drop(held);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a30_requests_beside_it_do_not_keep_an_answer_that_nobody_takes() {
+        let streams = Streams::new();
+        let mut held = answered(streams.open());
+        // The connection has all of it, and its body is over.
+        let piece = held.frame().await.unwrap().unwrap().into_data();
+        drop(held);
+        let others = streams.clone();
+        let busy = tokio::spawn(async move {
+            loop {
+                answered(others.open()).collect().await.unwrap();
+                tokio::time::sleep(Duration::from_secs(20)).await;
+            }
+        });
+        let began = Instant::now();
+        assert_eq!(streams.end().await, End::Stalled);
+        assert!(began.elapsed() >= WRITE_IDLE && began.elapsed() < WRITE_IDLE * 2);
+        // A byte in time keeps it.
+        let mut piece = piece.ok().unwrap();
+        piece.advance(1);
+        let began = Instant::now();
+        assert_eq!(streams.end().await, End::Stalled);
+        assert!(began.elapsed() >= WRITE_IDLE);
+        drop(piece);
+        busy.abort();
     }
 }

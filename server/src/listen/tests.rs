@@ -44,7 +44,10 @@ async fn an_http2_connection_without_requests_is_closed() {
     let opened = streams.clone();
     let service = service_fn(move |_| {
         let stream = opened.open();
-        async move { Ok::<_, Infallible>(stream.answer(Response::new(AnswerBody::empty()))) }
+        async move {
+            let answer = Response::new(AnswerBody::empty());
+            Ok::<_, Infallible>(stream.answer(answer, Allowance::default()))
+        }
     });
     let io = TokioIo::new(Frames::new(WriteDeadline::new(server)));
     let connection = http2_builder().serve_connection(io, service);

@@ -21,7 +21,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -328,15 +328,31 @@ fn alone(certificate: (bool, &Origin), key: (bool, &Origin)) -> Option<Problem> 
     )
 }
 
-/// Two listeners on one address.
+/// Two listeners on one address, or one of them on all.
 fn clash(settings: &Settings, ops_listen: &Origin) -> Option<Problem> {
     let address = settings.ops_listen?;
-    (address == settings.listen && address.port() != 0).then(|| {
+    (address.port() == settings.listen.port()
+        && address.port() != 0
+        && overlap(address.ip(), settings.listen.ip()))
+    .then(|| {
         Problem::new(
             ops_listen.clone(),
-            format!("{address} is where the registry listens"),
+            format!(
+                "{address} is where the registry listens, on {}",
+                settings.listen
+            ),
         )
         .key(table::OPS_LISTEN.key)
         .hint("choose another port for one of them, or write off")
     })
+}
+
+/// Whether both cannot be listened on with one port. All addresses of IPv6 are
+/// those of IPv4 too.
+fn overlap(one: IpAddr, other: IpAddr) -> bool {
+    let takes = |all: IpAddr, other: IpAddr| {
+        all.is_unspecified() && (all.is_ipv6() || other.to_canonical().is_ipv4())
+    };
+    let (one, other) = (one.to_canonical(), other.to_canonical());
+    one == other || takes(one, other) || takes(other, one)
 }

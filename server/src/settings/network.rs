@@ -4,10 +4,10 @@
 //! Refuses to know: whether anything answers there.
 
 use std::ffi::OsStr;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use clap::ValueHint;
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use schemars::{Schema, SchemaGenerator};
 
 use super::kind::{Form, Kind, mistyped};
@@ -82,7 +82,9 @@ impl Kind for PublicUrl {
         let is_plain = matches!(scheme, "http" | "https")
             && matches!(uri.path(), "" | "/")
             && uri.query().is_none()
-            && !authority.as_str().contains('@');
+            // The parser drops what is behind it.
+            && !text.contains('#')
+            && is_host_and_port(authority.as_str());
         if is_plain {
             Ok(PublicUrl(format!("{scheme}://{authority}")))
         } else {
@@ -95,6 +97,38 @@ impl Kind for PublicUrl {
     }
 }
 
+/// A name or an address, and perhaps a port.
+fn is_host_and_port(authority: &str) -> bool {
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (authority, None),
+    };
+    // Numbers are parsed with a sign, too.
+    let is_port = |port: &str| {
+        port.bytes().all(|byte| byte.is_ascii_digit())
+            && port.parse::<u16>().is_ok_and(|port| port != 0)
+    };
+    let is_host = match host.strip_prefix('[') {
+        Some(rest) => rest
+            .strip_suffix(']')
+            .is_some_and(|address| address.parse::<Ipv6Addr>().is_ok()),
+        None => host
+            .strip_suffix('.')
+            .unwrap_or(host)
+            .split('.')
+            .all(is_label),
+    };
+    is_host && port.is_none_or(is_port)
+}
+
+/// A part of a name, or of an address.
+fn is_label(label: &str) -> bool {
+    !label.is_empty()
+        && label
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+}
+
 /// Networks, or single addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Networks(pub(crate) Vec<IpNet>);
@@ -103,7 +137,23 @@ fn network(text: &str) -> Result<IpNet, String> {
     let text = text.trim();
     text.parse::<IpNet>()
         .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+        .map(canonical)
         .map_err(|_| format!("{text:?} is not a network such as 10.0.0.0/8 or an address"))
+}
+
+/// Bits of an IPv6 address before an IPv4 address in it.
+const MAPPED_PREFIX: u8 = 96;
+
+/// IPv4 written as IPv6 becomes IPv4, as the addresses do that are looked for.
+fn canonical(network: IpNet) -> IpNet {
+    let IpNet::V6(mapped) = network else {
+        return network;
+    };
+    let within = mapped.prefix_len().checked_sub(MAPPED_PREFIX);
+    match (mapped.addr().to_ipv4_mapped(), within) {
+        (Some(address), Some(len)) => Ipv4Net::new(address, len).map_or(network, IpNet::V4),
+        _ => network,
+    }
 }
 
 impl Kind for Networks {
@@ -154,5 +204,57 @@ impl Kind for Networks {
 
     fn schema(generator: &mut SchemaGenerator) -> Schema {
         generator.subschema_for::<Vec<String>>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn public_urls_have_a_host_and_a_real_port() {
+        for good in [
+            "https://registry.example.org",
+            "http://10.0.0.5:5000",
+            "https://[2001:db8::1]:5000",
+            "https://[::1]",
+            "https://my_host:65535",
+        ] {
+            assert_eq!(PublicUrl::from_text(good).unwrap().0, good);
+        }
+        for bad in [
+            "http://:5000",
+            "https://a:99999",
+            "https://a:0",
+            "https://a:+1",
+            "https://a:",
+            "https://*",
+            "https://a#x",
+            "https://a/#",
+            "https://a..b",
+            "https://[::1",
+            "https://[x]",
+            "https://[::1]:",
+            "https://u@a",
+            "https://a/v2",
+            "https://a?x",
+            "a:5000",
+            "",
+        ] {
+            assert!(PublicUrl::from_text(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn networks_of_ipv4_in_ipv6_are_those_of_ipv4() {
+        for (text, expected) in [
+            ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+            ("::ffff:10.1.2.3", "10.1.2.3/32"),
+            ("::ffff:0:0/96", "0.0.0.0/0"),
+            ("2001:db8::/32", "2001:db8::/32"),
+            ("::/0", "::/0"),
+        ] {
+            assert_eq!(network(text).unwrap().to_string(), expected, "{text}");
+        }
     }
 }

@@ -211,7 +211,7 @@ fn paths_in_a_file_start_from_its_folder() {
 
 #[test]
 fn others_are_kept_out_unless_told() {
-    for address in ["0.0.0.0:5000", "[::]:5000", "192.0.2.1:5000"] {
+    for address in ["0.0.0.0:5002", "[::]:5002", "192.0.2.1:5002"] {
         for flag in ["--listen", "--ops-listen"] {
             let found = flags(&[flag, address]).problems();
             assert_eq!(found.len(), 1, "{found:?}");
@@ -245,6 +245,26 @@ fn two_listeners_need_two_addresses() {
         "{found:?}"
     );
     flags(&["--listen=127.0.0.1:0", "--ops-listen=127.0.0.1:0"]).settings();
+    for (one, other, is_one) in [
+        ("0.0.0.0:7000", "127.0.0.1:7000", true),
+        ("0.0.0.0:7000", "0.0.0.0:7000", true),
+        ("[::]:7000", "127.0.0.1:7000", true),
+        ("[::]:7000", "[::1]:7000", true),
+        ("[::ffff:127.0.0.1]:7000", "127.0.0.1:7000", true),
+        ("0.0.0.0:7000", "[::1]:7000", false),
+        ("127.0.0.1:7000", "[::1]:7000", false),
+        ("0.0.0.0:7000", "127.0.0.1:7001", false),
+    ] {
+        for (listen, ops) in [(one, other), (other, one)] {
+            let (listen, ops) = (format!("--listen={listen}"), format!("--ops-listen={ops}"));
+            let case = flags(&[listen.leak(), ops.leak(), "--insecure-anonymous"]);
+            if is_one {
+                assert!(case.problems()[0].contains("is where the registry listens"));
+            } else {
+                case.settings();
+            }
+        }
+    }
 }
 
 #[test]
