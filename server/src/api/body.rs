@@ -313,6 +313,7 @@ impl AnswerBody {
 
 #[cfg(test)]
 mod tests {
+    use super::super::piece::CONNECTION_PIECES_MAX;
     use super::*;
     use crate::registry::memory::{Memory, body};
     use crate::registry::{self, Blobs as _, Digest};
@@ -403,7 +404,8 @@ mod tests {
             .iter()
             .map(|(piece, _)| bytes::Buf::remaining(piece))
             .sum();
-        assert_eq!(held_bytes, 4 * 100_000 + 28 * SMALL);
+        let large = CONNECTION_PIECES_MAX;
+        assert_eq!(held_bytes, large * 100_000 + (32 - large) * SMALL);
         // Who takes all is served all the same, to the last byte.
         for len in [1, SMALL, SMALL + 1, 3 * SMALL, 100_000] {
             let (mut body, bytes) = of_memory(len).await;

@@ -25,7 +25,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub(super) const SMALL: usize = 4 * 1024;
 /// Larger pieces that answers of one connection hold at once: as many as keep
 /// a few pulls busy.
-const CONNECTION_PIECES_MAX: usize = 8;
+pub(super) const CONNECTION_PIECES_MAX: usize = 8;
 /// Larger pieces that answers of all connections hold at once.
 const PIECES_MAX: usize = 1024;
 
