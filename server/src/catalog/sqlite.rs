@@ -23,7 +23,10 @@ use super::writer::Shared;
 /// Tells a catalog from other SQLite files: "ORLP".
 const APPLICATION_ID: i64 = 0x4f52_4c50;
 /// The write-ahead file is emptied when it is this large, in bytes.
-const WAL_BYTES: u64 = 4 << 20;
+const WAL_BYTES: u64 = 32 << 20;
+/// Pages that the writer keeps in memory, in KiB: keys are random, so that
+/// changes touch all over the tables.
+const WRITER_CACHE_KIB: u64 = 32 * 1024;
 /// After readers kept it from being emptied, it is left alone this long.
 const WAL_REST: Duration = Duration::from_secs(1);
 /// How long a statement waits for another connection's lock.
@@ -64,6 +67,7 @@ pub(super) async fn open(path: &Path, create: bool, readers: u32) -> Result<Open
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .pragma("wal_autocheckpoint", "0")
+        .pragma("cache_size", format!("-{WRITER_CACHE_KIB}"))
         .thread_name(|_| "catalog-writer".to_owned());
     let read = plain(path)
         .read_only(true)

@@ -230,7 +230,7 @@ async fn the_write_ahead_file_stays_small() {
     let folder = TempDir::new().unwrap();
     let catalog = Place::file(folder.path()).open().await;
     let mut largest = 0;
-    for number in 0..1000 {
+    for number in 0..2000 {
         let name = format!("m{number}");
         let mut put = manifest("r", &name, &[&name]);
         put.annotations = Some(format!("{{\"k\":\"{}\"}}", "x".repeat(50_000)));
@@ -241,14 +241,14 @@ async fn the_write_ahead_file_stays_small() {
         "largest write-ahead file: {largest} bytes, {:?}",
         catalog.counters()
     );
-    // 50 MB were written. The checkpointer runs beside: give it some slack.
+    // 100 MB were written. The checkpointer runs beside: give it some slack.
     assert!(
         catalog.counters().checkpoints >= 2,
         "{:?}",
         catalog.counters()
     );
-    assert!(largest < 25 << 20, "{largest} bytes");
-    check_numbers(&catalog, 0..1000).await;
+    assert!(largest < 60 << 20, "{largest} bytes");
+    check_numbers(&catalog, 0..2000).await;
     catalog.close().await;
     let left = wal(folder.path()).metadata().map_or(0, |data| data.len());
     assert_eq!(left, 0, "the last checkpoint empties it");
