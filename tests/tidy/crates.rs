@@ -86,7 +86,45 @@ const CRATES: &[CrateRule] = &[
     },
     CrateRule {
         name: "orlop-tests",
-        own: &["orlop-format", "orlop-oci"],
+        own: &["orlop-format", "orlop-oci", "orlop-figures"],
+        only: None,
+        never: &[],
+    },
+    // Every workspace uses it, so it brings nothing along.
+    CrateRule {
+        name: "orlop-figures",
+        own: &[],
+        only: Some(&[]),
+        never: &[],
+    },
+    // Workspaces of their own, around the product and never in it.
+    CrateRule {
+        name: "orlop-sim",
+        own: &[
+            "orlop",
+            "orlop-format",
+            "orlop-disk",
+            "orlop-index",
+            "orlop-engine",
+            "orlop-oci",
+            "orlop-fsck",
+            "orlop-figures",
+        ],
+        only: None,
+        never: &[],
+    },
+    CrateRule {
+        name: "orlop-fuzz",
+        own: &[
+            "orlop",
+            "orlop-format",
+            "orlop-disk",
+            "orlop-index",
+            "orlop-engine",
+            "orlop-oci",
+            "orlop-fsck",
+            "orlop-figures",
+        ],
         only: None,
         never: &[],
     },

@@ -1,7 +1,7 @@
 //! The index: a view of the log that answers "where is it" by key.
 //!
 //! Owns: the trait [`Index`], its tables, its batches and its errors, and two
-//! implementations, [`rocks::Rocks`] and [`mem::Memory`].
+//! implementations, `rocks::Rocks` (feature `rocks`) and [`mem::Memory`].
 //!
 //! Invariants: a batch is applied whole or not at all, and its watermark with
 //! it. What survives a crash is a prefix of the batches that were applied, and
@@ -16,6 +16,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 pub mod mem;
+#[cfg(feature = "rocks")]
 pub mod rocks;
 
 /// A table of the index: an ordered map from bytes to bytes, apart from the

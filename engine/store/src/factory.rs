@@ -4,18 +4,21 @@ use std::path::Path;
 use std::sync::Arc;
 
 use orlop_index::mem::Memory;
+#[cfg(feature = "rocks")]
 use orlop_index::rocks::{Options, Rocks};
 use orlop_index::{Index, IndexError};
 
 use crate::recover::IndexFactory;
 
 /// RocksDB, the index of every real store.
+#[cfg(feature = "rocks")]
 #[derive(Debug, Clone)]
 pub struct RocksIndex {
     /// How it is opened.
     pub options: Options,
 }
 
+#[cfg(feature = "rocks")]
 impl IndexFactory for RocksIndex {
     fn open(&self, folder: &Path) -> Result<Arc<dyn Index>, IndexError> {
         Ok(Arc::new(Rocks::open(folder, &self.options)?))

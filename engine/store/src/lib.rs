@@ -38,7 +38,9 @@ pub use crate::blob::{Blob, BlobStream};
 pub use crate::config::Config;
 pub use crate::core::Stat;
 pub use crate::error::{Error, Invalid, Result};
-pub use crate::factory::{MemoryIndex, RocksIndex};
+pub use crate::factory::MemoryIndex;
+#[cfg(feature = "rocks")]
+pub use crate::factory::RocksIndex;
 pub use crate::lease::Pin;
 pub use crate::metrics::Counts;
 pub use crate::recover::{IndexFactory, Progress};
