@@ -11,7 +11,7 @@ use crate::{content, file, journal, lock, replay, segment, superblock};
 ///
 /// # Errors
 /// When it could not look.
-pub(crate) fn store(folder: &Path) -> Result<Report> {
+pub fn store(folder: &Path) -> Result<Report> {
     if !folder.is_dir() {
         return Err(Trouble::NotAStore(folder.to_owned()));
     }

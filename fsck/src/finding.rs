@@ -16,7 +16,7 @@ const KEPT: usize = 10_000;
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Level {
+pub enum Level {
     /// Nothing is lost.
     Warning,
     /// One blob or upload is damaged; the rest is not.
@@ -101,13 +101,19 @@ impl Code {
 
 /// Something that should not be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct Finding {
-    code: &'static str,
-    level: Level,
-    object: String,
-    expected: String,
-    found: String,
-    remedy: &'static str,
+pub struct Finding {
+    /// Its stable name.
+    pub code: &'static str,
+    /// How bad it is.
+    pub level: Level,
+    /// What it is about.
+    pub object: String,
+    /// What should be there.
+    pub expected: String,
+    /// What is.
+    pub found: String,
+    /// What to do.
+    pub remedy: &'static str,
 }
 
 impl fmt::Display for Finding {
@@ -126,28 +132,28 @@ impl fmt::Display for Finding {
 
 /// What was looked at.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct Counts {
+pub struct Counts {
     /// Files of the journal that count.
-    pub(crate) journal_files: u64,
+    pub journal_files: u64,
     /// Segment files.
-    pub(crate) segments: u64,
+    pub segments: u64,
     /// Records of the log.
-    pub(crate) records: u64,
+    pub records: u64,
     /// Blobs that can be had.
-    pub(crate) blobs: u64,
+    pub blobs: u64,
     /// Blobs in quarantine.
-    pub(crate) quarantined: u64,
+    pub quarantined: u64,
     /// Uploads that may go on.
-    pub(crate) uploads: u64,
+    pub uploads: u64,
     /// Digests of blobs that were compared with their bytes.
-    pub(crate) digests: u64,
+    pub digests: u64,
     /// Bytes of blobs and uploads that were read and compared.
-    pub(crate) bytes: u64,
+    pub bytes: u64,
 }
 
 /// All that a check says.
 #[derive(Debug, Default, Serialize)]
-pub(crate) struct Report {
+pub struct Report {
     folder: String,
     clean: bool,
     findings: Vec<Finding>,
@@ -155,7 +161,7 @@ pub(crate) struct Report {
     notes: Vec<String>,
     notes_left_off: u64,
     /// What was looked at.
-    pub(crate) counts: Counts,
+    pub counts: Counts,
 }
 
 impl Report {
@@ -202,8 +208,15 @@ impl Report {
         }
     }
 
+    /// What should not be.
+    #[must_use]
+    pub fn findings(&self) -> &[Finding] {
+        &self.findings
+    }
+
     /// Whether there is no finding.
-    pub(crate) fn clean(&self) -> bool {
+    #[must_use]
+    pub fn clean(&self) -> bool {
         self.clean
     }
 }
@@ -249,7 +262,7 @@ impl fmt::Display for Report {
 
 /// Why it could not look.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Trouble {
+pub enum Trouble {
     /// A server has the store open.
     #[error("the store in {} is in use by {holder}; stop it first", folder.display())]
     Running {
@@ -276,4 +289,5 @@ pub(crate) enum Trouble {
     },
 }
 
-pub(crate) type Result<T> = std::result::Result<T, Trouble>;
+/// What a check gives, or why it could not look.
+pub type Result<T> = std::result::Result<T, Trouble>;
