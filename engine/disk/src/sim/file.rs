@@ -146,6 +146,11 @@ impl FileState {
         self.pending.push(Change { sequence, effect });
     }
 
+    /// Whether a sync would settle anything.
+    pub(super) fn is_dirty(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
     pub(super) fn sync(&mut self) {
         for change in self.pending.drain(..) {
             self.durable.apply(&change.effect);
@@ -161,6 +166,24 @@ impl FileState {
     pub(super) fn poke(&mut self, offset: u64, bytes: &[u8]) {
         self.written.content.write(offset, bytes);
         self.durable.content.write(offset, bytes);
+    }
+
+    /// Numbers of the pages that are durable and hold something.
+    pub(super) fn durable_pages(&self) -> impl Iterator<Item = u64> {
+        self.durable.content.filled()
+    }
+
+    /// Flips a bit of the durable bytes. A read sees it unless the byte was
+    /// written since.
+    pub(super) fn decay(&mut self, offset: u64, mask: u8) {
+        let (mut durable, mut written) = ([0], [0]);
+        self.durable.content.read(offset, &mut durable);
+        self.written.content.read(offset, &mut written);
+        let flipped = durable.map(|byte| byte ^ mask);
+        if durable == written {
+            self.written.content.write(offset, &flipped);
+        }
+        self.durable.content.write(offset, &flipped);
     }
 
     pub(super) fn is_readable(&self, offset: u64, len: u64) -> bool {
