@@ -201,6 +201,32 @@ impl Sim {
         Some(bytes)
     }
 
+    /// The length of a file, without an operation.
+    #[must_use]
+    pub fn len(&self, path: &Path) -> Option<u64> {
+        let mut state = self.lock();
+        let id = state.tree.find_file(path).ok()?;
+        Some(state.tree.file(id).ok()?.written.len)
+    }
+
+    /// The files below a folder with their lengths, without an operation.
+    #[must_use]
+    pub fn files(&self, under: &Path) -> Vec<(std::path::PathBuf, u64)> {
+        let mut state = self.lock();
+        let mut files = state.tree.named();
+        files.retain(|(path, _)| path.starts_with(under));
+        for (_, id) in &mut files {
+            *id = state.tree.file(*id).map_or(0, |file| file.written.len);
+        }
+        files
+    }
+
+    /// Cuts a file short behind everybody's back, durable at once. False when
+    /// it is missing or shorter.
+    pub fn cut(&self, path: &Path, len: u64) -> bool {
+        self.damage(path, len, 0, |file| file.cut(len))
+    }
+
     /// Overwrites bytes of a file behind everybody's back, durable at once.
     /// False when the file is missing or shorter.
     pub fn poke(&self, path: &Path, offset: u64, bytes: &[u8]) -> bool {

@@ -186,6 +186,13 @@ impl FileState {
         self.durable.content.write(offset, &flipped);
     }
 
+    /// Cuts both states short.
+    pub(super) fn cut(&mut self, len: u64) {
+        for image in [&mut self.written, &mut self.durable] {
+            image.apply(&Effect::Length(len.min(image.len)));
+        }
+    }
+
     pub(super) fn is_readable(&self, offset: u64, len: u64) -> bool {
         !sector_numbers(offset, len).any(|sector| self.unreadable.contains(&sector))
     }

@@ -1,0 +1,40 @@
+//! Power cuts at every operation of every workload (G2), and in the recovery
+//! after them (G3).
+
+use orlop_figures as figures;
+use orlop_sim::case::{Case, Model};
+use orlop_sim::simulation::replay;
+use orlop_sim::sweep::{Plan, sweep};
+use orlop_sim::workload::WORKLOADS;
+
+/// The variable that names one case.
+const CASE: &str = "ORLOP_SIM";
+
+#[test]
+fn g2_g3_a_power_cut_at_any_operation_loses_nothing_acknowledged() {
+    let began = std::time::Instant::now();
+    let plan = figures::choose(
+        Plan { seeds: (0, 1), step: 23, torn: 1, recoveries: 1 },
+        Plan { seeds: (1, 2), step: 1, torn: 2, recoveries: 3 },
+        Plan { seeds: (1_000, 40), step: 1, torn: 8, recoveries: 20 },
+    );
+    let tally = sweep(plan).unwrap_or_else(|failure| panic!("{failure}"));
+    println!("{tally:?} in {:?}", began.elapsed());
+    let (first, count) = plan.seeds;
+    let seeds = format!("{first}..{}", first + count);
+    figures::record("workloads", WORKLOADS.len() as u64, &seeds);
+    figures::record("persistence models", Model::KINDS as u64, &seeds);
+    figures::record("crash images", tally.images, &seeds);
+    figures::record("crash images in recovery", tally.nested, &seeds);
+}
+
+/// Runs the case in `ORLOP_SIM` again, or none.
+#[test]
+fn replay_one_case() {
+    let Ok(text) = std::env::var(CASE) else {
+        return;
+    };
+    let case: Case = text.parse().unwrap_or_else(|error| panic!("{CASE}: {error}"));
+    replay(&case).unwrap_or_else(|failure| panic!("{failure}"));
+    println!("{case}: nothing was found");
+}
