@@ -38,3 +38,23 @@ fn replay_one_case() {
     replay(&case).unwrap_or_else(|failure| panic!("{failure}"));
     println!("{case}: nothing was found");
 }
+
+/// What each workload is and costs. Run it by name.
+#[test]
+#[ignore = "prints a table"]
+fn table_of_workloads() {
+    for workload in WORKLOADS {
+        let began = std::time::Instant::now();
+        let recording = orlop_sim::simulation::run(workload, 1).unwrap();
+        let ran = began.elapsed();
+        let began = std::time::Instant::now();
+        let mut images = 0u32;
+        for moment in recording.moments.iter().step_by(recording.moments.len() / 10) {
+            let facts = recording.facts(moment);
+            recording.check(moment, Model::Kept, &facts).unwrap();
+            images += 1;
+        }
+        let each = began.elapsed() / images;
+        println!("{:<12} {:>5} moments, run {ran:?}, image {each:?}", workload.name, recording.moments.len());
+    }
+}
