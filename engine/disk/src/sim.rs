@@ -61,6 +61,20 @@ pub enum Crash {
     /// The power fails: any sectors, lengths and names survive, in any mixture
     /// of older and newer ones. The number is a seed.
     Torn(u64),
+    /// The power fails: of what was not synced, these kinds of changes survive
+    /// and the others do not.
+    Parts(Parts),
+}
+
+/// Kinds of changes that a file system keeps apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parts {
+    /// Names in folders.
+    pub names: bool,
+    /// Lengths of files.
+    pub lengths: bool,
+    /// Bytes of files, as far as these are long enough.
+    pub bytes: bool,
 }
 
 /// Why a path cannot be used.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use orlop_disk::sim::Crash;
+use orlop_disk::sim::{Crash, Parts};
 
 use crate::random::mix;
 
@@ -21,6 +21,8 @@ pub enum Model {
     /// All of it, and it is still not durable: the process ended, the machine
     /// did not.
     Killed,
+    /// Some kinds of changes: names 1, lengths 2, bytes 4, added up.
+    Parts(u8),
 }
 
 impl Model {
@@ -36,6 +38,11 @@ impl Model {
             Model::Prefix(number) => Crash::Prefix(mix(&[seed, number, 1])),
             Model::Torn(number) => Crash::Torn(mix(&[seed, number, 2])),
             Model::Killed => Crash::Killed,
+            Model::Parts(parts) => Crash::Parts(Parts {
+                names: parts & 1 > 0,
+                lengths: parts & 2 > 0,
+                bytes: parts & 4 > 0,
+            }),
         }
     }
 
@@ -44,8 +51,9 @@ impl Model {
             Model::Lost => 0,
             Model::Kept => 1,
             Model::Killed => 2,
-            Model::Prefix(number) => 2 * number + 3,
-            Model::Torn(number) => 2 * number + 4,
+            Model::Parts(parts) => 3 + u64::from(parts),
+            Model::Prefix(number) => 2 * number + 300,
+            Model::Torn(number) => 2 * number + 301,
         }
     }
 }
@@ -58,6 +66,7 @@ impl fmt::Display for Model {
             Model::Killed => f.write_str("killed"),
             Model::Prefix(number) => write!(f, "prefix-{number}"),
             Model::Torn(number) => write!(f, "torn-{number}"),
+            Model::Parts(parts) => write!(f, "parts-{parts}"),
         }
     }
 }
@@ -73,6 +82,10 @@ impl FromStr for Model {
             None if text == "killed" => Ok(Model::Killed),
             Some(("prefix", rest)) => Ok(Model::Prefix(number(rest)?)),
             Some(("torn", rest)) => Ok(Model::Torn(number(rest)?)),
+            Some(("parts", rest)) => match u8::try_from(number(rest)?) {
+                Ok(parts @ 0..8) => Ok(Model::Parts(parts)),
+                _ => Err(format!("not a sum of 1, 2 and 4: {rest:?}")),
+            },
             _ => Err(format!("not a model of a crash: {text:?}")),
         }
     }
@@ -171,10 +184,10 @@ mod tests {
 
     #[test]
     fn cases_round_trip() {
-        for text in ["inline:7:12:lost", "kills:0:1:torn-3:44:prefix-2", "a:1:2:killed:3:kept"] {
+        for text in ["inline:7:12:lost", "kills:0:1:torn-3:44:prefix-2", "a:1:2:killed:3:kept", "a:1:2:parts-5"] {
             assert_eq!(text.parse::<Case>().unwrap().to_string(), text);
         }
-        for text in ["", "a:1:2", "a:x:2:lost", "a:1:2:wet", "a:1:2:torn-", "a:1:2:lost:3"] {
+        for text in ["", "a:1:2", "a:x:2:lost", "a:1:2:wet", "a:1:2:torn-", "a:1:2:parts-8", "a:1:2:lost:3"] {
             assert!(text.parse::<Case>().is_err(), "{text}");
         }
     }

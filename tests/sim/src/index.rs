@@ -17,20 +17,33 @@ pub struct Indexes {
     state: Mutex<State>,
 }
 
-#[derive(Default)]
 struct State {
     current: Arc<Memory>,
     destroyed: u64,
+    /// It has been there since the log began: it lacks nothing but what a crash
+    /// may take.
+    whole: bool,
+}
+
+impl Default for State {
+    fn default() -> State {
+        State {
+            current: Arc::default(),
+            destroyed: 0,
+            whole: true,
+        }
+    }
 }
 
 impl Indexes {
-    /// Starts will find `index`.
+    /// Starts will find `index`, which is whole or may have to be made again.
     #[must_use]
-    pub fn new(index: Memory) -> Indexes {
+    pub fn new(index: Memory, whole: bool) -> Indexes {
         Indexes {
             state: Mutex::new(State {
                 current: Arc::new(index),
                 destroyed: 0,
+                whole,
             }),
         }
     }
@@ -45,9 +58,24 @@ impl Indexes {
         Arc::clone(&self.lock().current)
     }
 
-    /// The next start finds this one.
+    /// The next start finds this one: what a crash left.
     pub fn replace(&self, index: Memory) {
         self.lock().current = Arc::new(index);
+    }
+
+    /// The next start finds none.
+    pub fn lose(&self) {
+        let mut state = self.lock();
+        state.current = Arc::default();
+        state.whole = false;
+    }
+
+    /// Whether it needs nothing but the end of the log: it was never lost, or
+    /// was made again and flushed.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        let state = self.lock();
+        state.whole || state.current.flushes() > 0
     }
 
     /// How often a start threw it away to make it again.
@@ -66,6 +94,7 @@ impl IndexFactory for Indexes {
         let mut state = self.lock();
         state.destroyed += 1;
         state.current = Arc::default();
+        state.whole = false;
         Ok(())
     }
 }

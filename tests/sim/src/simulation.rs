@@ -4,6 +4,8 @@
 
 use std::sync::Arc;
 
+use orlop_index::mem::Memory;
+
 use crate::case::{Case, Cut, Model};
 use crate::catalog::Catalog;
 use crate::checker::{self, Checked, Checker, Finding, Image};
@@ -76,6 +78,14 @@ impl Recording {
         facts
     }
 
+    /// The first moment that is not before an operation: a case stays a case
+    /// when a run has become a little different.
+    #[must_use]
+    pub fn at(&self, operation: u64) -> Option<&Moment> {
+        let mut moments = self.moments.iter();
+        moments.find(|moment| moment.snapshot.operation() >= operation)
+    }
+
     /// The case of a crash at a moment.
     #[must_use]
     pub fn case(&self, moment: &Moment, model: Model) -> Case {
@@ -99,9 +109,9 @@ impl Recording {
             _ => &moment.index,
         };
         let index = if mix(&[seed, 31]).is_multiple_of(GONE) {
-            Indexes::default()
+            Indexes::new(Memory::new(), false)
         } else {
-            Indexes::new(index.crash_at(mix(&[seed, 32])))
+            Indexes::new(index.crash_at(mix(&[seed, 32])), moment.whole)
         };
         let (told, begun) = moment.names;
         let kept = mix(&[seed, 33]) % (begun - told + 1) as u64;
@@ -195,7 +205,10 @@ impl Recovery {
         let image = Image {
             seed,
             sim: moment.snapshot.crash(model.crash(seed)),
-            index: Arc::new(Indexes::new(moment.index.crash_at(mix(&[seed, 41])))),
+            index: Arc::new(Indexes::new(
+                moment.index.crash_at(mix(&[seed, 41])),
+                moment.whole,
+            )),
             names: self.names.clone(),
         };
         checker::check(&image, facts).map_err(|finding| Box::new(Failure { case, finding }))
@@ -207,6 +220,17 @@ impl Recovery {
 /// # Errors
 /// What was found; a case that does not exist is found by [`Checker::Workload`].
 pub fn replay(case: &Case) -> Result<(), Box<Failure>> {
+    replay_of(case, run)
+}
+
+/// The same, with the run made in a way of the caller.
+///
+/// # Errors
+/// As [`replay`].
+pub fn replay_of(
+    case: &Case,
+    run: impl FnOnce(&'static Workload, u64) -> Checked<Recording>,
+) -> Result<(), Box<Failure>> {
     let lost = |what: String| {
         let finding = Checker::Workload.finds(what);
         Box::new(Failure { case: case.clone(), finding })
@@ -214,14 +238,16 @@ pub fn replay(case: &Case) -> Result<(), Box<Failure>> {
     let workload = workload::find(&case.workload)
         .ok_or_else(|| lost(format!("there is no workload {:?}", case.workload)))?;
     let recording = run(workload, case.seed).map_err(|finding| lost(finding.what))?;
-    let moment = recording.moments.iter().find(|moment| moment.snapshot.operation() == case.cut.operation);
-    let moment = moment.ok_or_else(|| lost(format!("nothing changes before operation {}", case.cut.operation)))?;
+    let moment = recording.at(case.cut.operation);
+    let moment = moment.ok_or_else(|| lost("the run is shorter than that".to_owned()))?;
     let facts = recording.facts(moment);
     let Some(nested) = case.nested else {
         return recording.check(moment, case.cut.model, &facts);
     };
     let recovery = Recovery::record(&recording, moment, case.cut.model)?;
-    let place = recovery.operations().position(|operation| operation == nested.operation);
-    let place = place.ok_or_else(|| lost(format!("the recovery has no operation {}", nested.operation)))?;
+    let place = recovery
+        .operations()
+        .position(|operation| operation >= nested.operation);
+    let place = place.ok_or_else(|| lost("the recovery is shorter than that".to_owned()))?;
     recovery.check(place, nested.model, &facts)
 }

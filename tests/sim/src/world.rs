@@ -72,6 +72,8 @@ pub struct Moment {
     /// The index as it was a moment before, if it was flushed since: the disk
     /// was the same then.
     pub unflushed: Option<Memory>,
+    /// Whether the index was whole.
+    pub whole: bool,
     /// Events that had happened.
     pub events: usize,
     /// Changes of names that were acknowledged, and begun.
@@ -188,6 +190,7 @@ fn moment(snapshot: Snapshot, index: &Indexes, ledger: &Ledger, catalog: &Catalo
         snapshot,
         index: index.current().snapshot(),
         unflushed: None,
+        whole: index.is_whole(),
         events: ledger.len(),
         names: catalog.mark(),
     }

@@ -39,6 +39,21 @@ fn replay_one_case() {
     println!("{case}: nothing was found");
 }
 
+/// Every case that was worth remembering.
+#[test]
+fn regressions() {
+    let lines = include_str!("../regressions.txt").lines();
+    let cases = lines.filter(|line| !line.starts_with('#'));
+    let mut count = 0;
+    for line in cases {
+        let (name, case) = line.split_once(' ').unwrap_or_else(|| panic!("no case: {line:?}"));
+        let case: Case = case.parse().unwrap_or_else(|error| panic!("{name}: {error}"));
+        replay(&case).unwrap_or_else(|failure| panic!("{name}: {failure}"));
+        count += 1;
+    }
+    assert!(count > 0);
+}
+
 /// What each workload is and costs. Run it by name.
 #[test]
 #[ignore = "prints a table"]

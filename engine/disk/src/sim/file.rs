@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::SECTOR;
+use super::{Parts, SECTOR};
 use super::content::Content;
 use super::random::Random;
 
@@ -55,6 +55,26 @@ impl Image {
 
     fn grow(&mut self, end: u64) {
         self.len = self.len.max(end);
+    }
+
+    /// Applies what of a change is of these kinds.
+    fn apply_parts(&mut self, effect: &Effect, parts: Parts) {
+        match effect {
+            Effect::Write { offset, data } => {
+                if parts.bytes {
+                    self.content.write(*offset, data);
+                }
+                if parts.lengths {
+                    self.grow(offset.saturating_add(data.len() as u64));
+                }
+            }
+            Effect::Reserve { offset, len } if parts.lengths => {
+                self.grow(offset.saturating_add(*len));
+            }
+            Effect::Punch { .. } if parts.bytes => self.apply(effect),
+            Effect::Length(_) if parts.lengths => self.apply(effect),
+            Effect::Reserve { .. } | Effect::Punch { .. } | Effect::Length(_) => {}
+        }
     }
 
     /// Applies any part of a change. The bytes of a write go by sectors, each
@@ -216,6 +236,15 @@ impl FileState {
         let mut image = self.durable.clone();
         for change in &self.pending {
             image.apply(&change.effect);
+        }
+        self.settled(image)
+    }
+
+    /// … if these kinds of changes did.
+    pub(super) fn parts(&self, parts: Parts) -> FileState {
+        let mut image = self.durable.clone();
+        for change in &self.pending {
+            image.apply_parts(&change.effect, parts);
         }
         self.settled(image)
     }

@@ -38,7 +38,7 @@ impl Snapshot {
     #[must_use]
     pub fn crash(&self, crash: Crash) -> Arc<Sim> {
         let seed = match crash {
-            Crash::Killed | Crash::Lost | Crash::Kept => self.seed,
+            Crash::Killed | Crash::Lost | Crash::Kept | Crash::Parts(_) => self.seed,
             Crash::Prefix(seed) | Crash::Torn(seed) => self.seed ^ seed,
         };
         Sim::with_tree(seed.wrapping_add(1), self.tree.after(crash), self.capacity)

@@ -330,6 +330,15 @@ impl Tree {
                     .for_each(|change| apply(&mut names, change));
                 names
             }),
+            Crash::Parts(parts) => self.map(
+                |file| file.parts(parts),
+                |folder| {
+                    let mut names = folder.durable.clone();
+                    let pending = folder.pending.iter().filter(|_| parts.names);
+                    pending.for_each(|change| apply(&mut names, change));
+                    names
+                },
+            ),
             Crash::Prefix(seed) => self.prefix(&mut Random::new(seed)),
             Crash::Torn(seed) => self.torn(&mut Random::new(seed)),
         };

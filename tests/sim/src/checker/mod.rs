@@ -5,6 +5,7 @@
 //! what it found.
 
 mod contents;
+pub mod damage;
 mod names;
 mod onward;
 mod opening;
@@ -157,7 +158,7 @@ fn again(image: &Image, is_cut: bool) -> Image {
     Image {
         seed: mix(&[image.seed, 14]),
         sim: image.sim.crash(crash),
-        index: Arc::new(Indexes::new(index)),
+        index: Arc::new(Indexes::new(index, image.index.is_whole())),
         names: image.names.clone(),
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::future::try_join_all;
 use orlop_engine::UploadId;
 
 use crate::client::{Client, Result, sha256};
@@ -10,18 +12,29 @@ use crate::world::{FILE, World};
 
 /// Bytes that a record can carry.
 const RECORD: usize = 65_536;
+/// Uploads that fill the journal together.
+const FILLERS: usize = 8;
 
-/// Fills the journal: an upload whose tail is made durable over and over.
+/// Fills the journal: uploads whose tails are made durable over and over,
+/// several at once, so that it costs few operations.
 async fn fill(client: &Client<'_>, bytes: u64) -> Result<()> {
     let world = client.world;
-    let tail = world.draw(|random| content(random.next(), RECORD));
-    let id: UploadId = client.open("filler", &tail)?;
-    let steps = usize::try_from(bytes / RECORD as u64).unwrap_or(0);
+    let steps = usize::try_from(bytes / (RECORD * FILLERS) as u64).unwrap_or(0);
+    let fillers: Vec<(UploadId, Bytes)> = (0..FILLERS)
+        .map(|_| {
+            let tail = world.draw(|random| content(random.next(), RECORD));
+            client.open("filler", &tail).map(|id| (id, tail))
+        })
+        .collect::<Result<_>>()?;
     for step in 1..=steps {
         let to = RECORD - steps + step;
-        client.send(id, "filler", &tail, to).await?;
+        let sends = fillers.iter().map(|(id, tail)| client.send(*id, "filler", tail, to));
+        try_join_all(sends).await?;
     }
-    client.cancel(id, "filler").await
+    for (id, _) in fillers {
+        client.cancel(id, "filler").await?;
+    }
+    Ok(())
 }
 
 /// Several blobs and an upload of which something is left behind.
@@ -60,7 +73,7 @@ pub(super) async fn rebuild(world: &World) -> Result<()> {
     }
     store.close().await?;
     drop(store);
-    world.index.replace(orlop_index::mem::Memory::new());
+    world.index.lose();
     let store = world.open().await?;
     mixture(&Client::new(world, &store)).await?;
     store.close().await
