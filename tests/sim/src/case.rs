@@ -160,9 +160,12 @@ impl FromStr for Case {
         };
         let (workload, seed, first, nested) = match parts.as_slice() {
             [workload, seed, operation, model] => (workload, seed, cut(operation, model)?, None),
-            [workload, seed, operation, model, again, other] => {
-                (workload, seed, cut(operation, model)?, Some(cut(again, other)?))
-            }
+            [workload, seed, operation, model, again, other] => (
+                workload,
+                seed,
+                cut(operation, model)?,
+                Some(cut(again, other)?),
+            ),
             _ => {
                 return Err(format!(
                     "not workload:seed:operation:model[:operation:model]: {text:?}"
@@ -184,10 +187,23 @@ mod tests {
 
     #[test]
     fn cases_round_trip() {
-        for text in ["inline:7:12:lost", "kills:0:1:torn-3:44:prefix-2", "a:1:2:killed:3:kept", "a:1:2:parts-5"] {
+        for text in [
+            "inline:7:12:lost",
+            "kills:0:1:torn-3:44:prefix-2",
+            "a:1:2:killed:3:kept",
+            "a:1:2:parts-5",
+        ] {
             assert_eq!(text.parse::<Case>().unwrap().to_string(), text);
         }
-        for text in ["", "a:1:2", "a:x:2:lost", "a:1:2:wet", "a:1:2:torn-", "a:1:2:parts-8", "a:1:2:lost:3"] {
+        for text in [
+            "",
+            "a:1:2",
+            "a:x:2:lost",
+            "a:1:2:wet",
+            "a:1:2:torn-",
+            "a:1:2:parts-8",
+            "a:1:2:lost:3",
+        ] {
             assert!(text.parse::<Case>().is_err(), "{text}");
         }
     }

@@ -21,11 +21,21 @@ const COMMIT: u64 = 3;
 #[derive(Debug, Clone)]
 pub enum Change {
     /// A repository gets a blob.
-    Link { repository: String, digest: Digest, size: u64 },
+    Link {
+        repository: String,
+        digest: Digest,
+        size: u64,
+    },
     /// A repository loses a blob.
     Unlink { repository: String, digest: Digest },
     /// A repository gets a manifest, with a tag.
-    Manifest { repository: String, digest: Digest, size: u64, blobs: Vec<Digest>, tag: String },
+    Manifest {
+        repository: String,
+        digest: Digest,
+        size: u64,
+        blobs: Vec<Digest>,
+        tag: String,
+    },
     /// A repository loses a tag.
     Untag { repository: String, tag: String },
     /// A repository loses a manifest and its tags.
@@ -47,13 +57,23 @@ impl Rows {
     /// Applies a change.
     pub fn apply(&mut self, change: &Change) {
         match change.clone() {
-            Change::Link { repository, digest, size } => {
+            Change::Link {
+                repository,
+                digest,
+                size,
+            } => {
                 self.links.insert((repository, digest), size);
             }
             Change::Unlink { repository, digest } => {
                 self.links.remove(&(repository, digest));
             }
-            Change::Manifest { repository, digest, size, blobs, tag } => {
+            Change::Manifest {
+                repository,
+                digest,
+                size,
+                blobs,
+                tag,
+            } => {
                 self.tags.insert((repository.clone(), tag), digest);
                 self.manifests.insert((repository, digest), (size, blobs));
             }
@@ -61,7 +81,8 @@ impl Rows {
                 self.tags.remove(&(repository, tag));
             }
             Change::Delete { repository, digest } => {
-                self.tags.retain(|(of, _), to| *of != repository || *to != digest);
+                self.tags
+                    .retain(|(of, _), to| *of != repository || *to != digest);
                 self.manifests.remove(&(repository, digest));
             }
         }
@@ -74,7 +95,10 @@ impl Rows {
         let manifests = self.manifests.iter();
         let manifests =
             manifests.flat_map(|((_, digest), (_, blobs))| blobs.iter().copied().chain([*digest]));
-        links.chain(manifests).chain(self.tags.values().copied()).collect()
+        links
+            .chain(manifests)
+            .chain(self.tags.values().copied())
+            .collect()
     }
 }
 
@@ -114,7 +138,10 @@ impl Catalog {
             state.changes.push(change);
             state.changes.len()
         };
-        let time = self.random.lock().map_or(0, |mut random| random.below(COMMIT));
+        let time = self
+            .random
+            .lock()
+            .map_or(0, |mut random| random.below(COMMIT));
         self.runtime.sleep(Duration::from_millis(time)).await;
         let mut state = self.lock();
         state.acknowledged = state.acknowledged.max(number);
@@ -131,7 +158,11 @@ impl Catalog {
     #[must_use]
     pub fn rows(&self, count: usize) -> Rows {
         let mut rows = Rows::default();
-        self.lock().changes.iter().take(count).for_each(|change| rows.apply(change));
+        self.lock()
+            .changes
+            .iter()
+            .take(count)
+            .for_each(|change| rows.apply(change));
         rows
     }
 }

@@ -7,7 +7,6 @@
 //! with their note, then the catalog names it; a deletion leaves its note, then
 //! the row goes.
 
-
 use bytes::Bytes;
 use orlop_engine::{Algorithm, Digest, Error, Store, UploadId};
 
@@ -82,7 +81,13 @@ impl<'a> Client<'a> {
     }
 
     /// Sends the rest of an upload and commits it.
-    pub async fn finish(&self, id: UploadId, owner: &str, bytes: &Bytes, digest: Digest) -> Result<bool> {
+    pub async fn finish(
+        &self,
+        id: UploadId,
+        owner: &str,
+        bytes: &Bytes,
+        digest: Digest,
+    ) -> Result<bool> {
         let mut upload = self.store.upload_resume(id, owner).await?;
         let from = usize::try_from(upload.offset()).unwrap_or(usize::MAX);
         self.try_bytes(digest, bytes);
@@ -134,20 +139,28 @@ impl<'a> Client<'a> {
             return Ok(digest);
         }
         self.push(bytes).await?;
-        self.store.note(format!("link {repository} {digest}").into_bytes())?;
+        self.store
+            .note(format!("link {repository} {digest}").into_bytes())?;
         self.world.catalog.commit(change).await;
         Ok(digest)
     }
 
     /// Pushes a manifest that names blobs of a repository.
-    pub async fn push_manifest(&self, repository: &str, tag: &str, blobs: &[Digest]) -> Result<Digest> {
+    pub async fn push_manifest(
+        &self,
+        repository: &str,
+        tag: &str,
+        blobs: &[Digest],
+    ) -> Result<Digest> {
         let layers: Vec<String> = blobs.iter().map(ToString::to_string).collect();
         let body = format!("{{\"tag\":{tag:?},\"layers\":{layers:?}}}");
         let bytes = Bytes::from(body);
         let digest = sha256(&bytes);
         let (pin, sizes) = self.store.pin(blobs)?;
         if sizes.iter().any(Option::is_none) && !self.names_first {
-            return Err(Error::NotFound { what: "a layer of a manifest".to_owned() });
+            return Err(Error::NotFound {
+                what: "a layer of a manifest".to_owned(),
+            });
         }
         let change = Change::Manifest {
             repository: repository.to_owned(),
@@ -245,4 +258,3 @@ pub mod names_first {
         PLANTED.set(planted);
     }
 }
-

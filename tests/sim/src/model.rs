@@ -84,7 +84,9 @@ impl Facts {
         match event {
             Event::Tried(digest, bytes) => {
                 let bytes = bytes.clone();
-                self.blobs.entry(*digest).or_insert(Blob { bytes, told: false });
+                self.blobs
+                    .entry(*digest)
+                    .or_insert(Blob { bytes, told: false });
             }
             Event::Stored(digest) => {
                 if let Some(blob) = self.blobs.get_mut(digest) {
@@ -102,7 +104,9 @@ impl Facts {
                 };
                 self.uploads.insert(*id, upload);
             }
-            Event::Sent(id, offset) => self.upload(id, |upload| upload.sent = upload.sent.max(*offset)),
+            Event::Sent(id, offset) => {
+                self.upload(id, |upload| upload.sent = upload.sent.max(*offset))
+            }
             Event::Durable(id, offset) => self.upload(id, |upload| upload.durable = *offset),
             Event::Ending(id) => self.upload(id, |upload| upload.ending = true),
             Event::Ended(id) => self.upload(id, |upload| {
@@ -133,7 +137,10 @@ pub struct Ledger(Mutex<Vec<Event>>);
 impl Ledger {
     /// Notes an event.
     pub fn note(&self, event: Event) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(event);
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(event);
     }
 
     /// How many there are.
@@ -151,6 +158,9 @@ impl Ledger {
     /// All of them.
     #[must_use]
     pub fn events(&self) -> Vec<Event> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }

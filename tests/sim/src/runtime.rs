@@ -84,7 +84,10 @@ impl Machine {
         self.0.wake(MAIN);
         loop {
             let Some(id) = self.0.choose() else {
-                assert!(self.0.advance(), "the simulation is stuck: nobody can go on");
+                assert!(
+                    self.0.advance(),
+                    "the simulation is stuck: nobody can go on"
+                );
                 continue;
             };
             let waker = self.0.waker(id);
@@ -149,7 +152,10 @@ impl Virtual {
             return None;
         }
         state.polls += 1;
-        assert!(state.polls < POLLS, "the simulation does not come to an end");
+        assert!(
+            state.polls < POLLS,
+            "the simulation does not come to an end"
+        );
         let count = state.ready.len();
         let place = state.order.index(count);
         Some(state.ready.remove(place))

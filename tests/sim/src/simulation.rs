@@ -74,7 +74,10 @@ impl Recording {
     #[must_use]
     pub fn facts(&self, moment: &Moment) -> Facts {
         let mut facts = Facts::default();
-        self.events.iter().take(moment.events).for_each(|event| facts.apply(event));
+        self.events
+            .iter()
+            .take(moment.events)
+            .for_each(|event| facts.apply(event));
         facts
     }
 
@@ -147,12 +150,19 @@ impl Recovery {
     ///
     /// # Errors
     /// When it does not open.
-    pub fn record(recording: &Recording, moment: &Moment, model: Model) -> Result<Recovery, Box<Failure>> {
+    pub fn record(
+        recording: &Recording,
+        moment: &Moment,
+        model: Model,
+    ) -> Result<Recovery, Box<Failure>> {
         let case = recording.case(moment, model);
         let image = recording.image(moment, &case);
         let fail = |error: orlop_engine::Error| {
             let finding = Checker::Opens.finds(format_args!("it does not open: {error}"));
-            Box::new(Failure { case: case.clone(), finding })
+            Box::new(Failure {
+                case: case.clone(),
+                finding,
+            })
         };
         let mut world = World::new(mix(&[image.seed, 40]));
         world.sim = Arc::clone(&image.sim);
@@ -162,7 +172,11 @@ impl Recovery {
         let opened = machine.run(world::open(&image.sim, &image.index, &machine.runtime()));
         let store = opened.map_err(fail)?;
         // What it does by itself once it is open.
-        machine.run(machine.runtime().pause(std::time::Duration::from_millis(60)));
+        machine.run(
+            machine
+                .runtime()
+                .pause(std::time::Duration::from_millis(60)),
+        );
         drop(store);
         Ok(Recovery {
             case,
@@ -185,7 +199,9 @@ impl Recovery {
 
     /// Operations before each moment.
     pub fn operations(&self) -> impl Iterator<Item = u64> {
-        self.moments.iter().map(|moment| moment.snapshot.operation())
+        self.moments
+            .iter()
+            .map(|moment| moment.snapshot.operation())
     }
 
     /// Crashes the recovery at a moment and checks what comes of it.
@@ -233,7 +249,10 @@ pub fn replay_of(
 ) -> Result<(), Box<Failure>> {
     let lost = |what: String| {
         let finding = Checker::Workload.finds(what);
-        Box::new(Failure { case: case.clone(), finding })
+        Box::new(Failure {
+            case: case.clone(),
+            finding,
+        })
     };
     let workload = workload::find(&case.workload)
         .ok_or_else(|| lost(format!("there is no workload {:?}", case.workload)))?;

@@ -7,8 +7,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::case::Model;
-use crate::simulation::{Failure, Recording, Recovery, run};
 use crate::random::mix;
+use crate::simulation::{Failure, Recording, Recovery, run};
 use crate::workload::{WORKLOADS, Workload};
 
 /// Threads.
@@ -58,21 +58,30 @@ pub fn sweep(plan: Plan) -> Result<Tally, String> {
                         Ok(done) => add(&tally, done),
                         Err(failure) => {
                             next.store(jobs.len(), Ordering::Relaxed);
-                            *failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(failure);
+                            *failed
+                                .lock()
+                                .unwrap_or_else(std::sync::PoisonError::into_inner) = Some(failure);
                         }
                     }
                 }
             });
         }
     });
-    match failed.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
+    match failed
+        .into_inner()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+    {
         Some(failure) => Err(failure),
-        None => Ok(tally.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)),
+        None => Ok(tally
+            .into_inner()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)),
     }
 }
 
 fn add(tally: &Mutex<Tally>, done: Tally) {
-    let mut tally = tally.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut tally = tally
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
     tally.images += done.images;
     tally.nested += done.nested;
     tally.operations += done.operations;
@@ -96,7 +105,9 @@ fn one(workload: &'static Workload, seed: u64, plan: Plan) -> Result<Tally, Stri
 
 /// The models of one operation.
 pub fn models(torn: u64) -> impl Iterator<Item = Model> {
-    [Model::Lost, Model::Kept, Model::Prefix(0)].into_iter().chain((0..torn).map(Model::Torn))
+    [Model::Lost, Model::Kept, Model::Prefix(0)]
+        .into_iter()
+        .chain((0..torn).map(Model::Torn))
 }
 
 fn crash(recording: &Recording, plan: Plan, tally: &mut Tally) -> Result<(), Box<Failure>> {

@@ -41,11 +41,7 @@ pub fn config() -> Config {
 ///
 /// # Errors
 /// The store's own.
-pub async fn open(
-    sim: &Arc<Sim>,
-    index: &Indexes,
-    runtime: &Arc<Virtual>,
-) -> Result<Store, Error> {
+pub async fn open(sim: &Arc<Sim>, index: &Indexes, runtime: &Arc<Virtual>) -> Result<Store, Error> {
     let disk: Arc<dyn Disk> = Arc::clone(sim) as Arc<dyn Disk>;
     let runtime: Arc<dyn Runtime> = Arc::clone(runtime) as Arc<dyn Runtime>;
     Store::open(config(), runtime, disk, index, &Progress::default()).await
@@ -58,7 +54,9 @@ pub async fn open(
 #[must_use]
 pub fn disk(seed: u64) -> Arc<Sim> {
     let sim = Sim::new(seed);
-    let made = sim.create_dir(&folder()).and_then(|()| sim.sync_dir(Path::new("/")));
+    let made = sim
+        .create_dir(&folder())
+        .and_then(|()| sim.sync_dir(Path::new("/")));
     assert!(made.is_ok(), "an empty disk takes a folder");
     sim
 }
@@ -152,7 +150,10 @@ impl World {
         let (catalog, kept) = (Arc::clone(&self.catalog), Arc::clone(&moments));
         self.sim.observe(move |snapshot| {
             let moment = moment(snapshot, &index, &ledger, &catalog);
-            keep(&mut kept.lock().unwrap_or_else(PoisonError::into_inner), moment);
+            keep(
+                &mut kept.lock().unwrap_or_else(PoisonError::into_inner),
+                moment,
+            );
         });
         moments
     }
@@ -161,7 +162,12 @@ impl World {
     #[must_use]
     pub fn stop(&self, moments: &Moments) -> Vec<Moment> {
         self.sim.unobserve();
-        let last = moment(self.sim.snapshot(), &self.index, &self.ledger, &self.catalog);
+        let last = moment(
+            self.sim.snapshot(),
+            &self.index,
+            &self.ledger,
+            &self.catalog,
+        );
         let mut kept = moments.lock().unwrap_or_else(PoisonError::into_inner);
         let mut kept = std::mem::take(&mut *kept);
         keep(&mut kept, last);

@@ -46,7 +46,11 @@ fn found(workload: &str, checker: Checker, bug: Run) {
     let case: Case = text.parse().unwrap();
     let again = replay_of(&case, bug).expect_err("the case does not find it again");
     assert_eq!(again.finding, failure.finding);
-    assert!(failure.to_string().contains(&format!("ORLOP_SIM={text} cargo test ")));
+    assert!(
+        failure
+            .to_string()
+            .contains(&format!("ORLOP_SIM={text} cargo test "))
+    );
     replay(&case).unwrap_or_else(|failure| panic!("found without the bug: {failure}"));
     figures::record("planted faults found", 1, &case.seed.to_string());
 }

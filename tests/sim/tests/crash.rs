@@ -14,9 +14,24 @@ const CASE: &str = "ORLOP_SIM";
 fn g2_g3_a_power_cut_at_any_operation_loses_nothing_acknowledged() {
     let began = std::time::Instant::now();
     let plan = figures::choose(
-        Plan { seeds: (0, 1), step: 23, torn: 1, recoveries: 1 },
-        Plan { seeds: (1, 2), step: 1, torn: 2, recoveries: 3 },
-        Plan { seeds: (1_000, 40), step: 1, torn: 8, recoveries: 20 },
+        Plan {
+            seeds: (0, 1),
+            step: 23,
+            torn: 1,
+            recoveries: 1,
+        },
+        Plan {
+            seeds: (1, 2),
+            step: 1,
+            torn: 2,
+            recoveries: 3,
+        },
+        Plan {
+            seeds: (1_000, 40),
+            step: 1,
+            torn: 8,
+            recoveries: 20,
+        },
     );
     let tally = sweep(plan).unwrap_or_else(|failure| panic!("{failure}"));
     println!("{tally:?} in {:?}", began.elapsed());
@@ -34,7 +49,9 @@ fn replay_one_case() {
     let Ok(text) = std::env::var(CASE) else {
         return;
     };
-    let case: Case = text.parse().unwrap_or_else(|error| panic!("{CASE}: {error}"));
+    let case: Case = text
+        .parse()
+        .unwrap_or_else(|error| panic!("{CASE}: {error}"));
     replay(&case).unwrap_or_else(|failure| panic!("{failure}"));
     println!("{case}: nothing was found");
 }
@@ -46,8 +63,12 @@ fn regressions() {
     let cases = lines.filter(|line| !line.starts_with('#'));
     let mut count = 0;
     for line in cases {
-        let (name, case) = line.split_once(' ').unwrap_or_else(|| panic!("no case: {line:?}"));
-        let case: Case = case.parse().unwrap_or_else(|error| panic!("{name}: {error}"));
+        let (name, case) = line
+            .split_once(' ')
+            .unwrap_or_else(|| panic!("no case: {line:?}"));
+        let case: Case = case
+            .parse()
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
         replay(&case).unwrap_or_else(|failure| panic!("{name}: {failure}"));
         count += 1;
     }
@@ -64,12 +85,20 @@ fn table_of_workloads() {
         let ran = began.elapsed();
         let began = std::time::Instant::now();
         let mut images = 0u32;
-        for moment in recording.moments.iter().step_by(recording.moments.len() / 10) {
+        for moment in recording
+            .moments
+            .iter()
+            .step_by(recording.moments.len() / 10)
+        {
             let facts = recording.facts(moment);
             recording.check(moment, Model::Kept, &facts).unwrap();
             images += 1;
         }
         let each = began.elapsed() / images;
-        println!("{:<12} {:>5} moments, run {ran:?}, image {each:?}", workload.name, recording.moments.len());
+        println!(
+            "{:<12} {:>5} moments, run {ran:?}, image {each:?}",
+            workload.name,
+            recording.moments.len()
+        );
     }
 }

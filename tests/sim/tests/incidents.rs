@@ -23,7 +23,12 @@ fn crash_all(models: &[Model], seed: u64) -> u64 {
     let mut images = 0;
     for workload in WORKLOADS {
         let recording = run(workload, seed).unwrap_or_else(|finding| panic!("{finding}"));
-        for moment in recording.moments.iter().skip(usize::try_from(seed).unwrap() % step).step_by(step) {
+        for moment in recording
+            .moments
+            .iter()
+            .skip(usize::try_from(seed).unwrap() % step)
+            .step_by(step)
+        {
             let facts = recording.facts(moment);
             for model in models {
                 let checked = recording.check(moment, *model, &facts);
@@ -82,7 +87,11 @@ fn i33_zeros_never_pass_for_what_was_acknowledged() {
             let filled = filled.filter(|(_, block)| block.iter().any(|byte| *byte != 0));
             for (block, old) in filled.step_by(step) {
                 let image = image(&recording, block % 2 == 0);
-                assert!(image.sim.poke(&path, block as u64 * 4096, &vec![0; old.len()]));
+                assert!(
+                    image
+                        .sim
+                        .poke(&path, block as u64 * 4096, &vec![0; old.len()])
+                );
                 let what = format!("{name}, block {block} of {}", path.display());
                 let done = damage::check(&image, &facts);
                 harm = harm.and(done.unwrap_or_else(|finding| panic!("{what}: {finding}")));
@@ -112,7 +121,11 @@ fn i10_a_disk_that_lies_is_found_out_before_a_wrong_byte_is_served() {
                 }
                 world.machine.runtime().kill();
                 let mut facts = Facts::default();
-                world.ledger.events().iter().for_each(|event| facts.apply(event));
+                world
+                    .ledger
+                    .events()
+                    .iter()
+                    .for_each(|event| facts.apply(event));
                 for keeps in [true, false] {
                     let index = if keeps {
                         Indexes::new(world.index.current().crash(), world.index.is_whole())
@@ -126,7 +139,9 @@ fn i10_a_disk_that_lies_is_found_out_before_a_wrong_byte_is_served() {
                         names: world.catalog.rows(0),
                     };
                     let done = damage::check(&image, &facts);
-                    let done = done.unwrap_or_else(|finding| panic!("{name}, {fault:?} at write {nth}: {finding}"));
+                    let done = done.unwrap_or_else(|finding| {
+                        panic!("{name}, {fault:?} at write {nth}: {finding}")
+                    });
                     harm = harm.and(done);
                 }
             }
@@ -148,7 +163,9 @@ fn i19_a_read_error_is_never_taken_for_absent() {
                 for nth in (0..).step_by(step) {
                     let image = image(&recording, nth % 2 == 0);
                     let what = format!("{name}, {errno:?} at {verb:?} {nth}");
-                    image.sim.plan(Plan::new(Fault::Errno(errno)).on(verb).after(nth));
+                    image
+                        .sim
+                        .plan(Plan::new(Fault::Errno(errno)).on(verb).after(nth));
                     let machine = Machine::new(nth);
                     let runtime = machine.runtime();
                     let harm = machine.run(async {
@@ -167,10 +184,14 @@ fn i19_a_read_error_is_never_taken_for_absent() {
                     let after = Image {
                         seed: nth,
                         sim: image.sim.crash(orlop_disk::sim::Crash::Lost),
-                        index: Arc::new(Indexes::new(image.index.current().crash(), image.index.is_whole())),
+                        index: Arc::new(Indexes::new(
+                            image.index.current().crash(),
+                            image.index.is_whole(),
+                        )),
                         names: image.names.clone(),
                     };
-                    checker::check(&after, &facts).unwrap_or_else(|finding| panic!("{what}: {finding}"));
+                    checker::check(&after, &facts)
+                        .unwrap_or_else(|finding| panic!("{what}: {finding}"));
                     if struck == 0 {
                         break;
                     }

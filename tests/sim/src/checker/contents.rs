@@ -70,14 +70,17 @@ fn upload(store: &Store, id: UploadId, upload: &Upload) -> Checked<Option<u64>> 
         ))),
         Ok(offset) => Ok(Some(offset)),
         Err(Error::NotFound { .. }) if upload.durable == 0 || upload.ending => Ok(None),
-        Err(error) => Err(Checker::Acknowledged.finds(format_args!("upload {id} is lost: {error}"))),
+        Err(error) => {
+            Err(Checker::Acknowledged.finds(format_args!("upload {id} is lost: {error}")))
+        }
     }
 }
 
 /// What the store says of the catalog.
 async fn catalog(store: &Store, facts: &Facts) -> Checked<()> {
     let names = store.names().await;
-    let names = names.map_err(|error| Checker::Acknowledged.finds(format_args!("names: {error}")))?;
+    let names =
+        names.map_err(|error| Checker::Acknowledged.finds(format_args!("names: {error}")))?;
     if names.sequence < facts.seen || (facts.seen > 0 && names.catalog != Some(CATALOG)) {
         return Err(Checker::Acknowledged.finds(format_args!(
             "the catalog was seen at {}, and the store says {} of {:?}",
@@ -86,7 +89,10 @@ async fn catalog(store: &Store, facts: &Facts) -> Checked<()> {
     }
     let told = facts.copies.iter().filter(|(_, (_, told))| *told);
     if let Some((digest, (sequence, _))) = told.max_by_key(|(_, (sequence, _))| *sequence)
-        && !names.copies.iter().any(|(kept, at)| kept == digest || at > sequence)
+        && !names
+            .copies
+            .iter()
+            .any(|(kept, at)| kept == digest || at > sequence)
     {
         return Err(Checker::Acknowledged.finds(format_args!(
             "the newest copy of the catalog, {digest}, is not among {:?}",
@@ -95,7 +101,9 @@ async fn catalog(store: &Store, facts: &Facts) -> Checked<()> {
     }
     for (digest, _) in &names.copies {
         if store.stat(digest).is_err() {
-            return Err(Checker::Names.finds(format_args!("the catalog's copy {digest} is not there")));
+            return Err(
+                Checker::Names.finds(format_args!("the catalog's copy {digest} is not there"))
+            );
         }
     }
     if facts.noted && !names.any {

@@ -113,13 +113,15 @@ pub fn check(image: &Image, facts: &Facts) -> Checked<()> {
     let again = again(image, is_cut);
     let machine = Machine::new(mix(&[image.seed, 12]));
     let runtime = machine.runtime();
-    machine.run(second_life(&again, &runtime, &facts)).map_err(|finding| Finding {
-        what: format!("{finding}, at the start after"),
-        checker: match finding.checker {
-            Checker::Opens | Checker::Acknowledged => Checker::Again,
-            other => other,
-        },
-    })
+    machine
+        .run(second_life(&again, &runtime, &facts))
+        .map_err(|finding| Finding {
+            what: format!("{finding}, at the start after"),
+            checker: match finding.checker {
+                Checker::Opens | Checker::Acknowledged => Checker::Again,
+                other => other,
+            },
+        })
 }
 
 /// The first start, and what goes on after it. What it showed must stay.
@@ -135,7 +137,8 @@ async fn first_life(
     onward::check(image, &store, facts).await?;
     if !is_cut {
         let closed = store.close().await;
-        closed.map_err(|error| Checker::Onward.finds(format_args!("it does not close: {error}")))?;
+        closed
+            .map_err(|error| Checker::Onward.finds(format_args!("it does not close: {error}")))?;
     }
     Ok(())
 }
@@ -166,7 +169,8 @@ fn again(image: &Image, is_cut: bool) -> Image {
 async fn open(image: &Image, runtime: &Arc<Virtual>) -> Checked<Store> {
     let before = opening::before(image);
     let opened = world::open(&image.sim, &image.index, runtime).await;
-    let store = opened.map_err(|error| Checker::Opens.finds(format_args!("it does not open: {error}")))?;
+    let store =
+        opened.map_err(|error| Checker::Opens.finds(format_args!("it does not open: {error}")))?;
     opening::check(image, &before, runtime)?;
     Ok(store)
 }

@@ -18,7 +18,10 @@ pub(super) async fn check(store: &Store, names: &Rows, facts: &Facts, seen: &See
         )));
     }
     let sizes = names.links.iter().map(|((_, digest), size)| (digest, size));
-    let manifests = names.manifests.iter().map(|((_, digest), (size, _))| (digest, size));
+    let manifests = names
+        .manifests
+        .iter()
+        .map(|((_, digest), (size, _))| (digest, size));
     for (digest, size) in sizes.chain(manifests) {
         if seen.blobs.get(digest).map(|len| *len as u64) != Some(*size) {
             return Err(Checker::Names.finds(format_args!("the names give {digest} {size} bytes")));

@@ -51,7 +51,10 @@ async fn again(store: &Store, facts: &Facts, random: &mut Random) -> Checked<()>
 
 /// Uploads go on from where they are, with the right bytes.
 async fn resume(store: &Store, facts: &mut Facts, random: &mut Random) -> Checked<()> {
-    let open = facts.uploads.iter().filter(|(_, upload)| !upload.ended && upload.durable > 0);
+    let open = facts
+        .uploads
+        .iter()
+        .filter(|(_, upload)| !upload.ended && upload.durable > 0);
     let open: Vec<_> = open.map(|(id, upload)| (*id, upload.clone())).collect();
     let Some((id, upload)) = open.get(random.index(open.len())) else {
         return Ok(());
@@ -66,7 +69,9 @@ async fn resume(store: &Store, facts: &mut Facts, random: &mut Random) -> Checke
     let from = usize::try_from(held.offset()).unwrap_or(usize::MAX);
     let rest = upload.bytes.slice(from.min(upload.bytes.len())..);
     held.append(rest).await.map_err(refused)?;
-    held.commit(sha256(&upload.bytes), None).await.map_err(refused)?;
+    held.commit(sha256(&upload.bytes), None)
+        .await
+        .map_err(refused)?;
     tell(facts, &upload.bytes);
     facts.apply(&Event::Ended(*id));
     Ok(())

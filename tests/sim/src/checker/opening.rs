@@ -40,7 +40,10 @@ pub(super) fn before(image: &Image) -> Before {
 
 pub(super) fn check(image: &Image, before: &Before, runtime: &Arc<Virtual>) -> Checked<()> {
     let log = image.sim.log();
-    let log: Vec<_> = log.iter().filter(|record| record.number >= before.operations).collect();
+    let log: Vec<_> = log
+        .iter()
+        .filter(|record| record.number >= before.operations)
+        .collect();
     let most = BASE + EACH * before.files + 3 * before.bytes / (1 << 20);
     if log.len() as u64 > most {
         return Err(Checker::Bounded.finds(format_args!(
@@ -53,18 +56,16 @@ pub(super) fn check(image: &Image, before: &Before, runtime: &Arc<Virtual>) -> C
     let read: u64 = read.map(|record| record.len).sum();
     let most = TIMES * before.bytes + FILE;
     if read > most {
-        return Err(Checker::Bounded.finds(format_args!(
-            "{read} bytes were read of {}",
-            before.bytes
-        )));
+        return Err(
+            Checker::Bounded.finds(format_args!("{read} bytes were read of {}", before.bytes))
+        );
     }
     if runtime.now() > std::time::Duration::ZERO {
         return Err(Checker::Bounded.finds(format_args!("it waited for {:?}", runtime.now())));
     }
     if before.whole && image.index.destroyed() > before.destroyed {
-        return Err(Checker::Bounded.finds(
-            "the index lacked no more than a crash may take, and was made again",
-        ));
+        return Err(Checker::Bounded
+            .finds("the index lacked no more than a crash may take, and was made again"));
     }
     Ok(())
 }

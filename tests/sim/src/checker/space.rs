@@ -76,12 +76,18 @@ pub(super) fn check(image: &Image) -> Checked<()> {
             Form::Inline(place) => sums.place(place),
             Form::Extents(extents) => sums.extents(extents),
         }
-        if ordinals.insert(blob.ordinal.to_be_bytes().to_vec(), key).is_some() {
-            return Err(Checker::Space.finds(format_args!("two blobs have number {}", blob.ordinal)));
+        if ordinals
+            .insert(blob.ordinal.to_be_bytes().to_vec(), key)
+            .is_some()
+        {
+            return Err(
+                Checker::Space.finds(format_args!("two blobs have number {}", blob.ordinal))
+            );
         }
     }
     for (_, value) in rows(index, Table::Upload)? {
-        let upload = row::Upload::decode(&value).map_err(|error| unreadable(Table::Upload, error))?;
+        let upload =
+            row::Upload::decode(&value).map_err(|error| unreadable(Table::Upload, error))?;
         sums.extents(&upload.checkpoint.extents);
         if let Some(tail) = &upload.tail {
             sums.place(tail);
@@ -98,7 +104,8 @@ pub(super) fn check(image: &Image) -> Checked<()> {
 fn accounts(image: &Image, index: &dyn Index, sums: &Sums) -> Checked<()> {
     let mut accounts = BTreeMap::new();
     for (_, value) in rows(index, Table::Segment)? {
-        let row = row::Segment::decode(&value).map_err(|error| unreadable(Table::Segment, error))?;
+        let row =
+            row::Segment::decode(&value).map_err(|error| unreadable(Table::Segment, error))?;
         accounts.insert(row.segment, row);
     }
     for (segment, sum) in &sums.0 {
@@ -119,7 +126,10 @@ fn accounts(image: &Image, index: &dyn Index, sums: &Sums) -> Checked<()> {
                 segment.id, row.live, sum.live
             )));
         }
-        let path = folder().join("data").join(segment.class.folder()).join(file_name(segment));
+        let path = folder()
+            .join("data")
+            .join(segment.class.folder())
+            .join(file_name(segment));
         let len = image.sim.len(&path);
         if row.live > 0 && len.is_none_or(|len| len < row.used) {
             return Err(Checker::Space.finds(format_args!(

@@ -72,7 +72,12 @@ pub(super) async fn twice(world: &World) -> Result<()> {
 pub(super) async fn aliases(world: &World) -> Result<()> {
     let store = world.open().await?;
     let client = Client::new(world, &store);
-    for (number, algorithm) in [Algorithm::Sha512, Algorithm::Blake3].into_iter().cycle().take(6).enumerate() {
+    for (number, algorithm) in [Algorithm::Sha512, Algorithm::Blake3]
+        .into_iter()
+        .cycle()
+        .take(6)
+        .enumerate()
+    {
         let most = if number < 4 { 60_000 } else { 500_000 };
         let bytes = world.draw(|random| content(random.next(), random.len(1, most)));
         if number % 3 == 1 {

@@ -28,7 +28,9 @@ async fn fill(client: &Client<'_>, bytes: u64) -> Result<()> {
         .collect::<Result<_>>()?;
     for step in 1..=steps {
         let to = RECORD - steps + step;
-        let sends = fillers.iter().map(|(id, tail)| client.send(*id, "filler", tail, to));
+        let sends = fillers
+            .iter()
+            .map(|(id, tail)| client.send(*id, "filler", tail, to));
         try_join_all(sends).await?;
     }
     for (id, _) in fillers {
@@ -57,7 +59,11 @@ pub(super) async fn rotation(world: &World) -> Result<()> {
     for _ in 0..7 {
         mixture(&client).await?;
         fill(&client, FILE - FILE / 8).await?;
-        world.machine.runtime().pause(Duration::from_millis(60)).await;
+        world
+            .machine
+            .runtime()
+            .pause(Duration::from_millis(60))
+            .await;
     }
     store.close().await
 }

@@ -40,13 +40,26 @@ pub(super) async fn deletions(world: &World) -> Result<()> {
         let bytes = world.draw(|random| content(random.next(), random.len(100, 80_000)));
         let layer = client.push_blob(&repository, &bytes).await?;
         let manifest = client.push_manifest(&repository, "v1", &[layer]).await?;
-        let tag = Change::Untag { repository: repository.clone(), tag: "v1".to_owned() };
+        let tag = Change::Untag {
+            repository: repository.clone(),
+            tag: "v1".to_owned(),
+        };
         client.delete(tag).await?;
         if number % 2 == 0 {
             let digest = manifest;
-            client.delete(Change::Delete { repository: repository.clone(), digest }).await?;
+            client
+                .delete(Change::Delete {
+                    repository: repository.clone(),
+                    digest,
+                })
+                .await?;
             let digest = layer;
-            client.delete(Change::Unlink { repository: repository.clone(), digest }).await?;
+            client
+                .delete(Change::Unlink {
+                    repository: repository.clone(),
+                    digest,
+                })
+                .await?;
             client.push_blob(&repository, &bytes).await?;
         }
     }
@@ -61,7 +74,9 @@ pub(super) async fn copies(world: &World) -> Result<()> {
         client.see_catalog(sequence * 10).await?;
         let layer = world.draw(|random| content(random.next(), random.len(100, 5_000)));
         let layer = client.push_blob("team/app", &layer).await?;
-        client.push_manifest("team/app", &format!("v{sequence}"), &[layer]).await?;
+        client
+            .push_manifest("team/app", &format!("v{sequence}"), &[layer])
+            .await?;
         let len = if sequence % 2 == 0 { 300_000 } else { 20_000 };
         let copy = world.draw(|random| content(random.next(), len));
         client.copy_catalog(&copy, sequence * 10 + 1).await?;

@@ -21,7 +21,9 @@ pub(super) async fn interleaved(world: &World) -> Result<()> {
         async move {
             let id = client.open("many", bytes)?;
             for part in 1..4 {
-                client.send(id, "many", bytes, bytes.len() * part / 4).await?;
+                client
+                    .send(id, "many", bytes, bytes.len() * part / 4)
+                    .await?;
             }
             client.finish(id, "many", bytes, sha256(bytes)).await
         }
@@ -38,14 +40,18 @@ pub(super) async fn resume(world: &World) -> Result<()> {
         let id = Client::new(world, &store).open("one", &bytes)?;
         for part in 1..=4 {
             let client = Client::new(world, &store);
-            client.send(id, "one", &bytes, bytes.len() * part / 5).await?;
+            client
+                .send(id, "one", &bytes, bytes.len() * part / 5)
+                .await?;
             if part == 2 && round % 2 == 1 {
                 store.close().await?;
                 drop(store);
                 store = world.open().await?;
             }
         }
-        Client::new(world, &store).finish(id, "one", &bytes, sha256(&bytes)).await?;
+        Client::new(world, &store)
+            .finish(id, "one", &bytes, sha256(&bytes))
+            .await?;
     }
     store.close().await
 }
@@ -68,12 +74,18 @@ pub(super) async fn cancel(world: &World) -> Result<()> {
             _ => left.push(id),
         }
     }
-    world.machine.runtime().pause(Duration::from_secs(3_600)).await;
+    world
+        .machine
+        .runtime()
+        .pause(Duration::from_secs(3_600))
+        .await;
     let bytes = world.draw(|random| content(random.next(), random.len(100, 100_000)));
     let young = client.open("who", &bytes)?;
     client.send(young, "who", &bytes, bytes.len() / 3).await?;
-    left.iter().for_each(|id| world.ledger.note(Event::Ending(*id)));
+    left.iter()
+        .for_each(|id| world.ledger.note(Event::Ending(*id)));
     store.upload_expire(Duration::from_secs(1_800)).await?;
-    left.iter().for_each(|id| world.ledger.note(Event::Ended(*id)));
+    left.iter()
+        .for_each(|id| world.ledger.note(Event::Ended(*id)));
     store.close().await
 }
