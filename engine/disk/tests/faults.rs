@@ -84,7 +84,10 @@ fn an_interrupted_transfer_is_called_again_and_a_sync_is_not() {
         now(Arc::clone(&file).sync_data()).unwrap();
         sim.sync_dir(Path::new("/")).unwrap();
         let lost = sim.crash(Crash::Lost).peek(Path::new(FILE)).unwrap();
-        assert!(lost.is_empty(), "a failed sync is not made good by the next");
+        assert!(
+            lost.is_empty(),
+            "a failed sync is not made good by the next"
+        );
     }
     assert!(sim.struck() >= 8);
 }
@@ -103,7 +106,10 @@ fn short_transfers_go_on_and_the_power_may_fail_between_their_calls() {
         let bytes = now(read(&file, &pool(), 0, 8 * BLOCK)).unwrap();
         assert_eq!(bytes, [2; 8 * BLOCK]);
         assert_eq!(sim.struck(), 2);
-        let cut = sim.crash(Crash::Prefix(seed)).peek(Path::new(FILE)).unwrap();
+        let cut = sim
+            .crash(Crash::Prefix(seed))
+            .peek(Path::new(FILE))
+            .unwrap();
         let new = cut.iter().take_while(|byte| **byte == 2).count();
         assert!(cut[new..].iter().all(|byte| *byte == 1), "in order");
         parts += usize::from(new > 0 && new < cut.len());
@@ -174,15 +180,26 @@ fn kinds_of_changes_survive_apart() {
     put(&file, 2, 2).unwrap();
     sim.rename(Path::new(FILE), Path::new("/other")).unwrap();
     let after = |names, lengths, bytes| {
-        let crashed = sim.crash(Crash::Parts(Parts { names, lengths, bytes }));
+        let crashed = sim.crash(Crash::Parts(Parts {
+            names,
+            lengths,
+            bytes,
+        }));
         let name = if names { "/other" } else { FILE };
         crashed.peek(Path::new(name)).unwrap()
     };
     assert_eq!(after(false, false, false), [1; BLOCK]);
     assert_eq!(after(true, false, false), [1; BLOCK]);
-    assert_eq!(after(false, false, true), [2; BLOCK], "not beyond its length");
+    assert_eq!(
+        after(false, false, true),
+        [2; BLOCK],
+        "not beyond its length"
+    );
     let long = after(false, true, false);
-    assert_eq!((&long[..BLOCK], &long[BLOCK..]), (&[1; BLOCK][..], &[0; BLOCK][..]));
+    assert_eq!(
+        (&long[..BLOCK], &long[BLOCK..]),
+        (&[1; BLOCK][..], &[0; BLOCK][..])
+    );
     assert_eq!(after(true, true, true), [2; 2 * BLOCK]);
 }
 
@@ -203,9 +220,15 @@ fn snapshots_show_the_disk_before_each_change() {
     assert_eq!(seen.len(), 5);
     let last = seen.last().unwrap();
     assert_eq!(last.operation(), 4);
-    assert_eq!(last.crash(Crash::Lost).peek(Path::new(FILE)).unwrap(), [1; BLOCK]);
+    assert_eq!(
+        last.crash(Crash::Lost).peek(Path::new(FILE)).unwrap(),
+        [1; BLOCK]
+    );
     assert_eq!(seen[0].crash(Crash::Kept).peek(Path::new(FILE)), None);
-    assert!(seen.windows(2).all(|pair| pair[0].version() < pair[1].version()));
+    assert!(
+        seen.windows(2)
+            .all(|pair| pair[0].version() < pair[1].version())
+    );
     assert_eq!(B, 4096);
 }
 

@@ -143,10 +143,16 @@ async fn first_life(
     Ok(())
 }
 
+/// The next start shows what the first showed and what came after it, and
+/// nothing else.
 async fn second_life(image: &Image, runtime: &Arc<Virtual>, facts: &Facts) -> Checked<()> {
     let store = open(image, runtime).await?;
-    look(image, &store, facts).await?;
-    Ok(())
+    let seen = look(image, &store, facts).await?;
+    let untold = |digest: &&Digest| facts.blobs.get(digest).is_some_and(|blob| !blob.told);
+    match seen.blobs.keys().find(untold) {
+        Some(digest) => Err(Checker::Again.finds(format_args!("{digest} was absent, and is back"))),
+        None => Ok(()),
+    }
 }
 
 /// The machine at the next start: after an orderly stop, or after another power
@@ -182,17 +188,19 @@ async fn look(image: &Image, store: &Store, facts: &Facts) -> Checked<Seen> {
     Ok(seen)
 }
 
-/// What a client could see is as good as told from now on.
+/// What a client could see is as good as told from now on, and what it could not
+/// see is not there.
 fn stays(facts: &mut Facts, seen: &Seen) {
     for digest in seen.blobs.keys() {
         if let Some(blob) = facts.blobs.get_mut(digest) {
             blob.told = true;
         }
     }
-    for (id, offset) in &seen.uploads {
-        if let Some(upload) = facts.uploads.get_mut(id) {
+    for (id, upload) in &mut facts.uploads {
+        let there = seen.uploads.get(id);
+        (upload.ending, upload.ended) = (there.is_none(), there.is_none());
+        if let Some(offset) = there {
             (upload.durable, upload.sent) = (*offset, *offset);
-            (upload.ending, upload.ended) = (false, false);
         }
     }
 }
