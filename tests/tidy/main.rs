@@ -115,6 +115,11 @@ fn a102_release_builds_keep_overflow_checks() -> std::io::Result<()> {
 }
 
 #[test]
+fn planted_bugs_are_not_shipped() -> std::io::Result<()> {
+    assert_tidy(|repository| profiles::planted(&repository.files))
+}
+
+#[test]
 fn server_modules_import_what_they_may() -> std::io::Result<()> {
     assert_tidy(|repository| modules::check(&repository.files))
 }

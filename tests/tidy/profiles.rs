@@ -1,4 +1,5 @@
-//! What is shipped is built with arithmetic that is checked.
+//! What is shipped is built with arithmetic that is checked, and without the
+//! bugs that the simulator plants.
 
 use crate::source::{File, Finding};
 
@@ -40,9 +41,50 @@ fn switches_off(value: &toml::Value) -> bool {
     })
 }
 
+/// The engine's feature that lets bugs be planted, and who may enable it.
+const PLANTED: &str = "planted";
+const SIMULATOR: &str = "tests/sim/Cargo.toml";
+
+/// Checks that no manifest but the simulator's enables planted bugs, directly
+/// or by a feature of its own.
+pub(crate) fn planted(files: &[File]) -> Vec<Finding> {
+    let manifests = files.iter().filter(|file| {
+        file.path.ends_with("Cargo.toml") && file.path != SIMULATOR
+    });
+    let mut findings = Vec::new();
+    for file in manifests {
+        for (number, line) in file.text.lines().enumerate() {
+            let code = line.split('#').next().unwrap_or_default();
+            // What declares it enables nothing.
+            if code.contains(PLANTED) && code.trim() != "planted = []" {
+                findings.push(Finding::new(
+                    &file.path,
+                    number + 1,
+                    format!("it enables the feature {PLANTED}"),
+                    "leave planted bugs to tests/sim",
+                ));
+            }
+        }
+    }
+    findings
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_enables_planted_bugs_is_found() {
+        let count = |path: &str, text: &str| {
+            let (path, text) = (path.to_owned(), text.to_owned());
+            planted(&[File { path, text }]).len()
+        };
+        let enables = "orlop-engine = { path = \"x\", features = [\"planted\"] }\n";
+        assert_eq!(count("server/Cargo.toml", enables), 1);
+        assert_eq!(count("engine/store/Cargo.toml", "default = [\"planted\"]\n"), 1);
+        assert_eq!(count("engine/store/Cargo.toml", "planted = []\n"), 0);
+        assert_eq!(count("tests/sim/Cargo.toml", enables), 0);
+    }
 
     fn count(text: &str) -> usize {
         let file = File {

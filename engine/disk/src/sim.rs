@@ -7,8 +7,9 @@
 //! durable before `sync_dir` of its folder, a byte or a length not before
 //! `sync_data` of its file; after a sync that failed, neither becomes durable
 //! by a later one.
-//! Refuses to know: time. It is never slow, but [`Sim::delay`] lets other
-//! tasks run between the start of a transfer and its effect.
+//! Refuses to know: time. [`Sim::delay`] lets other tasks run between the
+//! start of a transfer and its effect; whoever has a clock makes the disk slow,
+//! or hang, by [`Plan::stall`].
 
 mod attempt;
 mod content;
@@ -16,6 +17,7 @@ mod fault;
 mod file;
 mod operation;
 mod random;
+mod snapshot;
 mod tree;
 
 use std::collections::VecDeque;
@@ -23,7 +25,8 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-pub use fault::{Fault, Plan, Record, Verb};
+pub use fault::{Errno, Fault, Plan, Record, Verb};
+pub use snapshot::Snapshot;
 
 use crate::{BLOCK, Backend, Counters, Create, Disk, DiskError, File, OpenOptions, Result, Space};
 use attempt::power_is_off;
@@ -58,6 +61,20 @@ pub enum Crash {
     /// The power fails: any sectors, lengths and names survive, in any mixture
     /// of older and newer ones. The number is a seed.
     Torn(u64),
+    /// The power fails: of what was not synced, these kinds of changes survive
+    /// and the others do not.
+    Parts(Parts),
+}
+
+/// Kinds of changes that a file system keeps apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parts {
+    /// Names in folders.
+    pub names: bool,
+    /// Lengths of files.
+    pub lengths: bool,
+    /// Bytes of files, as far as these are long enough.
+    pub bytes: bool,
 }
 
 /// Why a path cannot be used.
@@ -105,6 +122,7 @@ struct State {
     operations: u64,
     log: VecDeque<Record>,
     counters: Counters,
+    observer: Option<snapshot::Observer>,
 }
 
 impl Sim {
@@ -126,6 +144,7 @@ impl Sim {
             operations: 0,
             log: VecDeque::new(),
             counters: Counters::default(),
+            observer: None,
         };
         Arc::new_cyclic(|this| Sim {
             state: Mutex::new(state),
@@ -142,16 +161,7 @@ impl Sim {
     /// plans, no delays, and counts operations from 0.
     #[must_use]
     pub fn crash(&self, crash: Crash) -> Arc<Sim> {
-        let state = self.lock();
-        let seed = match crash {
-            Crash::Killed | Crash::Lost | Crash::Kept => state.seed,
-            Crash::Prefix(seed) | Crash::Torn(seed) => state.seed ^ seed,
-        };
-        Sim::with_tree(
-            seed.wrapping_add(1),
-            state.tree.after(crash),
-            state.capacity,
-        )
+        self.snapshot().crash(crash)
     }
 
     /// Adds a plan.
@@ -205,6 +215,32 @@ impl Sim {
         Some(bytes)
     }
 
+    /// The length of a file, without an operation.
+    #[must_use]
+    pub fn len(&self, path: &Path) -> Option<u64> {
+        let mut state = self.lock();
+        let id = state.tree.find_file(path).ok()?;
+        Some(state.tree.file(id).ok()?.written.len)
+    }
+
+    /// The files below a folder with their lengths, without an operation.
+    #[must_use]
+    pub fn files(&self, under: &Path) -> Vec<(std::path::PathBuf, u64)> {
+        let mut state = self.lock();
+        let mut files = state.tree.named();
+        files.retain(|(path, _)| path.starts_with(under));
+        for (_, id) in &mut files {
+            *id = state.tree.file(*id).map_or(0, |file| file.written.len);
+        }
+        files
+    }
+
+    /// Cuts a file short behind everybody's back, durable at once. False when
+    /// it is missing or shorter.
+    pub fn cut(&self, path: &Path, len: u64) -> bool {
+        self.damage(path, len, 0, |file| file.cut(len))
+    }
+
     /// Overwrites bytes of a file behind everybody's back, durable at once.
     /// False when the file is missing or shorter.
     pub fn poke(&self, path: &Path, offset: u64, bytes: &[u8]) -> bool {
@@ -217,6 +253,36 @@ impl Sim {
     /// file is missing or shorter.
     pub fn spoil(&self, path: &Path, offset: u64, len: u64) -> bool {
         self.damage(path, offset, len, |file| file.spoil(offset, len))
+    }
+
+    /// Flips `bits` bits of durable bytes of the files below `under`, chosen by
+    /// the seed among what is not all zeros, and says where they lie. Nobody
+    /// is told until the bytes are read.
+    pub fn decay(&self, under: &Path, bits: u64) -> Vec<(std::path::PathBuf, u64)> {
+        let mut state = self.lock();
+        let state = &mut *state;
+        let mut pages = Vec::new();
+        for (path, id) in state.tree.named() {
+            if let Ok(file) = state.tree.file(id)
+                && path.starts_with(under)
+            {
+                pages.extend(file.durable_pages().map(|page| (path.clone(), id, page)));
+            }
+        }
+        let mut flipped = Vec::new();
+        for _ in 0..bits {
+            let place = usize::try_from(state.random.below(pages.len() as u64)).unwrap_or(0);
+            let Some((path, id, page)) = pages.get(place) else {
+                break;
+            };
+            let offset = page * BLOCK as u64 + state.random.below(BLOCK as u64);
+            let mask = 1 << state.random.below(8);
+            if let Ok(file) = state.tree.file(*id) {
+                file.decay(offset, mask);
+            }
+            flipped.push((path.clone(), offset));
+        }
+        flipped
     }
 
     fn damage(
@@ -294,9 +360,10 @@ impl Disk for Sim {
         let mut state = self.lock();
         let attempt = state.begin(Verb::SyncDir, path, 0, 0);
         let result = match attempt.record.fault {
-            Some(Fault::Fail(kind)) => {
+            _ if attempt.dead => Err(power_is_off()),
+            Some(fault) if fault.failure().is_some() => {
                 let result = state.tree.sync_folder_failed(path).map_err(Gone::error);
-                result.and_then(|()| Err(kind.example()))
+                result.and_then(|()| fault.failure().map_or(Ok(()), Err))
             }
             // Nothing becomes durable; only the first of them admits it.
             Some(Fault::PowerOff) => Err(power_is_off()),

@@ -163,6 +163,11 @@ impl Transfer {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
         }
         let stepped = handle.access == Access::Direct;
+        Ok(Transfer::over(way, offset, len, stepped))
+    }
+
+    /// A transfer that was checked. `None` when there is nothing to move.
+    pub(crate) fn over(way: Way, offset: u64, len: usize, stepped: bool) -> Option<Transfer> {
         let transfer = Transfer {
             way,
             offset,
@@ -172,7 +177,7 @@ impl Transfer {
             patience: PATIENCE,
             stalled: false,
         };
-        Ok((len > 0).then_some(transfer))
+        (len > 0).then_some(transfer)
     }
 
     /// Bytes that have moved; the next call starts there.

@@ -1,8 +1,9 @@
 //! The reference index: ordered maps in memory.
 //!
-//! Owns: nothing on disk. [`Memory::crash`] gives what a crash would leave, so
-//! that simulations see the same rule as with RocksDB: everything up to the
-//! last flush, nothing after it.
+//! Owns: nothing on disk. [`Memory::crash`] and [`Memory::crash_at`] give what a
+//! crash would leave, so that simulations see the same rule as with RocksDB:
+//! everything up to the last flush, and of what was applied after it a prefix,
+//! since RocksDB may flush on its own at any time.
 //!
 //! Invariant: a table's map is shared with the scans that read it and copied
 //! by the first change made meanwhile, so a scan sees one state and holds no
@@ -30,10 +31,40 @@ impl State {
     }
 }
 
-#[derive(Debug, Default)]
+/// Something that was applied.
+#[derive(Debug, Clone)]
+enum Change {
+    Batch(Batch),
+    Clear(Table),
+}
+
+impl State {
+    fn apply(&mut self, change: &Change) {
+        match change {
+            Change::Batch(batch) => {
+                for step in &batch.steps {
+                    let rows = self.rows_mut(step.table);
+                    match &step.value {
+                        Some(value) => rows.insert(step.key.clone(), value.clone()),
+                        None => rows.remove(&step.key),
+                    };
+                }
+                if let Some(lsn) = batch.watermark {
+                    self.watermark = lsn;
+                }
+            }
+            Change::Clear(table) => drop(self.tables.remove(table)),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Default)]
 struct Inner {
     now: State,
     flushed: State,
+    /// What was applied since the last flush.
+    since: Vec<Arc<Change>>,
+    flushes: u64,
 }
 
 /// An index in memory.
@@ -52,13 +83,48 @@ impl Memory {
     /// What would be left after a crash: the state of the last flush.
     #[must_use]
     pub fn crash(&self) -> Memory {
-        let flushed = self.read().flushed.clone();
+        self.crash_keeping(0)
+    }
+
+    /// What may be left after a crash: the state of the last flush and a prefix
+    /// of what was applied since, whose length `seed` chooses.
+    #[must_use]
+    pub fn crash_at(&self, seed: u64) -> Memory {
+        let count = self.read().since.len() as u64;
+        // Fibonacci hashing: near seeds give far lengths, and the ends come up.
+        let mixed = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+        let kept = mixed.checked_rem(count.saturating_add(1)).unwrap_or(0);
+        self.crash_keeping(usize::try_from(kept).unwrap_or(usize::MAX))
+    }
+
+    fn crash_keeping(&self, count: usize) -> Memory {
+        let inner = self.read();
+        let mut left = inner.flushed.clone();
+        for change in inner.since.iter().take(count) {
+            left.apply(change);
+        }
         Memory {
             inner: RwLock::new(Inner {
-                now: flushed.clone(),
-                flushed,
+                now: left.clone(),
+                flushed: left,
+                since: Vec::new(),
+                flushes: inner.flushes,
             }),
         }
+    }
+
+    /// The index as it is at this moment, with what of it is durable.
+    #[must_use]
+    pub fn snapshot(&self) -> Memory {
+        Memory {
+            inner: RwLock::new(self.read().clone()),
+        }
+    }
+
+    /// How often it was flushed.
+    #[must_use]
+    pub fn flushes(&self) -> u64 {
+        self.read().flushes
     }
 
     // No code panics while it holds the lock, so a poisoned one is whole.
@@ -68,6 +134,12 @@ impl Memory {
 
     fn write(&self) -> RwLockWriteGuard<'_, Inner> {
         self.inner.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: Change) {
+        let mut inner = self.write();
+        inner.now.apply(&change);
+        inner.since.push(Arc::new(change));
     }
 
     fn rows(&self, table: Table) -> Option<Rows> {
@@ -92,17 +164,7 @@ impl Index for Memory {
     }
 
     fn apply(&self, batch: Batch) -> Result<()> {
-        let mut inner = self.write();
-        for step in batch.steps {
-            let rows = inner.now.rows_mut(step.table);
-            match step.value {
-                Some(value) => rows.insert(step.key, value),
-                None => rows.remove(&step.key),
-            };
-        }
-        if let Some(lsn) = batch.watermark {
-            inner.now.watermark = lsn;
-        }
+        self.change(Change::Batch(batch));
         Ok(())
     }
 
@@ -125,11 +187,13 @@ impl Index for Memory {
     fn flush(&self) -> Result<u64> {
         let mut inner = self.write();
         inner.flushed = inner.now.clone();
+        inner.since.clear();
+        inner.flushes = inner.flushes.saturating_add(1);
         Ok(inner.flushed.watermark)
     }
 
     fn clear(&self, table: Table) -> Result<()> {
-        self.write().now.tables.remove(&table);
+        self.change(Change::Clear(table));
         Ok(())
     }
 }

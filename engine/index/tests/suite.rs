@@ -423,3 +423,32 @@ fn check_state<S: Subject>(subject: &S, model: &Model) {
     }
     assert_eq!(&found, model);
 }
+
+/// What a crash may leave of the reference index: the last flush and any number
+/// of the batches after it, as the seed says.
+#[test]
+fn a_crash_keeps_any_prefix_of_what_was_not_flushed() {
+    let index = MemorySubject::new();
+    let index = index.memory();
+    for lsn in 1..=6 {
+        let mut batch = put(&[("key", &lsn.to_string())]);
+        batch.set_watermark(lsn);
+        index.apply(batch).unwrap();
+        if lsn == 2 {
+            assert_eq!(index.flush().unwrap(), 2);
+        }
+    }
+    let mut left = std::collections::BTreeSet::new();
+    for seed in 0..200 {
+        let crashed = index.crash_at(seed);
+        let watermark = crashed.watermark().unwrap();
+        let value = crashed.get(Table::Blob, b"key").unwrap().unwrap();
+        assert_eq!(value, watermark.to_string().into_bytes(), "whole batches");
+        assert_eq!(crashed.crash().watermark().unwrap(), watermark, "and durable");
+        left.insert(watermark);
+    }
+    assert_eq!(left, (2..=6).collect());
+    assert_eq!(index.crash().watermark().unwrap(), 2);
+    assert_eq!(index.snapshot().crash_at(3).watermark(), index.crash_at(3).watermark());
+    assert_eq!((index.flushes(), index.watermark().unwrap()), (1, 6));
+}

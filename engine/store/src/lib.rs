@@ -20,6 +20,7 @@ mod layout;
 mod lease;
 mod metrics;
 mod pages;
+mod planted;
 mod quarantine;
 mod rebuild;
 mod recover;
@@ -43,6 +44,8 @@ pub use crate::factory::MemoryIndex;
 pub use crate::factory::RocksIndex;
 pub use crate::lease::Pin;
 pub use crate::metrics::Counts;
+#[cfg(feature = "planted")]
+pub use crate::planted::{Guard as PlantedGuard, Planted, plant};
 pub use crate::recover::{IndexFactory, Progress};
 pub use crate::runtime::{Runtime, System};
 pub use crate::store::{CatalogMatch, Health, Names, Store};

@@ -5,7 +5,7 @@
 //! that an earlier process may have been writing takes no more; its header
 //! block is durable before anything refers to it. Knows no blobs.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -78,7 +78,7 @@ pub(crate) struct Segments {
     pool: Pool,
     store: [u8; 16],
     size: u64,
-    handles: Mutex<HashMap<SegmentId, Arc<SegmentFile>>>,
+    handles: Mutex<BTreeMap<SegmentId, Arc<SegmentFile>>>,
     next_id: Mutex<u64>,
     raw: tokio::sync::Mutex<Option<Open>>,
     full: Mutex<Vec<Full>>,

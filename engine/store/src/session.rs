@@ -10,7 +10,7 @@
 //! Invariant: one request at a time holds a session. Its lock is only ever
 //! taken by trying, under the map's lock.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -36,7 +36,7 @@ const HELD_UNIT: usize = 64 * 1024;
 
 /// All uploads in memory.
 pub(crate) struct Sessions {
-    map: Mutex<HashMap<UploadId, Arc<Session>>>,
+    map: Mutex<BTreeMap<UploadId, Arc<Session>>>,
     /// Sessions whose state may be at hand and when they were put down, in
     /// that order.
     warm: Mutex<VecDeque<(Weak<Session>, Duration)>>,
@@ -226,7 +226,7 @@ impl Sessions {
     /// Takes in the session of an upload that the log knows.
     fn enter(
         &self,
-        map: &mut HashMap<UploadId, Arc<Session>>,
+        map: &mut BTreeMap<UploadId, Arc<Session>>,
         id: UploadId,
         owner: &str,
         row: &row::Upload,
@@ -293,7 +293,7 @@ impl Sessions {
     /// Takes a session in. A full map lets go of the longest idle first.
     fn insert(
         &self,
-        map: &mut HashMap<UploadId, Arc<Session>>,
+        map: &mut BTreeMap<UploadId, Arc<Session>>,
         session: Arc<Session>,
         now: Duration,
     ) -> Result<()> {

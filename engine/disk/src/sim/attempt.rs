@@ -15,6 +15,8 @@ pub(super) struct Attempt {
     pub(super) record: Record,
     /// The machine was off before it began.
     pub(super) dead: bool,
+    /// The fault strikes whatever comes after as well.
+    pub(super) sticky: bool,
 }
 
 impl State {
@@ -23,11 +25,15 @@ impl State {
         let number = self.operations;
         self.operations += 1;
         let dead = self.off;
-        let fault = if dead {
+        let struck = if dead {
             None
         } else {
+            if verb.changes() {
+                self.show(number);
+            }
             self.faults.strike(verb, path)
         };
+        let (fault, sticky) = (struck.map(|(fault, _)| fault), struck.is_some_and(|s| s.1));
         self.off |= fault == Some(Fault::PowerOff);
         let path = path.to_owned();
         Attempt {
@@ -41,6 +47,7 @@ impl State {
                 failed: None,
             },
             dead,
+            sticky,
         }
     }
 
@@ -54,8 +61,11 @@ impl State {
         if attempt.dead {
             return Err(power_is_off());
         }
+        if let Some(error) = attempt.record.fault.and_then(Fault::failure) {
+            return Err(error);
+        }
         match attempt.record.fault {
-            Some(Fault::Fail(kind) | Fault::Partial(kind)) => Err(kind.example()),
+            Some(Fault::Partial(kind)) => Err(kind.example()),
             Some(Fault::PowerOff) => run(self).and_then(|_| Err(power_is_off())),
             _ => run(self),
         }

@@ -6,11 +6,15 @@
 //! Refuses to know: which of these bytes are durable.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use crate::BLOCK;
 
 const PAGE: u64 = BLOCK as u64;
+
+/// The page of zeros that all files share: most of what is allocated ahead or
+/// written ahead is never filled.
+static ZEROS: LazyLock<Arc<[u8; BLOCK]>> = LazyLock::new(|| Arc::new([0; BLOCK]));
 
 #[derive(Clone, Default)]
 pub(super) struct Content {
@@ -37,7 +41,21 @@ fn parts(offset: u64, len: u64) -> impl Iterator<Item = (u64, usize, usize)> {
     })
 }
 
+/// A page with these bytes.
+fn whole(bytes: &[u8]) -> Arc<[u8; BLOCK]> {
+    match <&[u8; BLOCK]>::try_from(bytes) {
+        Ok(page) if *page != **ZEROS => Arc::new(*page),
+        _ => Arc::clone(&ZEROS),
+    }
+}
+
 impl Content {
+    /// Numbers of the pages that hold anything but zeros.
+    pub(super) fn filled(&self) -> impl Iterator<Item = u64> {
+        let pages = self.pages.iter();
+        pages.filter_map(|(page, bytes)| (**bytes != **ZEROS).then_some(*page))
+    }
+
     /// Room it takes, in pages of [`BLOCK`] bytes.
     pub(super) fn pages(&self) -> u64 {
         self.pages.len() as u64
@@ -71,7 +89,12 @@ impl Content {
         let mut rest = bytes;
         for (page, from, size) in parts(offset, bytes.len() as u64) {
             let (head, tail) = rest.split_at(size);
-            let page = pages.entry(page).or_insert_with(|| Arc::new([0; BLOCK]));
+            if size == BLOCK {
+                pages.insert(page, whole(head));
+                rest = tail;
+                continue;
+            }
+            let page = pages.entry(page).or_insert_with(|| Arc::clone(&ZEROS));
             if let Some(to) = Arc::make_mut(page).get_mut(from..from + size) {
                 to.copy_from_slice(head);
             }
@@ -81,10 +104,9 @@ impl Content {
 
     /// Adds zero pages where there are none.
     pub(super) fn reserve(&mut self, offset: u64, len: u64) {
-        let zeros = Arc::new([0; BLOCK]);
         let pages = Arc::make_mut(&mut self.pages);
         for (page, ..) in parts(offset, len) {
-            pages.entry(page).or_insert_with(|| Arc::clone(&zeros));
+            pages.entry(page).or_insert_with(|| Arc::clone(&ZEROS));
         }
     }
 

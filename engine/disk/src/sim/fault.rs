@@ -4,9 +4,12 @@
 //! Invariant: a plan counts only the operations that it could strike, so that
 //! `after(n)` for every n reaches each of them once.
 
+use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use crate::Kind;
+use crate::{BoxFuture, Kind};
 
 /// The operations of a simulated disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -32,12 +35,87 @@ pub enum Verb {
     Len,
 }
 
+impl Verb {
+    /// Whether it may change what the disk holds, or what of it is durable.
+    pub(super) fn changes(self) -> bool {
+        !matches!(
+            self,
+            Verb::List | Verb::Exists | Verb::Space | Verb::Read | Verb::Len
+        )
+    }
+}
+
+/// Numbers of errors that the kernel gives, by their usual names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "each is the kernel's own name")]
+pub enum Errno {
+    Eio,
+    Enospc,
+    Edquot,
+    Efbig,
+    Emfile,
+    Enfile,
+    Enomem,
+    Eintr,
+    Eagain,
+    Erofs,
+}
+
+impl Errno {
+    /// All of them.
+    pub const ALL: [Errno; 10] = [
+        Errno::Eio,
+        Errno::Enospc,
+        Errno::Edquot,
+        Errno::Efbig,
+        Errno::Emfile,
+        Errno::Enfile,
+        Errno::Enomem,
+        Errno::Eintr,
+        Errno::Eagain,
+        Errno::Erofs,
+    ];
+
+    /// As the operating system gives it.
+    #[must_use]
+    pub fn error(self) -> io::Error {
+        use rustix::io::Errno as Os;
+        let os = match self {
+            Errno::Eio => Os::IO,
+            Errno::Enospc => Os::NOSPC,
+            Errno::Edquot => Os::DQUOT,
+            Errno::Efbig => Os::FBIG,
+            Errno::Emfile => Os::MFILE,
+            Errno::Enfile => Os::NFILE,
+            Errno::Enomem => Os::NOMEM,
+            Errno::Eintr => Os::INTR,
+            Errno::Eagain => Os::AGAIN,
+            Errno::Erofs => Os::ROFS,
+        };
+        os.into()
+    }
+
+    /// Whether a read or write that gets it is called again.
+    pub(super) fn is_passing(self) -> bool {
+        matches!(self, Errno::Eintr | Errno::Eagain)
+    }
+}
+
 /// What happens to an operation that a plan strikes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// It fails and changes nothing. After a failed sync the data, or the
     /// names, count as clean: no later sync makes them durable.
     Fail(Kind),
+    /// The kernel answers with this number. It is [`Fault::Fail`] otherwise, but
+    /// that a read or write which was only interrupted is called again, as the
+    /// real disks do; a sticky plan strikes each of those calls too.
+    Errno(Errno),
+    /// The kernel moves a part of a read or write, in whole sectors, and says
+    /// so. The disk goes on with the rest, as the real ones do.
+    Short,
+    /// A read, write or sync begins when the future of [`Plan::stall`] is ready.
+    Stall,
     /// A read or write moves a part, in whole sectors, and then fails.
     Partial(Kind),
     /// One bit of what is read, or of what lands, is wrong. Success is told.
@@ -57,11 +135,30 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// The error of an operation that fails and changes nothing.
+    pub(super) fn failure(self) -> Option<io::Error> {
+        match self {
+            Fault::Fail(kind) => Some(kind.example()),
+            Fault::Errno(errno) => Some(errno.error()),
+            _ => None,
+        }
+    }
+
+    /// Whether it strikes single calls of a transfer, which may still succeed.
+    pub(super) fn is_of_calls(self) -> bool {
+        match self {
+            Fault::Short => true,
+            Fault::Errno(errno) => errno.is_passing(),
+            _ => false,
+        }
+    }
+
     /// Whether it means something for the operation.
     fn strikes(self, verb: Verb) -> bool {
         match self {
-            Fault::Fail(_) | Fault::PowerOff => true,
-            Fault::Partial(_) | Fault::Flip | Fault::Misdirect | Fault::Rot => {
+            Fault::Fail(_) | Fault::Errno(_) | Fault::PowerOff => true,
+            Fault::Stall => matches!(verb, Verb::Read | Verb::Write | Verb::Sync),
+            Fault::Short | Fault::Partial(_) | Fault::Flip | Fault::Misdirect | Fault::Rot => {
                 matches!(verb, Verb::Read | Verb::Write)
             }
             Fault::Lose => matches!(verb, Verb::Write | Verb::Sync | Verb::SyncDir),
@@ -69,10 +166,14 @@ impl Fault {
     }
 }
 
+/// Makes what a stalled operation waits for.
+pub(super) type Hold = Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
+
 /// When a fault strikes: by default the next operation it can strike, once.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Plan {
     fault: Fault,
+    hold: Option<Hold>,
     after: u64,
     verb: Option<Verb>,
     under: Option<PathBuf>,
@@ -86,11 +187,23 @@ impl Plan {
     pub fn new(fault: Fault) -> Plan {
         Plan {
             fault,
+            hold: None,
             after: 0,
             verb: None,
             under: None,
             sticky: false,
             spent: false,
+        }
+    }
+
+    /// A plan that holds up a read, write or sync until the future that `hold`
+    /// makes is ready: a clock's, for a slow disk; one that somebody completes,
+    /// for a disk that hangs. One that is dropped while it waits takes effect.
+    #[must_use]
+    pub fn stall(hold: impl Fn() -> BoxFuture<'static, ()> + Send + Sync + 'static) -> Plan {
+        Plan {
+            hold: Some(Arc::new(hold)),
+            ..Plan::new(Fault::Stall)
         }
     }
 
@@ -142,6 +255,18 @@ impl Plan {
     }
 }
 
+impl fmt::Debug for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Plan")
+            .field("fault", &self.fault)
+            .field("after", &self.after)
+            .field("verb", &self.verb)
+            .field("under", &self.under)
+            .field("sticky", &self.sticky)
+            .finish_non_exhaustive()
+    }
+}
+
 /// The plans of a disk.
 #[derive(Default)]
 pub(super) struct Faults {
@@ -163,17 +288,35 @@ impl Faults {
         self.struck
     }
 
-    /// The fault for an operation. Every plan counts it; the oldest that
-    /// strikes wins.
-    pub(super) fn strike(&mut self, verb: Verb, path: &Path) -> Option<Fault> {
+    /// The fault for an operation, and whether it stays. Every plan counts it;
+    /// the oldest that strikes wins.
+    pub(super) fn strike(&mut self, verb: Verb, path: &Path) -> Option<(Fault, bool)> {
         let mut chosen = None;
         for plan in &mut self.plans {
-            let fault = plan.strike(verb, path);
-            chosen = chosen.or(fault);
+            if plan.fault != Fault::Stall {
+                let fault = plan.strike(verb, path);
+                chosen = chosen.or(fault.map(|fault| (fault, plan.sticky)));
+            }
         }
-        self.plans.retain(|plan| !plan.spent);
-        self.struck += u64::from(chosen.is_some());
+        self.settle(chosen.is_some());
         chosen
+    }
+
+    /// What an operation that is about to begin waits for, if it is stalled.
+    pub(super) fn hold(&mut self, verb: Verb, path: &Path) -> Option<Hold> {
+        let mut chosen = None;
+        for plan in &mut self.plans {
+            if plan.fault == Fault::Stall && plan.strike(verb, path).is_some() {
+                chosen = chosen.or_else(|| plan.hold.clone());
+            }
+        }
+        self.settle(chosen.is_some());
+        chosen
+    }
+
+    fn settle(&mut self, struck: bool) {
+        self.plans.retain(|plan| !plan.spent);
+        self.struck += u64::from(struck);
     }
 }
 

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::SECTOR;
+use super::{Parts, SECTOR};
 use super::content::Content;
 use super::random::Random;
 
@@ -55,6 +55,26 @@ impl Image {
 
     fn grow(&mut self, end: u64) {
         self.len = self.len.max(end);
+    }
+
+    /// Applies what of a change is of these kinds.
+    fn apply_parts(&mut self, effect: &Effect, parts: Parts) {
+        match effect {
+            Effect::Write { offset, data } => {
+                if parts.bytes {
+                    self.content.write(*offset, data);
+                }
+                if parts.lengths {
+                    self.grow(offset.saturating_add(data.len() as u64));
+                }
+            }
+            Effect::Reserve { offset, len } if parts.lengths => {
+                self.grow(offset.saturating_add(*len));
+            }
+            Effect::Punch { .. } if parts.bytes => self.apply(effect),
+            Effect::Length(_) if parts.lengths => self.apply(effect),
+            Effect::Reserve { .. } | Effect::Punch { .. } | Effect::Length(_) => {}
+        }
     }
 
     /// Applies any part of a change. The bytes of a write go by sectors, each
@@ -146,6 +166,11 @@ impl FileState {
         self.pending.push(Change { sequence, effect });
     }
 
+    /// Whether a sync would settle anything.
+    pub(super) fn is_dirty(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
     pub(super) fn sync(&mut self) {
         for change in self.pending.drain(..) {
             self.durable.apply(&change.effect);
@@ -161,6 +186,31 @@ impl FileState {
     pub(super) fn poke(&mut self, offset: u64, bytes: &[u8]) {
         self.written.content.write(offset, bytes);
         self.durable.content.write(offset, bytes);
+    }
+
+    /// Numbers of the pages that are durable and hold something.
+    pub(super) fn durable_pages(&self) -> impl Iterator<Item = u64> {
+        self.durable.content.filled()
+    }
+
+    /// Flips a bit of the durable bytes. A read sees it unless the byte was
+    /// written since.
+    pub(super) fn decay(&mut self, offset: u64, mask: u8) {
+        let (mut durable, mut written) = ([0], [0]);
+        self.durable.content.read(offset, &mut durable);
+        self.written.content.read(offset, &mut written);
+        let flipped = durable.map(|byte| byte ^ mask);
+        if durable == written {
+            self.written.content.write(offset, &flipped);
+        }
+        self.durable.content.write(offset, &flipped);
+    }
+
+    /// Cuts both states short.
+    pub(super) fn cut(&mut self, len: u64) {
+        for image in [&mut self.written, &mut self.durable] {
+            image.apply(&Effect::Length(len.min(image.len)));
+        }
     }
 
     pub(super) fn is_readable(&self, offset: u64, len: u64) -> bool {
@@ -186,6 +236,15 @@ impl FileState {
         let mut image = self.durable.clone();
         for change in &self.pending {
             image.apply(&change.effect);
+        }
+        self.settled(image)
+    }
+
+    /// … if these kinds of changes did.
+    pub(super) fn parts(&self, parts: Parts) -> FileState {
+        let mut image = self.durable.clone();
+        for change in &self.pending {
+            image.apply_parts(&change.effect, parts);
         }
         self.settled(image)
     }

@@ -13,8 +13,10 @@ use std::task::{Context, Poll};
 use futures_util::FutureExt as _;
 
 use super::attempt::{Attempt, power_is_off};
+use super::fault::Hold;
 use super::file::Effect;
 use super::{Fault, Gone, SECTOR, Sim, State, Verb};
+use crate::system::{Transfer, Way};
 use crate::{Access, BLOCK, BoxFuture, Buffer, File, Kind, Lane, Moved, OpenOptions, Result};
 
 /// Polls that a delayed transfer waits at most.
@@ -44,6 +46,7 @@ impl SimFile {
             offset,
             buf: Some(buf),
             wait: None,
+            hold: None,
         }
     }
 
@@ -212,7 +215,9 @@ impl State {
         }
         let file = self.tree.file(id).map_err(Gone::error)?;
         match fault {
-            Some(Fault::Fail(kind)) => return Err(kind.example()),
+            Some(fault) if !fault.is_of_calls() && fault.failure().is_some() => {
+                return Err(fault.failure().unwrap_or_else(power_is_off));
+            }
             Some(Fault::PowerOff) => return Err(power_is_off()),
             Some(Fault::Rot) => file.spoil(offset, len),
             _ => {}
@@ -233,6 +238,14 @@ impl State {
                     .read(offset, to.get_mut(..part).unwrap_or_default());
                 return Err(kind.example());
             }
+            Some(fault) if fault.is_of_calls() => {
+                return self.calls(Way::Read, attempt, |state, from, len| {
+                    let to = to.get_mut(from..from + len).unwrap_or_default();
+                    let file = state.tree.file(id).map_err(Gone::error)?;
+                    file.written.content.read(offset + from as u64, to);
+                    Ok(())
+                });
+            }
             _ => file.written.content.read(offset, to),
         }
         if fault == Some(Fault::Flip) {
@@ -250,7 +263,23 @@ impl State {
         let (size, missing) = (file.written.len, file.written.content.missing(offset, len));
         let fault = attempt.record.fault;
         match fault {
-            Some(Fault::Fail(kind)) => return Err(kind.example()),
+            Some(fault) if fault.is_of_calls() => {
+                return self.calls(Way::Write, attempt, |state, from, len| {
+                    let (at, part) = (offset + from as u64, len as u64);
+                    let file = state.tree.file(id).map_err(Gone::error)?;
+                    let missing = file.written.content.missing(at, part);
+                    state.room_for(missing)?;
+                    let data = buf.as_slice().get(from..from + len).unwrap_or_default();
+                    let effect = Effect::Write {
+                        offset: at,
+                        data: data.into(),
+                    };
+                    state.change(id, effect)
+                });
+            }
+            Some(fault) if fault.failure().is_some() => {
+                return Err(fault.failure().unwrap_or_else(power_is_off));
+            }
             Some(Fault::Lose) => return Ok(()),
             Some(Fault::Misdirect) => match self.elsewhere(offset, len, size) {
                 Some(place) => offset = place,
@@ -287,21 +316,65 @@ impl State {
         }
     }
 
+    /// Moves bytes in as many calls as the kernel wants, by the rules of the
+    /// real disks. The fault strikes the first call, a sticky one all.
+    fn calls(
+        &mut self,
+        way: Way,
+        attempt: &Attempt,
+        mut one: impl FnMut(&mut State, usize, usize) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let len = usize::try_from(attempt.record.len).unwrap_or(usize::MAX);
+        let stepped = len.is_multiple_of(BLOCK);
+        let Some(mut transfer) = Transfer::over(way, attempt.record.offset, len, stepped) else {
+            return Ok(());
+        };
+        let mut struck = true;
+        loop {
+            let (done, left) = (transfer.done(), transfer.len() - transfer.done());
+            let call = match attempt.record.fault {
+                Some(Fault::Errno(errno)) if struck => Err(errno.error()),
+                Some(Fault::Short) if struck => Ok(self.part(left)),
+                _ => Ok(left),
+            };
+            struck = attempt.sticky;
+            if let Ok(moved) = call {
+                one(self, done, moved)?;
+            }
+            if transfer.advance(call)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Some of `left` bytes, in whole sectors, at least one.
+    fn part(&mut self, left: usize) -> usize {
+        let sectors = (left as u64).div_ceil(SECTOR);
+        let some = self.random.below(sectors.saturating_sub(1)) + 1;
+        usize::try_from(some * SECTOR).unwrap_or(left).min(left)
+    }
+
     fn sync(&mut self, id: u64, attempt: &Attempt) -> io::Result<()> {
         let file = self.tree.file(id).map_err(Gone::error)?;
-        match attempt.record.fault {
-            Some(Fault::Fail(kind)) => {
+        let dirty = file.is_dirty();
+        let failure = attempt.record.fault.and_then(Fault::failure);
+        let synced = match attempt.record.fault {
+            _ if failure.is_some() => {
                 file.sync_failed();
-                Err(kind.example())
+                Err(failure.unwrap_or_else(power_is_off))
             }
             // What waits goes on waiting; a crash decides.
-            Some(Fault::PowerOff) => Err(power_is_off()),
-            Some(Fault::Lose) => Ok(()),
+            Some(Fault::PowerOff) => return Err(power_is_off()),
+            Some(Fault::Lose) => return Ok(()),
             _ => {
                 file.sync();
                 Ok(())
             }
+        };
+        if dirty {
+            self.tree.settle();
         }
+        synced
     }
 
     fn flip(&mut self, bytes: &mut [u8]) {
@@ -333,6 +406,8 @@ struct Operation {
     buf: Option<Buffer>,
     /// Polls still to wait; `None` before the first.
     wait: Option<u64>,
+    /// What it waits for before, if it is stalled.
+    hold: Option<BoxFuture<'static, ()>>,
 }
 
 impl Operation {
@@ -355,14 +430,34 @@ impl Operation {
     }
 }
 
+impl Operation {
+    fn stalled(&self) -> Option<Hold> {
+        let mut state = self.file.sim.lock();
+        state.faults.hold(self.verb, &self.file.path)
+    }
+}
+
 impl Future for Operation {
     type Output = Moved;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Moved> {
         let wait = match self.wait {
             Some(wait) => wait,
-            None => self.draw(),
+            None => {
+                // The lock is not held while somebody else's code runs.
+                let hold = self.stalled();
+                self.hold = hold.map(|make| make());
+                let wait = self.draw();
+                self.wait = Some(wait);
+                wait
+            }
         };
+        if let Some(hold) = &mut self.hold {
+            if hold.as_mut().poll(context).is_pending() {
+                return Poll::Pending;
+            }
+            self.hold = None;
+        }
         if wait > 0 {
             self.wait = Some(wait - 1);
             context.waker().wake_by_ref();

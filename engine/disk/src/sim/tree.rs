@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 use super::file::FileState;
 use super::random::Random;
@@ -81,6 +81,8 @@ pub(super) struct Tree {
     files: BTreeMap<u64, FileState>,
     next: u64,
     sequence: u64,
+    /// Syncs that settled something.
+    settled: u64,
 }
 
 /// A folder and a name in it.
@@ -97,6 +99,7 @@ impl Tree {
             files: BTreeMap::new(),
             next: ROOT + 1,
             sequence: 0,
+            settled: 0,
         }
     }
 
@@ -104,6 +107,34 @@ impl Tree {
     pub(super) fn tick(&mut self) -> u64 {
         self.sequence += 1;
         self.sequence
+    }
+
+    /// Tells what the disk holds now, and what of it is durable, from any
+    /// earlier such state.
+    pub(super) fn version(&self) -> u64 {
+        self.sequence + self.settled
+    }
+
+    /// Notes that a sync settled something.
+    pub(super) fn settle(&mut self) {
+        self.settled += 1;
+    }
+
+    /// Every named file, in the order of the names.
+    pub(super) fn named(&self) -> Vec<(PathBuf, u64)> {
+        let mut found = Vec::new();
+        let mut todo = vec![(PathBuf::from("/"), ROOT)];
+        while let Some((path, folder)) = todo.pop() {
+            let names = self.folders.get(&folder).map(|folder| &folder.names);
+            for (name, entry) in names.into_iter().flatten() {
+                match entry {
+                    Entry::File(id) => found.push((path.join(name), *id)),
+                    Entry::Folder(id) => todo.push((path.join(name), *id)),
+                }
+            }
+        }
+        found.sort();
+        found
     }
 
     pub(super) fn file(&mut self, id: u64) -> Result<&mut FileState, Gone> {
@@ -248,6 +279,7 @@ impl Tree {
     pub(super) fn sync_folder(&mut self, path: &Path) -> Result<(), Gone> {
         let id = self.find_folder(path)?;
         if let Some(folder) = self.folders.get_mut(&id) {
+            self.settled += u64::from(!folder.pending.is_empty());
             for change in std::mem::take(&mut folder.pending) {
                 apply(&mut folder.durable, &change);
             }
@@ -259,6 +291,7 @@ impl Tree {
     pub(super) fn sync_folder_failed(&mut self, path: &Path) -> Result<(), Gone> {
         let id = self.find_folder(path)?;
         if let Some(folder) = self.folders.get_mut(&id) {
+            self.settled += u64::from(!folder.pending.is_empty());
             let mut pending = std::mem::take(&mut folder.pending);
             folder.orphaned.append(&mut pending);
         }
@@ -297,6 +330,15 @@ impl Tree {
                     .for_each(|change| apply(&mut names, change));
                 names
             }),
+            Crash::Parts(parts) => self.map(
+                |file| file.parts(parts),
+                |folder| {
+                    let mut names = folder.durable.clone();
+                    let pending = folder.pending.iter().filter(|_| parts.names);
+                    pending.for_each(|change| apply(&mut names, change));
+                    names
+                },
+            ),
             Crash::Prefix(seed) => self.prefix(&mut Random::new(seed)),
             Crash::Torn(seed) => self.torn(&mut Random::new(seed)),
         };
@@ -366,6 +408,7 @@ impl Tree {
             files: self.files.iter().map(|(id, f)| (*id, file(f))).collect(),
             next: self.next,
             sequence: self.sequence,
+            settled: self.settled,
         }
     }
 }

@@ -25,6 +25,12 @@ pub(crate) trait Subject {
 
 pub(crate) struct MemorySubject(Memory);
 
+impl MemorySubject {
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.0
+    }
+}
+
 impl Subject for MemorySubject {
     const CASES: u32 = 256;
 

@@ -28,6 +28,7 @@ use super::scan::End;
 use crate::config::{GROUP_SOFT, MARK_AFTER};
 use crate::error::{Error, Invalid, Result};
 use crate::metrics::Metrics;
+use crate::planted::{self, Planted};
 use crate::quarantine::Quarantine;
 use crate::runtime::{Runtime, random_u64};
 use crate::view::View;
@@ -236,6 +237,10 @@ impl Writer {
                         let _ = reply.send(answer);
                     }
                 }
+                if planted::is(Planted::AckBeforeDurable) {
+                    self.runtime.sleep(Duration::from_millis(1)).await;
+                    self.sync().await.map_err(|error| self.poison.set(&error))?;
+                }
                 Ok(())
             }
             Err(error) => {
@@ -313,12 +318,15 @@ impl Writer {
             answers.push(answer);
         }
         if !builder.is_empty() {
+            let batch = view.into_batch(lsn.saturating_sub(1));
+            if planted::is(Planted::IndexBeforeLog) {
+                self.apply(batch.clone()).await?;
+            }
             self.write(builder)
                 .await
                 .map_err(|error| self.poison.set(&error))?;
             self.metrics.records(lsn.saturating_sub(self.tail.next_lsn));
             self.tail.next_lsn = lsn;
-            let batch = view.into_batch(lsn.saturating_sub(1));
             self.apply(batch).await?;
             self.marked = false;
         }
@@ -442,7 +450,9 @@ impl Writer {
             .await
             .0?;
         let began = self.runtime.now();
-        Arc::clone(file).sync_data().await?;
+        if !planted::is(Planted::SkipSync) && !planted::is(Planted::AckBeforeDurable) {
+            self.sync().await?;
+        }
         let sync = self.runtime.now().saturating_sub(began);
         self.metrics.group(bytes.len(), sync);
         self.tail.offset = self
@@ -452,6 +462,13 @@ impl Writer {
         self.tail.next_group = self.tail.next_group.saturating_add(1);
         self.tail.chain = crc;
         Ok(())
+    }
+}
+
+impl Writer {
+    /// Makes the groups of this file durable.
+    async fn sync(&self) -> Result<()> {
+        Ok(Arc::clone(&self.tail.file.inline).sync_data().await?)
     }
 }
 

@@ -8,7 +8,6 @@
 )]
 
 mod blobs; // every verb, restarts, damage, a full disk
-mod crash; // a power cut at every operation of a workload
 mod damage; // flipped bytes, torn tails, foreign files
 mod faults; // every operation fails once
 mod model; // random sequences against a map
