@@ -1,7 +1,8 @@
 //! Crash tests of the real process, with the real RocksDB and SQLite.
 //!
 //! Reading order: `rig` is a server under the oracle's load, `verify` compares
-//! it with what was acknowledged; `kills` are the kills. The oracle is in
+//! it with what was acknowledged; `kills` are the kills; `volatile` is a disk
+//! that loses its power, and `cuts` are these power cuts. The oracle is in
 //! `tests/src/oracle`.
 #![expect(
     clippy::unwrap_used,
@@ -11,6 +12,13 @@
     reason = "a failure in a test's helper fails the test with its message"
 )]
 
+mod cuts;
 mod kills;
 mod rig;
 mod verify;
+mod volatile;
+
+/// Whether what a test needs must be there: in CI, as root, nothing is skipped.
+fn must_run() -> bool {
+    std::env::var("CI").as_deref() == Ok("true") && orlop_tests::tools::is_root()
+}

@@ -93,6 +93,7 @@ pub(crate) struct Rig {
     folder: TempDir,
     since: usize,
     rounds: u64,
+    notes: Vec<String>,
 }
 
 impl Rig {
@@ -113,6 +114,7 @@ impl Rig {
             folder: place::dir(),
             since: 0,
             rounds: 0,
+            notes: Vec::new(),
         }
     }
 
@@ -125,11 +127,17 @@ impl Rig {
     #[track_caller]
     pub(crate) fn fail(&self, what: &str) -> ! {
         panic!(
-            "round {} of seed {}: {what}\n{}",
+            "round {} of seed {}, {}: {what}\n{}",
             self.rounds,
             self.seed,
+            self.notes.join(", then "),
             replay(self.test, self.seed)
         )
+    }
+
+    /// Says with the next failure what was done.
+    pub(crate) fn note(&mut self, what: String) {
+        self.notes.push(what);
     }
 
     /// A value of `/metrics`.
@@ -145,6 +153,7 @@ impl Rig {
 
     /// Starts the oracle.
     pub(crate) fn load(&mut self) -> Oracle {
+        self.notes.clear();
         self.rounds += 1;
         let seed = Random::part(self.seed, self.rounds).any();
         let child = Command::new(env!("CARGO_BIN_EXE_orlop-oracle"))
@@ -180,6 +189,7 @@ impl Rig {
     pub(crate) fn kill_under_load(&mut self) {
         let oracle = self.load();
         let moment = Moment::any(&mut self.random);
+        self.note(format!("{moment:?}"));
         self.wait(moment);
         self.server.kill();
         let wrong = oracle.end();
