@@ -2,8 +2,9 @@
 //!
 //! Reading order: `rig` is a server under the oracle's load, `verify` compares
 //! it with what was acknowledged; `kills` are the kills; `volatile` is a disk
-//! that loses its power, and `cuts` are these power cuts. The oracle is in
-//! `tests/src/oracle`.
+//! that loses its power, `cuts` are these power cuts, and `slow` is the same
+//! disk when it is slow; `sync_errors` are calls that strace makes fail; `full`
+//! are full file systems. The oracle is in `tests/src/oracle`.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -13,8 +14,11 @@
 )]
 
 mod cuts;
+mod full;
 mod kills;
 mod rig;
+mod slow;
+mod sync_errors;
 mod verify;
 mod volatile;
 

@@ -40,12 +40,13 @@ pub(crate) fn verify(client: &Client, model: &Model, since: usize, random: &mut 
         held: BTreeMap::new(),
         tags: BTreeMap::new(),
     };
-    check.uploads();
     check.blobs();
     check.manifests();
     check.tags();
     check.lists();
     check.references();
+    // The last, since it makes blobs of some.
+    check.uploads();
     check.found
 }
 
