@@ -16,6 +16,7 @@ use std::path::Path;
 mod bans;
 mod crates;
 mod format_page;
+mod hazards;
 mod lines;
 mod modules;
 mod pages;
@@ -126,6 +127,11 @@ fn files_are_short() -> std::io::Result<()> {
 #[test]
 fn pages_are_linked() -> std::io::Result<()> {
     assert_tidy(|repository| pages::check(&repository.files, &repository.paths))
+}
+
+#[test]
+fn hazards_name_tests_that_exist() -> std::io::Result<()> {
+    assert_tidy(|repository| hazards::check(&repository.files))
 }
 
 #[test]
