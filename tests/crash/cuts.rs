@@ -12,7 +12,7 @@ use crate::verify::Found;
 use crate::volatile::{Loss, Volatile};
 
 /// Cuts of one data folder.
-const FOLDER: u64 = 10;
+const FOLDER: u64 = 8;
 /// fsck looks at the store after every so many cuts, before it is started.
 const FSCK: u64 = 3;
 /// A cut comes so many changes after the load began, at most.
@@ -108,6 +108,10 @@ fn cuts(test: &'static str, backend: &str, count: u64) {
             return;
         };
         let rounds = FOLDER.min(count - done);
+        // Half of the stores have seen some use.
+        if folder % 2 == 1 {
+            cuts.rig.fill();
+        }
         for round in 1..=rounds {
             unsynced += cuts.cut_under_load();
             done += 1;

@@ -27,6 +27,10 @@ fn kills(test: &'static str, backend: impl Fn() -> Setup, count: u64) {
     for folder in 0.. {
         let mut rig = Rig::start(test, first + folder, backend());
         let rounds = FOLDER.min(count - done);
+        // Half of the stores have seen some use.
+        if folder % 2 == 1 {
+            rig.fill();
+        }
         for round in 1..=rounds {
             rig.kill_under_load();
             done += 1;

@@ -25,7 +25,10 @@ pub(crate) const START: Duration = Duration::from_secs(5);
 /// How long the oracle may take to see that its server is gone.
 const ORACLE: Duration = Duration::from_secs(60);
 /// How long a counter may take to get as far as a moment wants.
-const MOMENT: Duration = Duration::from_secs(10);
+const MOMENT: Duration = Duration::from_secs(3);
+/// Small blobs that fill what the journal keeps before it is recycled, but for
+/// a little.
+const FILL: u64 = 2_950;
 /// Threads of the oracle.
 const THREADS: u64 = 4;
 
@@ -75,6 +78,7 @@ impl Moment {
                 ("orlop_catalog_commits_total", 150),
                 ("orlop_disk_extent_bytes_total", 40_000_000),
                 ("orlop_blob_mounts_total", 12),
+                ("orlop_journal_recycled_total", 1),
             ])
             .expect("a counter");
         Moment::Counter(name, 1 + random.below(most))
@@ -155,16 +159,28 @@ impl Rig {
     pub(crate) fn load(&mut self) -> Oracle {
         self.notes.clear();
         self.rounds += 1;
+        let child = self.oracle().spawn().expect("start the oracle");
+        Oracle(child)
+    }
+
+    fn oracle(&self) -> Command {
         let seed = Random::part(self.seed, self.rounds).any();
-        let child = Command::new(env!("CARGO_BIN_EXE_orlop-oracle"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_orlop-oracle"));
+        command
             .arg(self.server.address().to_string())
             .arg(self.journal())
             .arg(seed.to_string())
             .arg(THREADS.to_string())
-            .stdin(Stdio::null())
-            .spawn()
-            .expect("start the oracle");
-        Oracle(child)
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Fills the journal so far that the load which follows has it recycled.
+    pub(crate) fn fill(&mut self) {
+        let status = self.oracle().arg(FILL.to_string()).status();
+        if !status.is_ok_and(|status| status.success()) {
+            self.fail("the journal could not be filled");
+        }
     }
 
     /// Waits until a moment has come.

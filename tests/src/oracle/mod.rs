@@ -13,4 +13,4 @@ mod steps;
 mod work;
 
 pub use content::{Content, Held};
-pub use work::work;
+pub use work::{fill, work};

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
@@ -22,6 +23,8 @@ use crate::random::Random;
 const POPULAR: u64 = 12;
 /// Blobs, manifests and sessions that a thread keeps in mind.
 const KEPT: usize = 400;
+/// Bytes of the blobs that fill the journal.
+const FILL: usize = 64_000;
 /// Sessions that a thread leaves open at a time.
 const SESSIONS: usize = 6;
 const TAGS: [&str; 8] = ["latest", "v1", "v2", "v3", "edge", "a", "b", "c"];
@@ -54,6 +57,40 @@ pub fn work(server: SocketAddr, path: &Path, seed: u64, threads: u64) -> bool {
             right &= worker.join().is_ok_and(|end| end == End::Gone);
         }
         right
+    })
+}
+
+/// Pushes small blobs that the journal carries, until there are so many: a
+/// store that has seen some use, whose journal is recycled. False when one was
+/// refused.
+#[must_use]
+pub fn fill(server: SocketAddr, path: &Path, seed: u64, threads: u64, count: u64) -> bool {
+    let journal = Journal::open(path);
+    let client = Client::new(server);
+    let next = AtomicU64::new(0);
+    thread::scope(|scope| {
+        let worker = || {
+            let hand = Hand {
+                client: client.clone(),
+                journal: &journal,
+                repository: "crash/fill".to_owned(),
+            };
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                if number >= count {
+                    return true;
+                }
+                let seed = seed.wrapping_add(number);
+                if hand.post(Content { seed, size: FILL }).is_err() {
+                    return false;
+                }
+            }
+        };
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
+        workers
+            .into_iter()
+            .map(|worker| worker.join().unwrap_or(false))
+            .fold(true, |all, right| all && right)
     })
 }
 
