@@ -47,6 +47,38 @@ impl Mount {
         Some(Mount { folder })
     }
 
+    /// A file system in memory with these options, such as `size=64m`, or
+    /// nothing where that cannot be done.
+    #[must_use]
+    pub fn tmpfs(options: &str) -> Option<Mount> {
+        if !tools::is_root() {
+            tools::skipped("mounting needs root");
+            return None;
+        }
+        let folder = place::dir();
+        let at = folder.path().join("at");
+        std::fs::create_dir(&at).expect("create the mount point");
+        let mut command = Command::new("mount");
+        command.args(["-t", "tmpfs", "-o", options, "tmpfs"]);
+        let ran = tools::try_run(command.arg(&at));
+        if !ran.ok {
+            tools::skipped(&format!("no tmpfs can be mounted: {}", ran.err.trim()));
+            return None;
+        }
+        Some(Mount { folder })
+    }
+
+    /// Gives it other bounds.
+    #[track_caller]
+    pub fn resize(&self, options: &str) {
+        let options = format!("remount,{options}");
+        tools::run(
+            Command::new("mount")
+                .args(["-o", &options])
+                .arg(self.path()),
+        );
+    }
+
     /// Where it is mounted.
     #[must_use]
     pub fn path(&self) -> PathBuf {

@@ -84,16 +84,44 @@ pub enum StartError {
     },
 }
 
-/// Makes the data folder if there is none, readable for its owner only.
+/// Makes the data folder if there is none, readable for its owner only, and
+/// makes its name durable: what is stored in a folder that a power cut takes
+/// away is lost, however well it was synced.
 pub fn prepare(folder: &Path) -> Result<(), StartError> {
+    let fail = |source| StartError::Folder {
+        path: folder.to_owned(),
+        source,
+    };
+    let made: Vec<&Path> = folder
+        .ancestors()
+        .take_while(|path| !path.as_os_str().is_empty() && !path.exists())
+        .collect();
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(folder)
-        .map_err(|source| StartError::Folder {
-            path: folder.to_owned(),
-            source,
-        })
+        .map_err(fail)?;
+    for path in &made {
+        sync_name(path).map_err(fail)?;
+    }
+    // An earlier start may have made it and been killed at once. It may also
+    // have been made by somebody who may do more than this process.
+    if made.is_empty()
+        && !is_store(folder)?
+        && let Err(error) = sync_name(folder)
+    {
+        tracing::debug!(%error, folder = %folder.display(), "its name was not synced");
+    }
+    Ok(())
+}
+
+/// Syncs the folder that a name is in.
+fn sync_name(path: &Path) -> io::Result<()> {
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    std::fs::File::open(parent)?.sync_all()
 }
 
 /// Takes the folder for this process. Who only looks at the lock, as `orlop
