@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use orlop_disk::{Disk, Pool};
+use orlop_format::BLOCK;
 use orlop_format::group::Entry;
 use orlop_format::location::Class;
 use orlop_format::record::{Kind, Record};
@@ -16,7 +17,7 @@ use orlop_format::superblock::Superblock;
 use orlop_index::{Index, IndexError};
 
 use crate::error::{Error, Invalid, Result};
-use crate::journal::files::{Files, JournalFile};
+use crate::journal::files::{Files, JournalFile, read};
 use crate::journal::scan::{End, scan};
 use crate::layout::Layout;
 use crate::rebuild;
@@ -187,6 +188,12 @@ pub(crate) async fn recover(
     })
     .await?;
     let damaged = replay.finish()?;
+    if let Some(file) = journal
+        .iter()
+        .find(|file| file.header.sequence == end.sequence)
+    {
+        write_again(pool, file, &end).await?;
+    }
     if watermark >= end.next_lsn {
         return Err(Error::corrupt(
             "the journal",
@@ -210,6 +217,28 @@ pub(crate) async fn recover(
         end: Some(end),
         damaged,
     })
+}
+
+/// Writes the last file's first block and last group again, as they were read,
+/// and syncs them. The process before may have ended after a sync that failed:
+/// then the system takes them for clean, hands them out, and no sync alone
+/// makes them durable.
+async fn write_again(pool: &Pool, file: &JournalFile, end: &End) -> Result<()> {
+    let stop = end.offset.next_multiple_of(BLOCK as u32);
+    let first = 0..BLOCK as u32;
+    for range in [first, end.last.max(BLOCK as u32)..stop] {
+        let (at, len) = (u64::from(range.start), range.len());
+        if len == 0 {
+            continue;
+        }
+        let bytes = read(pool, &file.inline, at, len).await?;
+        let mut buf = pool.take_now(bytes.len());
+        buf.clear();
+        buf.extend(&bytes);
+        Arc::clone(&file.inline).write_at(at, buf).await.0?;
+    }
+    Arc::clone(&file.inline).sync_data().await?;
+    Ok(())
 }
 
 /// The journal must go back to what was recycled.

@@ -10,6 +10,9 @@
 
 mod args;
 mod file;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod kind;
 mod machine;
 mod network;

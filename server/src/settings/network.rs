@@ -3,6 +3,7 @@
 //!
 //! Refuses to know: whether anything answers there.
 
+use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -73,7 +74,8 @@ impl Kind for PublicUrl {
     fn from_text(text: &str) -> Result<Self, String> {
         let malformed = || {
             format!(
-                "{text:?} is not an address such as https://registry.example.org or http://10.0.0.5:5000, without a path"
+                "{:?} is not an address such as https://registry.example.org or http://10.0.0.5:5000, without a path",
+                without_credentials(text)
             )
         };
         let uri: http::Uri = text.parse().map_err(|_| malformed())?;
@@ -94,6 +96,14 @@ impl Kind for PublicUrl {
 
     fn show(&self) -> String {
         self.0.clone()
+    }
+}
+
+/// An address that can be told to everybody: a password may stand before an @.
+fn without_credentials(text: &str) -> Cow<'_, str> {
+    match text.rsplit_once('@') {
+        Some((_, host)) => Cow::Owned(format!("…@{host}")),
+        None => Cow::Borrowed(text),
     }
 }
 
@@ -210,6 +220,17 @@ impl Kind for Networks {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_password_in_a_public_url_is_not_told() {
+        for text in [
+            "https://admin:hunter2@registry",
+            "admin:hunter2@[::1]:5000/",
+        ] {
+            let error = PublicUrl::from_text(text).unwrap_err();
+            assert!(!error.contains("hunter2") && error.contains('…'), "{error}");
+        }
+    }
 
     #[test]
     fn public_urls_have_a_host_and_a_real_port() {

@@ -25,6 +25,8 @@ pub(crate) struct End {
     pub(crate) sequence: u64,
     /// Offset in it behind the last record that holds.
     pub(crate) offset: u32,
+    /// Offset in it of the group that has that record, 0 for none.
+    pub(crate) last: u32,
     /// LSN that the next record gets.
     pub(crate) next_lsn: u64,
     /// Number that the next group gets.
@@ -191,6 +193,7 @@ async fn scan_file(
     let mut end = End {
         sequence: file.header.sequence,
         offset: BLOCK as u32,
+        last: 0,
         next_lsn: file.header.first_lsn,
         next_group: file.header.first_group,
         chain: file.header.chain,
@@ -272,6 +275,7 @@ fn walk(
     let whole = base.saturating_add(head.bytes);
     let mut entries = Entries::new(file.volume(), head, base, bytes);
     end.chain = head.crc;
+    end.last = base;
     loop {
         let at = entries.offset();
         if stop.is_some_and(|stop| at >= stop) {
