@@ -197,14 +197,21 @@ impl Core {
 
     /// The row, in quarantine if it or the quarantine says so.
     fn marked_row(&self, sha256: &[u8; 32]) -> Result<Option<Blob>> {
-        let Some(bytes) = self.index.get(Table::Blob, sha256)? else {
+        let Some(mut row) = self.bare_row(sha256)? else {
             return Ok(None);
         };
-        let mut row = Blob::decode(&bytes).map_err(|error| unreadable(Table::Blob, error))?;
         if row.state == State::Live && self.quarantine.contains(sha256, row.birth) {
             row.state = State::Quarantined;
         }
         Ok(Some(row))
+    }
+
+    /// The row as the index has it.
+    fn bare_row(&self, sha256: &[u8; 32]) -> Result<Option<Blob>> {
+        self.index
+            .get(Table::Blob, sha256)?
+            .map(|bytes| Blob::decode(&bytes).map_err(|error| unreadable(Table::Blob, error)))
+            .transpose()
     }
 
     /// An upload's row.
@@ -296,6 +303,12 @@ impl Core {
     /// Puts a damaged blob into quarantine.
     pub(crate) fn damaged(&self, sha256: &[u8; 32], birth: u64, error: &Error) {
         if !self.quarantine.add(*sha256, birth) {
+            return;
+        }
+        // Another reader's word of it may have come through meanwhile.
+        let known = self.bare_row(sha256).ok().flatten();
+        if known.is_some_and(|row| row.birth != birth || row.state != State::Live) {
+            self.quarantine.settle(sha256, birth);
             return;
         }
         tracing::error!(
