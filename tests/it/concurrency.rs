@@ -1,17 +1,22 @@
 //! Many at once: the same blob, the same tag, readers among writers.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Barrier;
 use std::thread;
 
-use orlop_tests::client::{blob, manifest};
-use orlop_tests::data;
-use orlop_tests::oci;
-use orlop_tests::server::Server;
+use orlop_tests::client::{Client, blob, manifest};
+use orlop_tests::server::{Server, Setup};
+use orlop_tests::{data, oci, place};
 
 #[test]
 fn i08_64_pushers_of_one_blob_at_one_moment() {
-    let server = Server::start();
+    let ops = SocketAddr::from((Ipv4Addr::LOCALHOST, place::port()));
+    let server = Setup::default()
+        .env("ORLOP_OPS_LISTEN", ops.to_string())
+        .start();
+    let ops = Client::new(ops);
     for (round, size) in [(1, 1000), (2, 60_000), (3, 2 << 20)] {
+        let before = deduplicated(&ops);
         let bytes = data::bytes(round, size);
         let digest = data::sha256(&bytes);
         let start = Barrier::new(64);
@@ -28,7 +33,23 @@ fn i08_64_pushers_of_one_blob_at_one_moment() {
                 });
             }
         });
+        let (pushes, bytes) = deduplicated(&ops);
+        assert_eq!(pushes - before.0, 63, "one of 64 pushes brings the blob");
+        assert_eq!(bytes - before.1, 63 * size as u64);
     }
+}
+
+/// Pushes of blobs that were here already, and their bytes.
+fn deduplicated(ops: &Client) -> (u64, u64) {
+    let page = String::from_utf8(ops.get("/metrics").expect(200).body).unwrap();
+    let value = |name: &str| {
+        let line = page.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap().trim().parse().unwrap()
+    };
+    (
+        value("orlop_blobs_deduplicated_total "),
+        value("orlop_blobs_deduplicated_bytes_total "),
+    )
 }
 
 #[test]

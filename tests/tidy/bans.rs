@@ -35,6 +35,13 @@ const UNFINISHED: &[&str] = &["todo", "unimplemented", "dbg"];
 
 const UNSAFE_HOME: &str = "engine/disk/";
 
+/// Where locks, atomics and channels of the store must come from, so that a
+/// schedule explorer can replace them.
+const SEAM: &str = "engine/store/src/sync.rs";
+const SEAM_OF: &str = "engine/store/src/";
+/// What of `std::sync` only shares.
+const SHARING: &[&str] = &["Arc", "Weak"];
+
 /// Runs every ban over the sources.
 pub(crate) fn check(files: &[File]) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -77,6 +84,12 @@ pub(crate) fn check(files: &[File]) -> Vec<Finding> {
                 find(at, rule, "a safe interface in engine/disk, or rustix");
             }
         }
+        if file.path.starts_with(SEAM_OF) && file.path != SEAM {
+            for at in locks(&source::shipped_code(&file.text)) {
+                let rule = format!("a lock, atomic or channel that is not of {SEAM}");
+                find(at, rule, "take it from crate::sync");
+            }
+        }
         for at in dropped_matches(&code) {
             let rule = "matches! as a statement checks nothing".to_owned();
             find(at, rule, "assert!(matches!(…)) or a `let … else`");
@@ -91,6 +104,30 @@ pub(crate) fn check(files: &[File]) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// Where `std::sync` is named for more than sharing, or another crate's locks.
+fn locks(code: &str) -> Vec<usize> {
+    let mut found: Vec<usize> = crate_uses(code, "parking_lot").collect();
+    for path in ["std::sync", "tokio::sync"] {
+        for (at, _) in code.match_indices(path) {
+            let rest = code.get(at + path.len()..).unwrap_or_default();
+            let names = rest.strip_prefix("::").unwrap_or(rest);
+            let end = match names.starts_with('{') {
+                true => names.find('}'),
+                false => names.find(|c| !source::is_word(c)),
+            };
+            let names = names.get(..end.unwrap_or(names.len())).unwrap_or_default();
+            let shares = path == "std::sync"
+                && names
+                    .split(|c| !source::is_word(c))
+                    .all(|name| name.is_empty() || SHARING.contains(&name));
+            if !shares || names.is_empty() {
+                found.push(at);
+            }
+        }
+    }
+    found
 }
 
 fn followed_by(code: &str, at: usize, text: &str) -> bool {
@@ -189,6 +226,18 @@ mod tests {
         assert_eq!(rules("engine/disk/src/uring.rs", body).len(), 2);
         assert_eq!(rules("server/src/catalog/read.rs", body).len(), 2);
         assert_eq!(rules("fsck/src/index.rs", body).len(), 2);
+    }
+
+    #[test]
+    fn locks_of_the_store_come_from_its_seam() {
+        let body = "use std::sync::{Arc, Weak};\nuse std::sync::Arc;\nuse std::sync::{Arc, OnceLock};\nuse std::sync::atomic::AtomicU64;\nlet a: tokio::sync::Mutex<()>;\nuse std::sync;\n#[cfg(test)]\nmod tests { use std::sync::Mutex; }\n";
+        let rule = format!("a lock, atomic or channel that is not of {SEAM}");
+        let found: Vec<_> = [4, 5, 6, 7].map(|line| format!("{line} {rule}")).into();
+        let mut rules_found = rules("engine/store/src/a.rs", body);
+        rules_found.sort();
+        assert_eq!(rules_found, found);
+        assert_eq!(rules(SEAM, body), [""; 0]);
+        assert_eq!(rules("server/src/a.rs", body), [""; 0]);
     }
 
     #[test]

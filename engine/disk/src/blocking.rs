@@ -14,7 +14,8 @@ use std::thread::{self, JoinHandle};
 use tokio::sync::Semaphore;
 
 use crate::real::{Carrier, RealDisk};
-use crate::request::{Envelope, Tally};
+use crate::request::Envelope;
+use crate::tally::Tally;
 use crate::{Access, Backend, Counters, Disk};
 
 /// Requests that may wait for a thread. Beyond that, callers wait.
@@ -98,7 +99,7 @@ impl Shared {
     fn work(&self) {
         while let Some(Envelope { request, reply }) = self.next() {
             let done = request.run();
-            self.tally.count(&done);
+            done.count(&self.tally);
             // When nobody waits, the answer comes back here and its buffer
             // returns to the pool.
             drop(reply.send(done));

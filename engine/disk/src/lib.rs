@@ -23,9 +23,12 @@ mod pool;
 mod real;
 mod request;
 mod system;
+mod tally;
 
 pub mod blocking;
 pub mod lock;
+#[cfg(feature = "loom")]
+pub mod model;
 pub mod probe;
 pub mod select;
 pub mod sim;

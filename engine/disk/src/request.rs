@@ -6,12 +6,12 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::oneshot;
 
 use crate::system::{self, Handle};
-use crate::{Buffer, Counters, DiskError, Moved};
+use crate::tally::Tally;
+use crate::{Buffer, DiskError, Moved};
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +64,13 @@ pub(crate) struct Done {
 }
 
 impl Done {
+    /// Counts it, if it succeeded. Called before the answer is sent.
+    pub(crate) fn count(&self, tally: &Tally) {
+        if self.result.is_ok() {
+            tally.count(self.request.verb, self.request.buf.len() as u64);
+        }
+    }
+
     pub(crate) fn into_moved(self) -> Moved {
         let Done { request, result } = self;
         let wrap = |error| DiskError::new(request.verb.name(), &request.handle.path, error);
@@ -75,44 +82,4 @@ impl Done {
 pub(crate) struct Envelope {
     pub(crate) request: Request,
     pub(crate) reply: oneshot::Sender<Done>,
-}
-
-/// Counts what the shared lane has carried.
-#[derive(Default)]
-pub(crate) struct Tally {
-    reads: AtomicU64,
-    writes: AtomicU64,
-    syncs: AtomicU64,
-    bytes_read: AtomicU64,
-    bytes_written: AtomicU64,
-}
-
-impl Tally {
-    /// Counts a finished request. Called before its answer is sent, so that
-    /// who has the answer sees the count.
-    pub(crate) fn count(&self, done: &Done) {
-        if done.result.is_err() {
-            return;
-        }
-        let len = done.request.buf.len() as u64;
-        let (times, bytes) = match done.request.verb {
-            Verb::Read => (&self.reads, Some(&self.bytes_read)),
-            Verb::Write => (&self.writes, Some(&self.bytes_written)),
-            Verb::Sync => (&self.syncs, None),
-        };
-        times.fetch_add(1, Ordering::Relaxed);
-        if let Some(bytes) = bytes {
-            bytes.fetch_add(len, Ordering::Relaxed);
-        }
-    }
-
-    pub(crate) fn counters(&self) -> Counters {
-        Counters {
-            reads: self.reads.load(Ordering::Relaxed),
-            writes: self.writes.load(Ordering::Relaxed),
-            syncs: self.syncs.load(Ordering::Relaxed),
-            bytes_read: self.bytes_read.load(Ordering::Relaxed),
-            bytes_written: self.bytes_written.load(Ordering::Relaxed),
-        }
-    }
 }

@@ -28,8 +28,9 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_uring::{OneshotOutputTransform, UnsubmittedOneshot};
 
 use crate::real::{Carrier, RealDisk};
-use crate::request::{Done, Envelope, Request, Tally, Verb};
+use crate::request::{Done, Envelope, Request, Verb};
 use crate::system::{DONTCACHE, Handle, Transfer, Way};
+use crate::tally::Tally;
 use crate::{Access, Backend, Buffer, Counters, Disk};
 
 /// Requests in flight per ring thread.
@@ -166,7 +167,7 @@ async fn work(mut queue: mpsc::Receiver<Envelope>, tally: Arc<Tally>) {
         tokio_uring::spawn(async move {
             let Envelope { request, reply } = envelope;
             let done = carry(request).await;
-            tally.count(&done);
+            done.count(&tally);
             // When nobody waits, the answer comes back here and its buffer
             // returns to the pool.
             drop(reply.send(done));

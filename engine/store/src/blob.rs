@@ -18,11 +18,11 @@ use futures_util::stream::{FuturesOrdered, Stream, StreamExt};
 use orlop_format::digest::Digest;
 use orlop_format::location::Extent;
 use orlop_format::row::{self, Form};
-use tokio::sync::OwnedSemaphorePermit;
 
 use crate::config::{PAGE, READ_AHEAD};
 use crate::core::Core;
 use crate::error::{Error, Invalid, Result};
+use crate::sync::OwnedSemaphorePermit;
 
 /// A blob that can be read.
 #[derive(Clone)]

@@ -7,8 +7,13 @@ use orlop_disk::lock::Lock;
 
 /// Bytes of one journal file.
 pub const JOURNAL_FILE: u64 = 64 * 1024 * 1024;
-/// The smallest journal file that may be asked for, bytes.
-pub const MIN_JOURNAL_FILE: u64 = 4 * 1024 * 1024;
+/// The smallest journal file that may be asked for, bytes: one group must fit.
+/// Under a schedule explorer stores are tiny, and so are their groups.
+pub const MIN_JOURNAL_FILE: u64 = if cfg!(feature = "shuttle") {
+    32 * 1024
+} else {
+    4 * 1024 * 1024
+};
 /// Full journal files that are kept before the oldest is recycled.
 pub const JOURNAL_KEEP: usize = 3;
 /// Journal files kept ready for reuse.

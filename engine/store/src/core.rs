@@ -2,7 +2,6 @@
 //! payload: is a blob here, who holds it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use orlop_disk::lock::Lock;
@@ -11,7 +10,6 @@ use orlop_format::digest::{Algorithm, Digest};
 use orlop_format::record::{Record, UploadId};
 use orlop_format::row::{self, Blob, Names, State, Upload};
 use orlop_index::{Index, Table};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::error::{Error, Result};
 use crate::journal::files::Files;
@@ -26,7 +24,7 @@ use crate::segment::Segments;
 use crate::session::Sessions;
 use crate::space::Room;
 use crate::superblock::Slots;
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::{Mutex, MutexGuard, Notify, OwnedSemaphorePermit, Semaphore, TaskMutex, mpsc};
 use crate::view::unreadable;
 
 /// Locks that order "is it here" against deletion, by digest.
@@ -49,16 +47,18 @@ pub(crate) struct Core {
     pub(crate) sessions: Sessions,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) quarantine: Arc<Quarantine>,
-    pub(crate) superblock: tokio::sync::Mutex<Slots>,
+    /// How often the store was opened.
+    pub(crate) epoch: u64,
+    pub(crate) superblock: TaskMutex<Slots>,
     /// Wakes maintenance.
     pub(crate) rotated: Arc<Notify>,
-    pub(crate) closing: AtomicBool,
+    closing: Mutex<bool>,
     ahead: Arc<Semaphore>,
     shards: Vec<Mutex<()>>,
     spare_shard: Mutex<()>,
     _lock: Option<Arc<Lock>>,
     /// Ends when every task of the store has.
-    pub(crate) running: tokio::sync::Mutex<tokio::sync::mpsc::Receiver<()>>,
+    pub(crate) running: TaskMutex<mpsc::Receiver<()>>,
 }
 
 /// The parts that [`Core::new`] puts together.
@@ -80,7 +80,7 @@ pub(crate) struct Parts {
     pub(crate) superblock: Slots,
     pub(crate) rotated: Arc<Notify>,
     pub(crate) lock: Option<Arc<Lock>>,
-    pub(crate) running: tokio::sync::mpsc::Receiver<()>,
+    pub(crate) running: mpsc::Receiver<()>,
 }
 
 /// A blob that is here.
@@ -134,14 +134,15 @@ impl Core {
             sessions,
             metrics,
             quarantine,
-            superblock: tokio::sync::Mutex::new(superblock),
+            epoch: superblock.get().epoch,
+            superblock: TaskMutex::new(superblock),
             rotated,
-            closing: AtomicBool::new(false),
+            closing: Mutex::default(),
             ahead: Arc::new(Semaphore::new(crate::config::READ_AHEAD_ALL)),
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             spare_shard: Mutex::default(),
             _lock: lock,
-            running: tokio::sync::Mutex::new(running),
+            running: TaskMutex::new(running),
         }
     }
 
@@ -171,20 +172,46 @@ impl Core {
         }
     }
 
+    /// Whether maintenance is to end.
     pub(crate) fn closing(&self) -> bool {
-        self.closing.load(Ordering::Acquire)
+        *self.closing.lock()
+    }
+
+    /// Ends maintenance.
+    pub(crate) fn end_maintenance(&self) {
+        *self.closing.lock() = true;
+        self.wake();
     }
 
     /// A blob's row.
     pub(crate) fn blob_row(&self, sha256: &[u8; 32]) -> Result<Option<Blob>> {
-        let Some(bytes) = self.index.get(Table::Blob, sha256)? else {
+        // Asked before the row is read: what was settled between that and the
+        // look into the quarantine shows in a second row.
+        let suspect = !self.quarantine.is_empty();
+        let row = self.marked_row(sha256)?;
+        match row {
+            Some(row) if suspect && row.state == State::Live => self.marked_row(sha256),
+            row => Ok(row),
+        }
+    }
+
+    /// The row, in quarantine if it or the quarantine says so.
+    fn marked_row(&self, sha256: &[u8; 32]) -> Result<Option<Blob>> {
+        let Some(mut row) = self.bare_row(sha256)? else {
             return Ok(None);
         };
-        let mut row = Blob::decode(&bytes).map_err(|error| unreadable(Table::Blob, error))?;
         if row.state == State::Live && self.quarantine.contains(sha256, row.birth) {
             row.state = State::Quarantined;
         }
         Ok(Some(row))
+    }
+
+    /// The row as the index has it.
+    fn bare_row(&self, sha256: &[u8; 32]) -> Result<Option<Blob>> {
+        self.index
+            .get(Table::Blob, sha256)?
+            .map(|bytes| Blob::decode(&bytes).map_err(|error| unreadable(Table::Blob, error)))
+            .transpose()
     }
 
     /// An upload's row.
@@ -276,6 +303,12 @@ impl Core {
     /// Puts a damaged blob into quarantine.
     pub(crate) fn damaged(&self, sha256: &[u8; 32], birth: u64, error: &Error) {
         if !self.quarantine.add(*sha256, birth) {
+            return;
+        }
+        // Another reader's word of it may have come through meanwhile.
+        let known = self.bare_row(sha256).ok().flatten();
+        if known.is_some_and(|row| row.birth != birth || row.state != State::Live) {
+            self.quarantine.settle(sha256, birth);
             return;
         }
         tracing::error!(

@@ -10,11 +10,10 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use futures_util::future::{BoxFuture, FutureExt, Shared, WeakShared};
-use tokio::sync::{Semaphore, oneshot};
 
 use crate::config::MAX_FETCHES;
 use crate::runtime::Runtime;
-use crate::sync::Mutex;
+use crate::sync::{Mutex, Semaphore, oneshot};
 
 /// What those who wait hold.
 type Landing<V> = Shared<oneshot::Receiver<V>>;

@@ -19,6 +19,8 @@ mod journal;
 mod layout;
 mod lease;
 mod metrics;
+#[cfg(feature = "loom")]
+pub mod model;
 mod pages;
 mod planted;
 mod quarantine;

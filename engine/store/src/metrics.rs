@@ -1,7 +1,8 @@
 //! Counters of the store, for whoever publishes them.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use crate::sync::counters::{AtomicU64, Ordering};
 
 /// Counters since the store was opened.
 #[derive(Debug, Default)]

@@ -29,6 +29,7 @@ use crate::metrics::Metrics;
 use crate::planted::{self, Planted};
 use crate::runtime::Runtime;
 use crate::segment::{SegmentFile, Segments};
+use crate::sync::point;
 
 /// What the cost of one cached entry is beside its bytes.
 const ENTRY: u32 = 256;
@@ -169,6 +170,7 @@ impl Inner {
     /// From the cache, or by a fetch that all who want it share.
     async fn get(self: &Arc<Self>, wanted: Wanted) -> Result<Bytes> {
         let key = wanted.key();
+        point();
         let cached = self.cache.get(&key).await;
         self.metrics.looked_up(cached.is_some());
         if let Some(bytes) = cached {
@@ -192,6 +194,7 @@ impl Inner {
             Wanted::Page(extent, at) => twice(|| self.read_page(extent, at)).await?,
             Wanted::Record(place) => twice(|| self.read_record(place)).await?,
         };
+        point();
         self.cache.insert(key, bytes.clone()).await;
         Ok(bytes)
     }

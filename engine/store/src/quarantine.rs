@@ -5,9 +5,9 @@
 //! kept. An entry goes when its record is in the index.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicUsize, Ordering};
 
 /// Entries kept. One that finds no room is found again by the next read.
 const MAX: usize = 65_536;
@@ -32,9 +32,14 @@ impl Quarantine {
         new
     }
 
+    /// Whether no blob is in.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count.load(Ordering::Acquire) == 0
+    }
+
     /// Whether a blob is in.
     pub(crate) fn contains(&self, sha256: &[u8; 32], birth: u64) -> bool {
-        self.count.load(Ordering::Acquire) > 0 && self.blobs.lock().contains(&(*sha256, birth))
+        !self.is_empty() && self.blobs.lock().contains(&(*sha256, birth))
     }
 
     /// Forgets a blob whose row says it now.

@@ -6,7 +6,6 @@
 //! anything is served.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use orlop_disk::{Disk, Pool};
 use orlop_format::BLOCK;
@@ -24,6 +23,7 @@ use crate::rebuild;
 use crate::runtime::Runtime;
 use crate::segment::Segments;
 use crate::superblock::Slots;
+use crate::sync::counters::{AtomicBool, AtomicU64, Ordering};
 use crate::view::View;
 
 /// Rows that a replay collects before it applies them.

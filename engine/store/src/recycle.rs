@@ -9,6 +9,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use futures_util::future::{Either, select};
 use orlop_disk::{Create, Lane, OpenOptions};
 use orlop_format::BLOCK;
 use orlop_format::group::{Builder, Entries, Entry, Head, footprint};
@@ -37,18 +38,26 @@ pub(crate) async fn run(core: Weak<Core>) {
             return;
         }
         let tended = tend(&held, &mut flushed).await;
-        let (rotated, sleep) = (Arc::clone(&held.rotated), held.runtime.sleep(TICK));
+        let (rotated, mut sleep) = (Arc::clone(&held.rotated), held.runtime.sleep(TICK));
         drop(held);
-        if let Err(error) = tended {
-            if !matches!(error, Error::Poisoned { .. }) {
-                tracing::warn!(%error, "maintenance could not go on; it tries again");
-            }
-            sleep.await;
-            continue;
+        if let Err(error) = &tended
+            && !matches!(error, Error::Poisoned { .. })
+        {
+            tracing::warn!(%error, "maintenance could not go on; it tries again");
         }
-        let notified = std::pin::pin!(rotated.notified());
-        futures_util::future::select(notified, sleep).await;
+        loop {
+            let notified = std::pin::pin!(rotated.notified());
+            match select(notified, sleep).await {
+                // After a failure nothing but time helps, and a close ends it.
+                Either::Left((_, left)) if tended.is_err() && !is_closing(&core) => sleep = left,
+                _ => break,
+            }
+        }
     }
+}
+
+fn is_closing(core: &Weak<Core>) -> bool {
+    core.upgrade().is_none_or(|core| core.closing())
 }
 
 /// One look at everything.

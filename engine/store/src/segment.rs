@@ -20,7 +20,7 @@ use crate::config::{MAX_OPEN_SEGMENTS, SEGMENT_AHEAD};
 use crate::error::{Error, Result};
 use crate::layout::Layout;
 use crate::runtime::{Runtime, random_u64};
-use crate::sync::Mutex;
+use crate::sync::{Mutex, TaskMutex};
 
 /// An open segment.
 pub(crate) struct SegmentFile {
@@ -80,7 +80,7 @@ pub(crate) struct Segments {
     size: u64,
     handles: Mutex<BTreeMap<SegmentId, Arc<SegmentFile>>>,
     next_id: Mutex<u64>,
-    raw: tokio::sync::Mutex<Option<Open>>,
+    raw: TaskMutex<Option<Open>>,
     full: Mutex<Vec<Full>>,
 }
 
@@ -103,7 +103,7 @@ impl Segments {
             size,
             handles: Mutex::default(),
             next_id: Mutex::new(1),
-            raw: tokio::sync::Mutex::new(None),
+            raw: TaskMutex::new(None),
             full: Mutex::default(),
         };
         for class in Class::ALL {

@@ -11,7 +11,6 @@
 //! taken by trying, under the map's lock.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -19,13 +18,12 @@ use orlop_format::digest::{Algorithm, Hasher};
 use orlop_format::location::Extent;
 use orlop_format::record::{MAX_OWNER, UploadId};
 use orlop_format::row;
-use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 
 use crate::config::{MAX_SESSIONS, WARM_EXTENTS, WARM_SESSIONS, WARM_TIME};
 use crate::core::Core;
 use crate::error::{Error, Invalid, Result};
 use crate::runtime::Runtime;
-use crate::sync::Mutex;
+use crate::sync::{Mutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore, TaskMutex};
 
 /// Sessions that make room at once when the map is full.
 const EVICTED: usize = MAX_SESSIONS / 16;
@@ -51,9 +49,17 @@ pub(crate) struct Session {
     pub(crate) id: UploadId,
     pub(crate) owner: String,
     pub(crate) also: Option<Algorithm>,
-    pub(crate) durable: AtomicU64,
-    touched: Mutex<Duration>,
-    state: Arc<tokio::sync::Mutex<State>>,
+    seen: Mutex<Seen>,
+    state: Arc<TaskMutex<State>>,
+}
+
+/// What is known of a session without holding it.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    /// Bytes that are durable.
+    durable: u64,
+    /// When somebody last asked for it.
+    touched: Duration,
 }
 
 /// What a session holds between requests.
@@ -173,8 +179,7 @@ impl Sessions {
         if session.owner != owner {
             return Err(missing(id));
         }
-        *session.touched.lock() = now;
-        let durable = session.durable.load(Ordering::Acquire);
+        let durable = session.touch(now);
         // What a request that went away had queued shows in the row alone.
         let unsure = session
             .state
@@ -218,7 +223,7 @@ impl Sessions {
         if state.ended {
             return Err(missing(id));
         }
-        *session.touched.lock() = now;
+        session.touch(now);
         drop(map);
         Ok((session, state))
     }
@@ -245,7 +250,7 @@ impl Sessions {
     /// Ends a request's hold of a session: its state stays at hand for a while
     /// if it equals the log and is small.
     pub(crate) fn put_down(&self, session: &Arc<Session>, state: &mut State, now: Duration) {
-        *session.touched.lock() = now;
+        session.touch(now);
         if state.warm && state.opened && state.extents.len() <= WARM_EXTENTS {
             state.tail.shrink_to_fit();
             self.warm.lock().push_back((Arc::downgrade(session), now));
@@ -264,7 +269,7 @@ impl Sessions {
                 return;
             }
             if let Some(session) = session.upgrade()
-                && *session.touched.lock() == *since
+                && session.seen.lock().touched == *since
                 && let Ok(mut state) = session.state.try_lock()
             {
                 state.cool();
@@ -357,9 +362,11 @@ impl Session {
             id,
             owner: owner.to_owned(),
             also,
-            durable: AtomicU64::new(durable),
-            touched: Mutex::new(now),
-            state: Arc::new(tokio::sync::Mutex::new(state)),
+            seen: Mutex::new(Seen {
+                durable,
+                touched: now,
+            }),
+            state: Arc::new(TaskMutex::new(state)),
         })
     }
 
@@ -374,6 +381,22 @@ impl Session {
         Ok((session, state))
     }
 
+    /// Bytes that are durable.
+    pub(crate) fn durable(&self) -> u64 {
+        self.seen.lock().durable
+    }
+
+    pub(crate) fn set_durable(&self, bytes: u64) {
+        self.seen.lock().durable = bytes;
+    }
+
+    /// Puts off its end; returns how many of its bytes are durable.
+    fn touch(&self, now: Duration) -> u64 {
+        let mut seen = self.seen.lock();
+        seen.touched = now;
+        seen.durable
+    }
+
     fn lock(&self) -> Result<OwnedMutexGuard<State>> {
         Arc::clone(&self.state)
             .try_lock_owned()
@@ -382,12 +405,12 @@ impl Session {
 
     /// Whether nobody uses it, or has in so long.
     fn is_idle(&self, now: Duration, idle: Duration) -> bool {
-        self.state.try_lock().is_ok() && now.saturating_sub(*self.touched.lock()) >= idle
+        self.state.try_lock().is_ok() && now.saturating_sub(self.seen.lock().touched) >= idle
     }
 
     /// Whether the log knows the upload, or may.
     fn may_be_known(&self) -> bool {
-        self.durable.load(Ordering::Acquire) > 0
+        self.durable() > 0
             || self
                 .state
                 .try_lock()
@@ -399,7 +422,7 @@ impl Session {
     /// it is in use.
     fn idle(&self, now: Duration) -> Option<((bool, Duration), UploadId)> {
         let state = self.state.try_lock().ok()?;
-        let touched = *self.touched.lock();
+        let touched = self.seen.lock().touched;
         if state.queued && now.saturating_sub(touched) < QUEUED {
             return None;
         }

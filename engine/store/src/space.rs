@@ -30,9 +30,20 @@ pub(crate) struct Room {
 #[derive(Default)]
 struct Known {
     asked: Option<Duration>,
+    /// How often an answer came: one that was overtaken by another is dropped.
+    answers: u64,
     available: u64,
     reserve: u64,
     admitted: u64,
+}
+
+impl Known {
+    fn is_stale(&self, now: Duration) -> bool {
+        self.admitted >= RECHECK
+            || self
+                .asked
+                .is_none_or(|asked| now.saturating_sub(asked) >= MAX_AGE)
+    }
 }
 
 impl Room {
@@ -55,17 +66,21 @@ impl Room {
     /// Whether a push of `bytes` may go on.
     pub(crate) fn admit(&self, bytes: u64, now: Duration) -> Result<()> {
         let mut known = self.state.lock();
-        let stale = known
-            .asked
-            .is_none_or(|asked| now.saturating_sub(asked) >= MAX_AGE);
-        if stale || known.admitted >= RECHECK {
+        if known.is_stale(now) {
+            // A file system that is slow to answer holds up nobody else.
+            let answers = known.answers;
+            drop(known);
             let space = self.disk.space(self.layout.root())?;
-            known.asked = Some(now);
-            known.available = space.available;
-            known.reserve = self
-                .reserve
-                .unwrap_or(DEFAULT_RESERVE.max(space.total / 50));
-            known.admitted = 0;
+            known = self.state.lock();
+            if known.answers == answers {
+                known.answers = answers.wrapping_add(1);
+                known.asked = Some(now);
+                known.available = space.available;
+                known.reserve = self
+                    .reserve
+                    .unwrap_or(DEFAULT_RESERVE.max(space.total / 50));
+                known.admitted = 0;
+            }
         }
         let wanted = known.admitted.saturating_add(bytes);
         if known.available < known.reserve.saturating_add(wanted) {

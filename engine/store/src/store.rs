@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use orlop_disk::lock::Lock;
@@ -29,13 +28,14 @@ use crate::recycle;
 use crate::runtime::Runtime;
 use crate::segment::Segments;
 use crate::space::Room;
+use crate::sync::{Notify, mpsc};
 use crate::upload::{Committed, Upload};
 
 /// Held by each of the store's tasks: nothing is ever sent on the channel, and
 /// the folder stays locked until the last task has ended.
 #[derive(Clone)]
 struct Alive {
-    _sender: tokio::sync::mpsc::Sender<()>,
+    _sender: mpsc::Sender<()>,
     _lock: Option<Arc<Lock>>,
 }
 
@@ -145,7 +145,7 @@ impl Store {
 
         let (files, segments) = (Arc::new(files), Arc::new(segments));
         let (queue, receiver) = Queue::new(poison.clone());
-        let rotated = Arc::new(tokio::sync::Notify::new());
+        let rotated = Arc::new(Notify::new());
         progress.stage("starting the journal", 0);
         let parts = writer::Parts {
             runtime: Arc::clone(&runtime),
@@ -164,7 +164,7 @@ impl Store {
         if slot.journal == 0 {
             slots.write(|slot| slot.journal = 1).await?;
         }
-        let (sender, running) = tokio::sync::mpsc::channel(1);
+        let (sender, running) = mpsc::channel(1);
         let lock = config.lock.map(Arc::new);
         let alive = Alive {
             _sender: sender,
@@ -414,7 +414,7 @@ impl Store {
             available,
             reserve,
             backend: self.core.disk.backend().to_string(),
-            epoch: self.core.superblock.lock().await.get().epoch,
+            epoch: self.core.epoch,
             cached: self.core.pages.cached(),
             counts: self.core.metrics.counts(),
         }
@@ -438,8 +438,7 @@ impl Store {
     /// store's own tasks have ended on return; its files are closed when the
     /// last clone is dropped.
     pub async fn close(&self) -> Result<()> {
-        self.core.closing.store(true, Ordering::Release);
-        self.core.wake();
+        self.core.end_maintenance();
         let marked = self.core.queue.close().await;
         while self.core.running.lock().await.recv().await.is_some() {}
         marked?;

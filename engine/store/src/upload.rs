@@ -15,14 +15,12 @@
 mod extents;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use futures_util::stream::FuturesUnordered;
 use orlop_disk::Buffer;
 use orlop_format::digest::{Algorithm, Digest, Hasher};
 use orlop_format::record::{Checkpoint, Commit, HashState, MAX_NOTE, Record, UploadId};
-use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, oneshot};
 
 use self::extents::Landed;
 use crate::config::CHECKPOINT_EVERY;
@@ -31,6 +29,7 @@ use crate::error::{Error, Invalid, Result};
 use crate::journal::queue::Fate;
 use crate::segment::SegmentFile;
 use crate::session::{Session, State, busy, missing};
+use crate::sync::{OwnedMutexGuard, OwnedSemaphorePermit, oneshot};
 
 /// Version of the saved hash states this code writes and reads.
 const HASH_VERSION: u8 = 1;
@@ -175,7 +174,7 @@ impl Upload {
         self.state.received = self.state.received.saturating_add(bytes.len() as u64);
         self.fill(&bytes).await?;
         self.hold().await?;
-        let durable = self.session.durable.load(Ordering::Relaxed);
+        let durable = self.session.durable();
         if !self.alone && self.state.received.saturating_sub(durable) >= CHECKPOINT_EVERY {
             self.save().await?;
         }
@@ -204,7 +203,7 @@ impl Upload {
     }
 
     async fn save(&mut self) -> Result<()> {
-        let durable = self.session.durable.load(Ordering::Relaxed);
+        let durable = self.session.durable();
         if self.state.received > durable || (self.state.received > 0 && !self.state.opened) {
             self.drain().await?;
             let tail = Bytes::copy_from_slice(&self.small);
@@ -233,9 +232,7 @@ impl Upload {
                     other => other,
                 })?;
             self.state.saved = self.state.extents.len();
-            self.session
-                .durable
-                .store(self.state.received, Ordering::Release);
+            self.session.set_durable(self.state.received);
         }
         self.kept = true;
         Ok(())
@@ -403,7 +400,7 @@ impl Upload {
             None
         };
         let Some(row) = row else {
-            if self.session.durable.load(Ordering::Relaxed) > 0 {
+            if self.session.durable() > 0 {
                 self.end();
                 return Err(missing(id));
             }
@@ -443,9 +440,7 @@ impl Upload {
                 self.state.hashers = fresh;
             }
         }
-        self.session
-            .durable
-            .store(self.state.received, Ordering::Release);
+        self.session.set_durable(self.state.received);
         Ok(())
     }
 }

@@ -13,13 +13,17 @@
 //! of 32 streams of each of 4,096 connections are 512 MiB, and 128 MiB for the
 //! 1,024 connections of one peer. What the store reads ahead is bounded there.
 
+mod held;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
 use futures_util::task::AtomicWaker;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use held::Held;
 
 /// A piece up to this size is a copy of its own and needs no place.
 pub(super) const SMALL: usize = 4 * 1024;
@@ -93,8 +97,7 @@ pub(super) struct Unsent(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
-    pieces: AtomicUsize,
-    waiting: AtomicWaker,
+    held: Held,
     watch: Option<Arc<dyn Watch>>,
 }
 
@@ -109,22 +112,12 @@ impl Unsent {
 
     /// Ready when nothing is held.
     pub(super) fn poll_none(&self, context: &Context<'_>) -> Poll<()> {
-        let none = || self.0.pieces.load(Ordering::Acquire) == 0;
-        if none() {
-            return Poll::Ready(());
-        }
-        self.0.waiting.register(context.waker());
-        // Let go of since the first look, before anybody was to be woken.
-        if none() {
-            Poll::Ready(())
-        } else {
-            Poll::Pending
-        }
+        self.0.held.poll_none(context)
     }
 
     /// Counts these as held until they are dropped, and the place as taken.
     pub(super) fn piece(&self, bytes: Bytes, place: Option<Place>) -> Piece {
-        self.0.pieces.fetch_add(1, Ordering::AcqRel);
+        self.0.held.add();
         self.moved();
         Piece {
             bytes,
@@ -167,8 +160,7 @@ impl Drop for Piece {
         // First, so that the next piece finds it.
         self.place = None;
         self.bytes = Bytes::new();
-        self.unsent.0.pieces.fetch_sub(1, Ordering::AcqRel);
-        self.unsent.0.waiting.wake();
+        self.unsent.0.held.let_go();
     }
 }
 

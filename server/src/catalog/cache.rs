@@ -9,12 +9,12 @@
 //! Marks are shared by keys of equal hash: that costs a lookup now and then
 //! and is never wrong. Memory is bounded: rows by number, marks by their table.
 
-use std::hash::{BuildHasher, Hash, Hasher, RandomState};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::hash::{Hash, Hasher, RandomState};
 
 use moka::Equivalent;
 use orlop_format::digest::Digest;
 
+use super::marks::Marks;
 use super::types::ManifestRow;
 
 /// Marks: 256 KiB.
@@ -113,8 +113,7 @@ pub(super) enum Touched {
 #[derive(Debug)]
 pub(super) struct Cache {
     rows: moka::sync::Cache<Key, Entry, RandomState>,
-    hash: RandomState,
-    marks: Box<[AtomicU64]>,
+    marks: Marks<RandomState>,
 }
 
 impl Cache {
@@ -124,15 +123,14 @@ impl Cache {
             rows: moka::sync::Cache::builder()
                 .max_capacity(rows)
                 .build_with_hasher(hash.clone()),
-            hash,
-            marks: (0..MARKS).map(|_| AtomicU64::new(0)).collect(),
+            marks: Marks::new(MARKS, hash),
         }
     }
 
     /// What the key is known to be now.
     pub(super) fn get(&self, key: &KeyRef<'_>) -> Option<Found> {
         let entry = self.rows.get(key)?;
-        let mark = self.mark(key).max(self.mark(&key.repository));
+        let mark = self.marks.of(key).max(self.marks.of(&key.repository));
         (entry.sequence >= mark).then_some(entry.found)
     }
 
@@ -144,24 +142,10 @@ impl Cache {
 
     /// What was read before `sequence` was committed is not true any more.
     pub(super) fn touch(&self, touched: &Touched, sequence: u64) {
-        let slot = match touched {
-            Touched::Key(key) => self.slot(&key.borrow()),
-            Touched::Repository(name) => self.slot(&&**name),
-        };
-        if let Some(mark) = slot {
-            mark.fetch_max(sequence, Ordering::AcqRel);
+        match touched {
+            Touched::Key(key) => self.marks.raise(&key.borrow(), sequence),
+            Touched::Repository(name) => self.marks.raise(&&**name, sequence),
         }
-    }
-
-    fn mark(&self, of: &impl Hash) -> u64 {
-        self.slot(of)
-            .map_or(u64::MAX, |mark| mark.load(Ordering::Acquire))
-    }
-
-    fn slot(&self, of: &impl Hash) -> Option<&AtomicU64> {
-        let [low, high, ..] = self.hash.hash_one(of).to_le_bytes();
-        let place = usize::from(u16::from_le_bytes([low, high]));
-        self.marks.get(place % MARKS)
     }
 }
 

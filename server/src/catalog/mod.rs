@@ -14,6 +14,7 @@
 mod cache;
 mod change;
 mod error;
+mod marks;
 mod postgres;
 mod pulls;
 mod read;
@@ -26,7 +27,7 @@ mod verb;
 mod writer;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{self, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -36,6 +37,7 @@ use tokio::task::JoinHandle;
 
 use cache::Cache;
 pub use error::CatalogError;
+use marks::Committed;
 pub use pulls::PULLS_MAX;
 pub use read::{PAGE_MAX, READ_TIME};
 use schema::{Dialect, Identity};
@@ -150,7 +152,7 @@ impl Catalog {
     /// The sequence of the last committed change; 0 before the first.
     #[must_use]
     pub fn sequence(&self) -> u64 {
-        self.shared().committed.load(Ordering::Acquire)
+        self.shared().committed.get()
     }
 
     /// Why nothing is written any more, if so.
@@ -388,7 +390,7 @@ impl Start {
     fn run(self, location: Location, options: &Options) -> Catalog {
         let shared = Arc::new(Shared {
             id: self.identity.id,
-            committed: AtomicU64::new(self.identity.sequence.unsigned_abs()),
+            committed: Committed::new(self.identity.sequence.unsigned_abs()),
             cache: Cache::new(options.cache_rows),
             turn: tokio::sync::Mutex::new(()),
             poison: OnceLock::new(),

@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::cache::Cache;
 use super::error::{CatalogError, Fault, sort};
+use super::marks::Committed;
 use super::schema::Dialect;
 use super::sql::{Connection, Pool};
 use super::verb::{Effect, Progress, Verb};
@@ -36,7 +37,7 @@ const FAILURES: u32 = 2;
 pub(super) struct Shared {
     pub(super) id: [u8; 16],
     /// The last sequence that is committed and told to the cache.
-    pub(super) committed: AtomicU64,
+    pub(super) committed: Committed,
     pub(super) cache: Cache,
     /// Held by a transaction, and while the write-ahead file is emptied: whoever
     /// came first goes first, so that a busy writer cannot keep that from being
@@ -258,7 +259,7 @@ impl Writer {
                 }
             }
         }
-        self.shared.committed.fetch_max(last, Ordering::AcqRel);
+        self.shared.committed.reach(last);
         self.shared.commits.fetch_add(1, Ordering::Relaxed);
         // Full means that the word is on its way already.
         let _ = self.commits.try_send(());

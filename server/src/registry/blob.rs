@@ -79,7 +79,7 @@ impl Registry {
         digest: &Digest,
         size: u64,
     ) -> Result<(), Error> {
-        let _order = self.order(repository).read().await;
+        let _order = self.order.give(repository, &[]).await;
         let note = Note::Link {
             repository: repository.clone(),
             digest: *digest,

@@ -151,7 +151,7 @@ impl Registry {
             media_type: new.media_type.clone(),
             tags: new.tags.clone(),
         };
-        let _order = self.order(&new.repository).read().await;
+        let _order = self.order.give(&new.repository, &new.tags).await;
         self.blobs.put(bytes, new.digest, note.encode()).await?;
         self.names.put_manifest(new).await?;
         drop(pinned.guard);

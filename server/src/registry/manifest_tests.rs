@@ -48,6 +48,43 @@ fn an_image(memory: &Memory, repository: &str) -> Bytes {
     )
 }
 
+#[tokio::test]
+async fn two_pushes_of_one_tag_are_noted_in_the_order_of_their_rows() {
+    let memory = Memory::default();
+    let registry = memory.registry();
+    let one = an_image(&memory, "a");
+    let two = Bytes::from([&one[..], b" "].concat());
+    // The first is noted, and its row comes late.
+    let held = memory.hold(Digest::of(Algorithm::Sha256, &one));
+    let pushes = [one, two].map(|bytes| {
+        let registry = registry.clone();
+        async move { push(&registry, "latest", bytes).await.unwrap() }
+    });
+    let [first, second] = pushes.map(tokio::spawn);
+    while memory.notes().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    held.notify_one();
+    first.await.unwrap();
+    second.await.unwrap();
+    let latest = registry
+        .manifest_stat(WHO, &name("a"), &reference("latest"))
+        .await
+        .unwrap();
+    let noted = memory
+        .notes()
+        .into_iter()
+        .rev()
+        .find_map(|note| match note {
+            Note::Manifest { digest, .. } => Some(digest),
+            _ => None,
+        });
+    assert_eq!(Some(latest.digest), noted, "the last note names another");
+}
+
 async fn push(registry: &Registry, at: &str, bytes: Bytes) -> Result<Pushed, Error> {
     let a = name("a");
     let room = registry.manifest_room(WHO, &a, bytes.len())?;

@@ -1,8 +1,9 @@
 //! Blobs and names in memory, for tests of the registry and of the API.
 //! Faults can be set, and durable is told from received.
 
+mod found;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::{Bytes, BytesMut};
@@ -10,12 +11,16 @@ use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt, stream};
 use orlop_oci::{Algorithm, Digest, Reference, RepositoryName};
 
+use tokio::sync::Notify;
+
 use super::Registry;
 use super::note::Note;
 use super::seam::{
-    Blobs, Body, BodyFault, Content, ContentStream, Fault, Health, ManifestRow, Mismatch, Names,
-    NewManifest, Pinned, Referrer, ReferrerPage, ReferrerQuery, Upload, UploadId,
+    Blobs, Body, BodyFault, Content, Fault, Health, ManifestRow, Mismatch, Names, NewManifest,
+    Pinned, Referrer, ReferrerPage, ReferrerQuery, Upload, UploadId,
 };
+
+use found::Found;
 
 #[derive(Default)]
 struct Session {
@@ -35,6 +40,8 @@ struct State {
     links: HashSet<(String, Digest)>,
     manifests: HashMap<(String, Digest), NewManifest>,
     tags: BTreeMap<(String, String), Digest>,
+    /// Naming this manifest waits for this.
+    held: Option<(Digest, Arc<Notify>)>,
     /// What every next write answers.
     writes: Option<Fault>,
     /// These are found, but fail in the middle of being read.
@@ -73,6 +80,13 @@ impl Memory {
 
     pub(crate) fn fail_writes(&self, fault: Option<Fault>) {
         self.state().writes = fault;
+    }
+
+    /// Holds up the naming of a manifest until it is notified.
+    pub(crate) fn hold(&self, digest: Digest) -> Arc<Notify> {
+        let held = Arc::<Notify>::default();
+        self.state().held = Some((digest, Arc::clone(&held)));
+        held
     }
 
     pub(crate) fn silence(&self) {
@@ -326,43 +340,6 @@ impl Upload for Held {
     }
 }
 
-struct Found {
-    bytes: Bytes,
-    damaged: bool,
-}
-
-impl Content for Found {
-    fn size(&self) -> u64 {
-        self.bytes.len() as u64
-    }
-
-    fn stream(&self, range: Range<u64>) -> ContentStream {
-        let part = self.bytes.slice(range.start as usize..range.end as usize);
-        if self.damaged {
-            // Of a single byte, nothing comes before the damage.
-            let half = part.slice(..part.len() / 2);
-            let half = Some(half).filter(|half| !half.is_empty());
-            let fault = Fault::Corrupt("checksum".into());
-            let pieces = half.map(Ok).into_iter().chain([Err(fault)]);
-            return stream::iter(pieces.collect::<Vec<_>>()).boxed();
-        }
-        stream::iter([Ok(part)]).boxed()
-    }
-
-    fn bytes(&self, limit: usize) -> BoxFuture<'_, Result<Bytes, Fault>> {
-        async move {
-            if self.damaged {
-                return Err(Fault::Corrupt("checksum".into()));
-            }
-            if self.bytes.len() > limit {
-                return Err(Fault::Invalid("larger than the limit".into()));
-            }
-            Ok(self.bytes.clone())
-        }
-        .boxed()
-    }
-}
-
 impl Names for Memory {
     fn manifest<'a>(
         &'a self,
@@ -424,6 +401,10 @@ impl Names for Memory {
     fn put_manifest(&self, manifest: NewManifest) -> BoxFuture<'_, Result<(), Fault>> {
         async move {
             self.writable()?;
+            let held = self.state().held.clone();
+            if let Some((_, held)) = held.filter(|(digest, _)| *digest == manifest.digest) {
+                held.notified().await;
+            }
             let mut state = self.state();
             assert!(state.blobs.contains_key(&manifest.digest));
             for digest in manifest.edges.iter().map(|edge| edge.digest) {

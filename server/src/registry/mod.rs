@@ -49,7 +49,9 @@ use std::sync::Arc;
 
 use note::{Deletion, Note};
 use order::Order;
-use tokio::sync::{OwnedSemaphorePermit, RwLock, Semaphore};
+use tokio::sync::{
+    Mutex, MutexGuard, OwnedSemaphorePermit, RwLock, RwLockReadGuard, RwLockWriteGuard, Semaphore,
+};
 
 use crate::metrics::Verbs;
 use pulls::Pulls;
@@ -191,7 +193,7 @@ impl Registry {
     async fn delete(&self, what: Deletion) -> Result<(), Error> {
         let registry = self.clone();
         self.to_the_end(async move {
-            let _order = registry.order(what.repository()).write().await;
+            let _order = registry.order.take(what.repository()).await;
             let note = Note::Deletion(what.clone());
             registry.blobs.note(note.encode())?;
             let names = &registry.names;
@@ -207,13 +209,6 @@ impl Registry {
             Ok(())
         })
         .await
-    }
-
-    /// Held while a note and its row are written: shared by what gives names,
-    /// alone by what takes them, so that the notes of both are in the order of
-    /// the rows.
-    fn order(&self, repository: &RepositoryName) -> &RwLock<()> {
-        self.order.of(repository)
     }
 
     /// Waits until all work that has to reach its end has done so.

@@ -249,11 +249,12 @@ impl Files {
     async fn fill(&self, file: &Arc<dyn File>) -> Result<()> {
         file.allocate(0, self.len)?;
         let mut offset = 0u64;
-        let mut buf = self.pool.take_now(CHUNK);
+        let chunk = usize::try_from(self.len).map_or(CHUNK, |len| len.min(CHUNK));
+        let mut buf = self.pool.take_now(chunk);
         buf.as_mut_slice().fill(0);
         while offset < self.len {
-            let left = usize::try_from(self.len.saturating_sub(offset)).unwrap_or(CHUNK);
-            buf.set_len(left.min(CHUNK));
+            let left = usize::try_from(self.len.saturating_sub(offset)).unwrap_or(chunk);
+            buf.set_len(left.min(chunk));
             let written = buf.len() as u64;
             let (result, back) = Arc::clone(file).write_at(offset, buf).await;
             result?;

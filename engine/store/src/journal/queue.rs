@@ -4,15 +4,15 @@
 //! answered in order; the answer comes after the group that holds them is
 //! durable and in the index.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use orlop_format::record::Record;
-use tokio::sync::{mpsc, oneshot};
 
 use crate::config::JOURNAL_QUEUE;
 use crate::error::{Error, Result};
 use crate::segment::SegmentFile;
+use crate::sync::{OnceLock, mpsc, oneshot};
 
 /// What became of one record of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -20,7 +20,6 @@ use orlop_format::journal::FileHeader;
 use orlop_format::record::{Commit, Record};
 use orlop_format::row::State;
 use orlop_index::{Batch, Index, IndexError};
-use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::files::{Files, JournalFile};
 use super::queue::{Command, Fate, Poison, Request};
@@ -31,6 +30,7 @@ use crate::metrics::Metrics;
 use crate::planted::{self, Planted};
 use crate::quarantine::Quarantine;
 use crate::runtime::{Runtime, random_u64};
+use crate::sync::{Notify, mpsc, oneshot};
 use crate::view::View;
 
 /// How often, and how far apart, a full index is tried.

@@ -14,12 +14,12 @@ use orlop_format::location::Extent;
 use orlop_format::record::{INLINE_LIMIT, MAX_EXTENTS};
 use orlop_format::segment::ExtentHeader;
 use orlop_format::{BLOCK, checksum};
-use tokio::sync::oneshot;
 
 use super::Upload;
 use crate::config::{BUFFER_WAIT, SHORT_EXTENTS, WRITE_AHEAD};
 use crate::error::{Error, Invalid, Result};
 use crate::segment::{SegmentFile, Slot};
+use crate::sync::oneshot;
 
 /// How a write ended, and its bytes.
 pub(super) type Landed = (Result<()>, usize);
