@@ -48,9 +48,9 @@ const SIMULATOR: &str = "tests/sim/Cargo.toml";
 /// Checks that no manifest but the simulator's enables planted bugs, directly
 /// or by a feature of its own.
 pub(crate) fn planted(files: &[File]) -> Vec<Finding> {
-    let manifests = files.iter().filter(|file| {
-        file.path.ends_with("Cargo.toml") && file.path != SIMULATOR
-    });
+    let manifests = files
+        .iter()
+        .filter(|file| file.path.ends_with("Cargo.toml") && file.path != SIMULATOR);
     let mut findings = Vec::new();
     for file in manifests {
         for (number, line) in file.text.lines().enumerate() {
@@ -81,7 +81,10 @@ mod tests {
         };
         let enables = "orlop-engine = { path = \"x\", features = [\"planted\"] }\n";
         assert_eq!(count("server/Cargo.toml", enables), 1);
-        assert_eq!(count("engine/store/Cargo.toml", "default = [\"planted\"]\n"), 1);
+        assert_eq!(
+            count("engine/store/Cargo.toml", "default = [\"planted\"]\n"),
+            1
+        );
         assert_eq!(count("engine/store/Cargo.toml", "planted = []\n"), 0);
         assert_eq!(count("tests/sim/Cargo.toml", enables), 0);
     }

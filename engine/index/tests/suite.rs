@@ -16,6 +16,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
+use orlop_index::Index as _;
 use orlop_index::{Batch, Table};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -444,11 +445,18 @@ fn a_crash_keeps_any_prefix_of_what_was_not_flushed() {
         let watermark = crashed.watermark().unwrap();
         let value = crashed.get(Table::Blob, b"key").unwrap().unwrap();
         assert_eq!(value, watermark.to_string().into_bytes(), "whole batches");
-        assert_eq!(crashed.crash().watermark().unwrap(), watermark, "and durable");
+        assert_eq!(
+            crashed.crash().watermark().unwrap(),
+            watermark,
+            "and durable"
+        );
         left.insert(watermark);
     }
     assert_eq!(left, (2..=6).collect());
     assert_eq!(index.crash().watermark().unwrap(), 2);
-    assert_eq!(index.snapshot().crash_at(3).watermark(), index.crash_at(3).watermark());
+    assert_eq!(
+        index.snapshot().crash_at(3).watermark(),
+        index.crash_at(3).watermark()
+    );
     assert_eq!((index.flushes(), index.watermark().unwrap()), (1, 6));
 }

@@ -107,14 +107,14 @@ impl Recording {
     #[must_use]
     pub fn image(&self, moment: &Moment, case: &Case) -> Image {
         let seed = case.seed();
-        let index = match &moment.unflushed {
-            Some(earlier) if mix(&[seed, 30]).is_multiple_of(2) => earlier,
-            _ => &moment.index,
+        let (index, whole) = match &moment.unflushed {
+            Some((earlier, whole)) if mix(&[seed, 30]).is_multiple_of(2) => (earlier, *whole),
+            _ => (&moment.index, moment.whole),
         };
         let index = if mix(&[seed, 31]).is_multiple_of(GONE) {
             Indexes::new(Memory::new(), false)
         } else {
-            Indexes::new(index.crash_at(mix(&[seed, 32])), moment.whole)
+            Indexes::new(index.crash_at(mix(&[seed, 32])), whole)
         };
         let (told, begun) = moment.names;
         let kept = mix(&[seed, 33]) % (begun - told + 1) as u64;

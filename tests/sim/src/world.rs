@@ -67,9 +67,9 @@ pub struct Moment {
     pub snapshot: Snapshot,
     /// The index, with what of it is durable.
     pub index: Memory,
-    /// The index as it was a moment before, if it was flushed since: the disk
-    /// was the same then.
-    pub unflushed: Option<Memory>,
+    /// The index as it was a moment before, if it was flushed since, and whether
+    /// it was whole: the disk was the same then.
+    pub unflushed: Option<(Memory, bool)>,
     /// Whether the index was whole.
     pub whole: bool,
     /// Events that had happened.
@@ -180,7 +180,7 @@ fn keep(kept: &mut Vec<Moment>, mut moment: Moment) {
     if let Some(last) = kept.last()
         && last.index.flushes() != moment.index.flushes()
     {
-        moment.unflushed = Some(last.index.snapshot());
+        moment.unflushed = Some((last.index.snapshot(), last.whole));
     }
     let version = kept.last().map(|last| last.snapshot.version());
     if version == Some(moment.snapshot.version())

@@ -16,21 +16,21 @@ fn g2_g3_a_power_cut_at_any_operation_loses_nothing_acknowledged() {
     let plan = figures::choose(
         Plan {
             seeds: (0, 1),
-            step: 23,
+            step: 31,
             torn: 1,
             recoveries: 1,
         },
         Plan {
-            seeds: (1, 2),
+            seeds: (1, 3),
             step: 1,
             torn: 2,
             recoveries: 3,
         },
         Plan {
-            seeds: (1_000, 40),
+            seeds: (1_000, 50),
             step: 1,
             torn: 8,
-            recoveries: 20,
+            recoveries: 6,
         },
     );
     let tally = sweep(plan).unwrap_or_else(|failure| panic!("{failure}"));

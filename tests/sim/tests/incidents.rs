@@ -1,16 +1,19 @@
 //! What happened to others, by the numbers of storage-tests.md, at every
 //! operation of the workloads.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use orlop_disk::sim::{Errno, Fault, Plan, Verb};
-use orlop_engine::Error;
+use orlop_engine::{Error, Runtime as _};
 use orlop_figures as figures;
 use orlop_sim::case::Model;
 use orlop_sim::checker::damage::{self, Harm};
 use orlop_sim::checker::{self, Image};
+use orlop_sim::client::{Client, sha256};
 use orlop_sim::index::Indexes;
 use orlop_sim::model::Facts;
+use orlop_sim::random::{Random, content};
 use orlop_sim::runtime::Machine;
 use orlop_sim::simulation::{Recording, run};
 use orlop_sim::workload::{WORKLOADS, find};
@@ -147,7 +150,7 @@ fn i10_a_disk_that_lies_is_found_out_before_a_wrong_byte_is_served() {
             }
         }
         println!("{name}: {harm:?}");
-        assert!(harm.named > 0 && harm.served > 0, "{harm:?}");
+        assert!(harm.named + harm.refused > 0 && harm.served > 0, "{harm:?}");
     }
 }
 
@@ -199,4 +202,51 @@ fn i19_a_read_error_is_never_taken_for_absent() {
             }
         }
     }
+}
+
+/// A disk that takes up to two seconds for each transfer, and one that hangs for
+/// half a minute in a sync: pushes wait and are kept, reads do not wait.
+#[test]
+fn g11_a_slow_disk_loses_nothing_and_a_stalled_sync_holds_up_no_reader() {
+    for name in ["group", "interleaved"] {
+        let world = World::new(3);
+        let clock = world.machine.runtime();
+        let random = Mutex::new(Random::new(3));
+        let slow = move || clock.sleep(Duration::from_millis(random.lock().unwrap().below(2_000)));
+        world.sim.plan(Plan::stall(slow).sticky());
+        let done = world.machine.run(find(name).unwrap().run(&world));
+        done.unwrap_or_else(|error| panic!("{name}: {error}"));
+        let took = world.machine.runtime().now();
+        assert!(took > Duration::from_secs(10), "{took:?}");
+    }
+    let world = World::new(4);
+    let clock = world.machine.runtime();
+    world.machine.run(async {
+        let store = world.open().await.unwrap();
+        let client = Client::new(&world, &store);
+        let (first, second) = (content(1, 200_000), content(2, 30_000));
+        client.push(&first).await.unwrap();
+        let stalled = world.machine.runtime();
+        let hang = move || stalled.sleep(Duration::from_secs(30));
+        world.sim.plan(Plan::stall(hang).on(Verb::Sync));
+        let began = clock.now();
+        let read = async {
+            clock.sleep(Duration::from_secs(1)).await;
+            let found = store.read(&sha256(&first)).unwrap().bytes(1 << 20).await;
+            assert_eq!(found.unwrap(), first);
+            assert!(clock.now() - began < Duration::from_secs(2), "it waited");
+        };
+        let (pushed, ()) = futures_util::future::join(client.push(&second), read).await;
+        pushed.unwrap();
+        assert!(clock.now() - began >= Duration::from_secs(30));
+        assert_eq!(world.sim.struck(), 1);
+        let left = Indexes::new(world.index.current().crash(), true);
+        let cut = world.sim.crash(orlop_disk::sim::Crash::Lost);
+        drop(store);
+        let store = world::open(&cut, &left, &clock).await.unwrap();
+        for bytes in [first, second] {
+            let found = store.read(&sha256(&bytes)).unwrap().bytes(1 << 20).await;
+            assert_eq!(found.unwrap(), bytes);
+        }
+    });
 }

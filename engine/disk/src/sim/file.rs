@@ -7,9 +7,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{Parts, SECTOR};
 use super::content::Content;
 use super::random::Random;
+use super::{Parts, SECTOR};
 
 /// A change to a file that no sync has made durable yet.
 #[derive(Clone)]
