@@ -8,6 +8,7 @@
 //! and never decides what may be collected; the store is told within moments
 //! how far the catalog is, and never a number below one it was told before.
 
+mod ballast;
 mod opening;
 mod pulls;
 
@@ -92,9 +93,31 @@ struct Copied {
 }
 
 impl Storage {
-    /// Opens the store, then the catalog, and compares the two. What was opened
-    /// is closed again when it fails.
+    /// Opens the store, then the catalog, and compares the two. On a full disk
+    /// the room that is kept for that is used.
     pub async fn open(
+        settings: &Settings,
+        lock: Lock,
+        disk: Arc<dyn Disk>,
+        progress: &Progress,
+    ) -> Result<Storage, StartError> {
+        let folder = settings.data.as_path();
+        let opened = match Storage::attempt(settings, lock, Arc::clone(&disk), progress).await {
+            Err(error) if ballast::release(folder) => {
+                tracing::warn!(%error, "no room to start; using what is kept for that");
+                let lock = opening::lock(folder)?;
+                Storage::attempt(settings, lock, disk, progress).await
+            }
+            opened => opened,
+        };
+        if opened.is_ok() {
+            ballast::keep(folder);
+        }
+        opened
+    }
+
+    /// Opens both. What was opened is closed again when it fails.
+    async fn attempt(
         settings: &Settings,
         lock: Lock,
         disk: Arc<dyn Disk>,
@@ -210,6 +233,7 @@ impl Storage {
             let mut refused: Option<Instant> = None;
             loop {
                 ticks.tick().await;
+                ballast::keep(&self.folder);
                 // Nobody could go on with an upload meanwhile.
                 if maintenance.read_only().is_some() {
                     refused = Some(Instant::now());

@@ -95,6 +95,8 @@ pub(crate) struct Rig {
     seed: u64,
     ops: Client,
     folder: TempDir,
+    /// What the journal was filled with.
+    filled: Option<Model>,
     since: usize,
     rounds: u64,
     notes: Vec<String>,
@@ -116,6 +118,7 @@ impl Rig {
             seed,
             ops: Client::new(address.parse().expect("an address")),
             folder: place::dir(),
+            filled: None,
             since: 0,
             rounds: 0,
             notes: Vec::new(),
@@ -159,16 +162,19 @@ impl Rig {
     pub(crate) fn load(&mut self) -> Oracle {
         self.notes.clear();
         self.rounds += 1;
-        let child = self.oracle().spawn().expect("start the oracle");
+        let child = self
+            .oracle(&self.journal())
+            .spawn()
+            .expect("start the oracle");
         Oracle(child)
     }
 
-    fn oracle(&self) -> Command {
+    fn oracle(&self, journal: &Path) -> Command {
         let seed = Random::part(self.seed, self.rounds).any();
         let mut command = Command::new(env!("CARGO_BIN_EXE_orlop-oracle"));
         command
             .arg(self.server.address().to_string())
-            .arg(self.journal())
+            .arg(journal)
             .arg(seed.to_string())
             .arg(THREADS.to_string())
             .stdin(Stdio::null());
@@ -177,10 +183,12 @@ impl Rig {
 
     /// Fills the journal so far that the load which follows has it recycled.
     pub(crate) fn fill(&mut self) {
-        let status = self.oracle().arg(FILL.to_string()).status();
+        let journal = self.folder.path().join("fill.journal");
+        let status = self.oracle(&journal).arg(FILL.to_string()).status();
         if !status.is_ok_and(|status| status.success()) {
             self.fail("the journal could not be filled");
         }
+        self.filled = Some(Model::of(&journal::read(&journal)));
     }
 
     /// Waits until a moment has come.
@@ -209,19 +217,19 @@ impl Rig {
         self.wait(moment);
         self.server.kill();
         let wrong = oracle.end();
-        self.answers_were_right(wrong);
-        let refused = self.model().refused;
+        let refused = self.answers_were_right(wrong).refused;
         if !refused.is_empty() {
             self.fail(&format!("refused before any kill: {refused:?}"));
         }
     }
 
     /// Fails if the oracle had an answer that must never be.
-    pub(crate) fn answers_were_right(&self, wrong: bool) {
+    pub(crate) fn answers_were_right(&self, wrong: bool) -> Model {
         let model = self.model();
         if wrong || !model.wrong.is_empty() {
             self.fail(&format!("wrong answers: {:#?}", model.wrong));
         }
+        model
     }
 
     /// Starts again, within the time that a start may take.
@@ -243,7 +251,12 @@ impl Rig {
     pub(crate) fn compare(&mut self, all: bool) -> Found {
         let model = self.model();
         let since = if all { 0 } else { self.since };
-        let found = verify(&self.server.client(), &model, since, &mut self.random);
+        let client = self.server.client();
+        let mut found = verify(&client, &model, since, &mut self.random);
+        if let Some(filled) = &self.filled {
+            let sample = verify(&client, filled, filled.lines, &mut self.random);
+            found.failures.extend(sample.failures);
+        }
         let journal = Journal::open(&self.journal());
         for line in &found.saw {
             journal.write(line);

@@ -25,8 +25,7 @@ fn g11_a_slow_disk_loses_nothing_and_refuses_nothing() {
     std::thread::sleep(Duration::from_secs(choose(3, 15, 300)));
     rig.server.kill();
     let wrong = oracle.end();
-    rig.answers_were_right(wrong);
-    let model = rig.model();
+    let model = rig.answers_were_right(wrong);
     if !model.refused.is_empty() {
         rig.fail(&format!("refused for slowness: {:?}", model.refused));
     }

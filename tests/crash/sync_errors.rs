@@ -267,8 +267,8 @@ fn g4_eio_of_the_journals_sync() {
 }
 
 #[test]
-fn g4_eio_of_the_journals_second_sync_of_a_push() {
-    poisons("journal", "fdatasync:error=EIO:when=2+", LARGE);
+fn g4_eio_of_the_journals_sync_after_a_segments() {
+    poisons("journal", "fdatasync:error=EIO", LARGE);
 }
 
 #[test]
@@ -320,12 +320,9 @@ fn g4_eio_of_the_indexs_writes_at_a_stop() {
         };
         case.server.terminate();
         let began = Instant::now();
-        while PathBuf::from(format!("/proc/{}/maps", case.server.pid()))
-            .metadata()
-            .is_ok_and(|_| {
-                fs::read(format!("/proc/{}/maps", case.server.pid())).is_ok_and(|m| !m.is_empty())
-            })
-        {
+        // A process that has ended maps nothing, though nobody waited for it.
+        let maps = format!("/proc/{}/maps", case.server.pid());
+        while fs::read(&maps).is_ok_and(|maps| !maps.is_empty()) {
             assert!(began.elapsed() < Duration::from_secs(40), "it does not end");
             std::thread::sleep(Duration::from_millis(10));
         }

@@ -108,11 +108,6 @@ impl Volatile {
         lock(&self.disk).control.stalled_until = Some(Instant::now() + time);
     }
 
-    /// Syncs done so far.
-    pub(crate) fn syncs(&self) -> u64 {
-        lock(&self.disk).state.syncs
-    }
-
     /// Takes the disk out, changes what is on it, and mounts it anew. Nobody
     /// may use it.
     pub(crate) fn remount(self, change: impl FnOnce(State) -> State) -> Volatile {

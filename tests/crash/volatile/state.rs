@@ -116,8 +116,6 @@ pub(crate) struct State {
     next: u64,
     /// The number of the last change.
     pub(super) changes: u64,
-    /// Syncs done.
-    pub(super) syncs: u64,
 }
 
 impl State {
@@ -133,7 +131,6 @@ impl State {
             nodes: BTreeMap::from([(ROOT, root)]),
             next: ROOT + 1,
             changes: 0,
-            syncs: 0,
         }
     }
 
@@ -232,7 +229,6 @@ impl State {
 
     /// Makes a file's data, or a folder's names, durable.
     pub(super) fn sync(&mut self, node: u64) {
-        self.syncs += 1;
         match self.nodes.get_mut(&node).map(|node| &mut node.kind) {
             Some(Kind::File(data)) => {
                 if data.all_dirty {

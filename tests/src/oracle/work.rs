@@ -87,10 +87,11 @@ pub fn fill(server: SocketAddr, path: &Path, seed: u64, threads: u64, count: u64
             }
         };
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
-        workers
-            .into_iter()
-            .map(|worker| worker.join().unwrap_or(false))
-            .fold(true, |all, right| all && right)
+        let mut right = true;
+        for worker in workers {
+            right &= worker.join().unwrap_or(false);
+        }
+        right
     })
 }
 
