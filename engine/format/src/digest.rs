@@ -23,6 +23,9 @@ const ALGORITHM_NAME_MAX: usize = 32;
 /// Version of the saved hash state: the layout of crate `sha2` 0.11.
 const STATE_VERSION: u8 = 1;
 
+/// The most bytes that a saved state may have seen, so that going on from it
+/// never overflows the count of bits.
+const HASHED_MAX: u64 = 1 << 60;
 /// Bytes before the state itself: version, algorithm, length hashed so far.
 const STATE_HEADER_LEN: usize = 10;
 
@@ -357,6 +360,10 @@ impl Hasher {
             return None;
         }
         let len = u64::from_le_bytes(len.try_into().ok()?);
+        let whole = u128::from(len).checked_div(block(algorithm)?)?;
+        if len > HASHED_MAX || blocks(algorithm, state)? != whole {
+            return None;
+        }
         let state = match algorithm {
             Algorithm::Sha256 => State::Sha256(restore(state)?),
             Algorithm::Sha512 => State::Sha512(restore(state)?),
@@ -375,6 +382,31 @@ impl fmt::Debug for Hasher {
     }
 }
 
+/// Bytes of a block, of algorithms whose state can be saved.
+fn block(algorithm: Algorithm) -> Option<u128> {
+    match algorithm {
+        Algorithm::Sha256 => Some(64),
+        Algorithm::Sha512 => Some(128),
+        Algorithm::Blake3 => None,
+    }
+}
+
+/// Blocks that a saved state says it has seen: the number behind its eight
+/// words. Crate `sha2` counts on from there, whatever it is.
+fn blocks(algorithm: Algorithm, state: &[u8]) -> Option<u128> {
+    match algorithm {
+        Algorithm::Sha256 => {
+            let count = state.get(32..40)?.try_into().ok()?;
+            Some(u128::from(u64::from_le_bytes(count)))
+        }
+        Algorithm::Sha512 => {
+            let count = state.get(64..80)?.try_into().ok()?;
+            Some(u128::from_le_bytes(count))
+        }
+        Algorithm::Blake3 => None,
+    }
+}
+
 fn restore<H: SerializableState>(state: &[u8]) -> Option<H> {
     let state = SerializedState::<H>::try_from(state).ok()?;
     H::deserialize(&state).ok()
@@ -383,6 +415,23 @@ fn restore<H: SerializableState>(state: &[u8]) -> Option<H> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Found by fuzzing: `sha2` overflowed where it finished such a state.
+    #[test]
+    fn a_saved_state_with_an_impossible_count_is_refused() {
+        for (algorithm, count) in [(Algorithm::Sha256, 10 + 32), (Algorithm::Sha512, 10 + 64)] {
+            let mut hasher = Hasher::new(algorithm);
+            hasher.update(&[7; 1000]);
+            let saved = hasher.save().unwrap();
+            assert!(Hasher::restore(algorithm, &saved).is_some());
+            let mut other = saved.clone();
+            other[count + 7] = 0xff;
+            assert!(Hasher::restore(algorithm, &other).is_none());
+            let mut other = saved;
+            other[9] = 0xff;
+            assert!(Hasher::restore(algorithm, &other).is_none());
+        }
+    }
 
     const EMPTY_SHA256: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
     const ABC: [(Algorithm, &str); 3] = [

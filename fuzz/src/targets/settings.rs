@@ -93,10 +93,12 @@ fn secrets(start: &Start, loaded: &Loaded, file: &[u8]) {
             .iter()
             .any(|key| name == format!("orlop_{}", key.replace('.', "_")))
     };
-    let by_variable = start
-        .variables
-        .iter()
-        .any(|(name, value)| has(name) || (of_setting(name) && has(value) && !credentials(value)));
+    let by_variable = start.variables.iter().any(|(name, value)| {
+        has(name)
+            || (of_setting(name)
+                && has(value)
+                && !(name == "ORLOP_SERVER_PUBLIC_URL" && credentials(value)))
+    });
     let by_flag = start
         .flags
         .iter()
@@ -110,12 +112,17 @@ fn secrets(start: &Start, loaded: &Loaded, file: &[u8]) {
     }
 }
 
-/// Whether all of the secret stands before the host of an address.
+/// Whether all of the secret stands before the host of the public address.
 fn credentials(text: &OsString) -> bool {
     let text = text.to_string_lossy();
-    text.split(SECRET)
-        .skip(1)
-        .all(|after| after.starts_with('@'))
+    let of_address = ["--server-public-url=", "http"]
+        .iter()
+        .any(|start| text.starts_with(start));
+    of_address
+        && text
+            .split(SECRET)
+            .skip(1)
+            .all(|after| after.starts_with('@'))
         && text.contains("://")
 }
 
@@ -132,12 +139,10 @@ fn by_file(file: &[u8], known: &BTreeSet<&str>) -> bool {
                     toml::Value::Table(table) if section.is_empty() && is_section => {
                         walk(table, &format!("{key}."), known)
                     }
-                    value => {
-                        let text = format!("{value:?}");
-                        known.contains(key.as_str())
-                            && text.contains(SECRET)
-                            && !credentials(&text.into())
+                    toml::Value::String(text) if key == "server.public_url" => {
+                        text.contains(SECRET) && !credentials(&text.into())
                     }
+                    value => known.contains(key.as_str()) && format!("{value:?}").contains(SECRET),
                 }
         })
     }

@@ -391,7 +391,10 @@ impl Run {
             let found = self.store.upload_status(pending.id, OWNER);
             let expected = pending.offset as u64;
             match found {
-                Ok(found) => assert!(found == expected || (faulty && found > expected)),
+                Ok(found) => assert!(
+                    found == expected || (faulty && found > expected),
+                    "after {crash:?} {found} bytes are durable, not {expected} (faults: {faulty})"
+                ),
                 Err(Error::NotFound { .. }) => assert_eq!(expected, 0),
                 Err(error) => panic!("{error}"),
             }
