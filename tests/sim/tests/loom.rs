@@ -4,16 +4,12 @@
 //! preemptions, and looks at the one claim that other code relies on.
 //! `docs/testing.md` lists the parts that are modelled here and those that
 //! need none.
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[path = "loom/held.rs"]
-mod held;
-#[path = "loom/marks.rs"]
-mod marks;
+#[path = "loom/answers.rs"]
+mod answers;
+#[path = "loom/catalog.rs"]
+mod catalog;
 #[path = "loom/quarantine.rs"]
 mod quarantine;
 #[path = "loom/tally.rs"]

@@ -216,8 +216,7 @@ fn two_pushes_of_one_tag(locks_tags: bool) -> u8 {
         assert_eq!(replayed(&world), rows, "{:?}", notes(&world));
         *out.lock().unwrap() = rows.tags[&0];
     });
-    let last = *last.lock().unwrap();
-    last
+    *last.lock().unwrap()
 }
 
 #[test]

@@ -16,8 +16,8 @@ use crate::world::{
 const PUSHERS: usize = 64;
 
 #[test]
-fn i08_64_pushers_of_one_digest_leave_one_copy() {
-    explore("i08_64_pushers_of_one_digest_leave_one_copy", &[], || {
+fn i08_64_pushers_of_one_blob_leave_one_copy() {
+    explore("i08_64_pushers_of_one_blob_leave_one_copy", &[], || {
         with_store(Image::fresh(), |_, store, acknowledged| async move {
             let bytes = content(7, 200);
             let before = store.health().await.counts;
