@@ -13,6 +13,7 @@ use orlop_format::row::{self, Blob, Names, State, Upload};
 use orlop_index::{Index, Table};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
+use crate::budget::Budget;
 use crate::error::{Error, Result};
 use crate::journal::files::Files;
 use crate::journal::queue::{Poison, Queue};
@@ -50,6 +51,8 @@ pub(crate) struct Core {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) quarantine: Arc<Quarantine>,
     pub(crate) superblock: tokio::sync::Mutex<Slots>,
+    /// What work in the background may read and write.
+    pub(crate) budget: Budget,
     /// Wakes maintenance.
     pub(crate) rotated: Arc<Notify>,
     pub(crate) closing: AtomicBool,
@@ -78,6 +81,7 @@ pub(crate) struct Parts {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) quarantine: Arc<Quarantine>,
     pub(crate) superblock: Slots,
+    pub(crate) budget: Budget,
     pub(crate) rotated: Arc<Notify>,
     pub(crate) lock: Option<Arc<Lock>>,
     pub(crate) running: tokio::sync::mpsc::Receiver<()>,
@@ -113,6 +117,7 @@ impl Core {
             metrics,
             quarantine,
             superblock,
+            budget,
             rotated,
             lock,
             running,
@@ -135,6 +140,7 @@ impl Core {
             metrics,
             quarantine,
             superblock: tokio::sync::Mutex::new(superblock),
+            budget,
             rotated,
             closing: AtomicBool::new(false),
             ahead: Arc::new(Semaphore::new(crate::config::READ_AHEAD_ALL)),
@@ -275,8 +281,22 @@ impl Core {
 
     /// Puts a damaged blob into quarantine.
     pub(crate) fn damaged(&self, sha256: &[u8; 32], birth: u64, error: &Error) {
-        if !self.quarantine.add(*sha256, birth) {
+        if !self.set_aside(sha256, birth, error) {
             return;
+        }
+        if let Err(error) = self.queue.post(Record::Quarantine {
+            sha256: *sha256,
+            birth,
+        }) {
+            tracing::warn!(%error, "the quarantine could not be recorded; it holds until a restart, and the next read finds the damage again");
+        }
+    }
+
+    /// Puts a damaged blob into quarantine in memory. True when it was not in
+    /// yet: then it has to be recorded.
+    pub(crate) fn set_aside(&self, sha256: &[u8; 32], birth: u64, error: &Error) -> bool {
+        if !self.quarantine.add(*sha256, birth) {
+            return false;
         }
         tracing::error!(
             blob = %Digest::new(Algorithm::Sha256, sha256).map(|digest| digest.to_string()).unwrap_or_default(),
@@ -284,12 +304,7 @@ impl Core {
             "a blob is damaged and in quarantine; push it again to heal it"
         );
         self.metrics.quarantined();
-        if let Err(error) = self.queue.post(Record::Quarantine {
-            sha256: *sha256,
-            birth,
-        }) {
-            tracing::warn!(%error, "the quarantine could not be recorded; it holds until a restart, and the next read finds the damage again");
-        }
+        true
     }
 
     /// Appends records without payload and waits.
