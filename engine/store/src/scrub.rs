@@ -338,7 +338,7 @@ impl Scrub {
         core.index.scan(Table::Segment, &from, &mut |_, value| {
             match row::Segment::decode(value) {
                 Ok(row) if row.segment.class != class => return ControlFlow::Break(()),
-                Ok(row) if row.live == 0 => return ControlFlow::Continue(()),
+                Ok(row) if !walk::is_needed(&row) => return ControlFlow::Continue(()),
                 Ok(row) => known = Some(row.segment),
                 Err(error) => failed = Err(unreadable(Table::Segment, error)),
             }

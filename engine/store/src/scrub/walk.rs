@@ -135,8 +135,8 @@ impl Walk {
         let opened = match inspector.segment(id).await? {
             Ok(opened) => opened,
             Err(verdict) => {
-                let is_live = row_of(&inspector.core, id)?.is_some_and(|row| row.live > 0);
-                if !is_live && matches!(verdict, Verdict::Unreadable(_)) {
+                let is_needed = row_of(&inspector.core, id)?.is_some_and(|row| is_needed(&row));
+                if !is_needed && matches!(verdict, Verdict::Unreadable(_)) {
                     return Ok(None);
                 }
                 let (Verdict::Damaged(reason) | Verdict::Unreadable(reason)) = verdict else {
@@ -354,6 +354,12 @@ impl Walk {
         }
         Ok(())
     }
+}
+
+/// Whether a segment must be there: blobs lie in it, or records that a rebuild
+/// needs.
+pub(super) fn is_needed(row: &row::Segment) -> bool {
+    row.live > 0 || (row.segment.class == Class::Meta && row.sealed)
 }
 
 /// What the index knows of a segment.

@@ -281,6 +281,23 @@ async fn a_lost_first_block_or_a_missing_segment_costs_its_blobs_and_a_push_heal
 }
 
 #[tokio::test]
+async fn a_missing_meta_segment_is_named_before_a_rebuild_misses_it() {
+    let sim = disk(14);
+    let index = MemoryIndex::default();
+    let (store, blobs) = full(&sim, &index).await;
+    let meta = sim.list(&folder().join("data/meta")).unwrap();
+    let meta = folder().join("data/meta").join(&meta[0]);
+    sim.remove(&meta).unwrap();
+    let (found, _) = scrub(&store, false).await;
+    assert_eq!(found.len(), 1, "{found:#?}");
+    assert_eq!(found[0].code, FindingCode::Segment);
+    assert_eq!(folder().join(&found[0].file), meta);
+    for bytes in &blobs {
+        assert_eq!(&pull(&store, &sha256(bytes)).await.unwrap(), bytes);
+    }
+}
+
+#[tokio::test]
 async fn a_damaged_journal_header_is_named_before_a_start_trips_over_it() {
     let sim = disk(5);
     let index = MemoryIndex::default();
