@@ -129,11 +129,12 @@ fn a_scrub_goes_on_from_its_place_after_a_kill_and_after_a_stop() {
     server.kill();
     server.change(|setup| setup.env("ORLOP_SCRUB_RATE", "2MiB"));
     server.start_again();
+    server.wait_for_log("\"again\":true", 1);
     let status = scrub_is(server.data(), "running");
     let job = &status["jobs"][0];
-    assert_eq!((&job["id"], &job["taken"]), (&id, &2.into()), "{job}");
+    assert_eq!(job["id"], id, "{job}");
+    assert_eq!(job["taken"], 2, "{job}");
     assert!(job["done"].as_u64().unwrap() > 1 << 20, "{job}");
-    server.wait_for_log("\"again\":true", 1);
     // An orderly stop gives it back at once, and costs nothing.
     let stopping = Instant::now();
     server.stop();
@@ -142,7 +143,8 @@ fn a_scrub_goes_on_from_its_place_after_a_kill_and_after_a_stop() {
     server.start_again();
     let status = scrub_is(server.data(), "done");
     let job = &status["jobs"][0];
-    assert_eq!((&job["id"], &job["taken"]), (&id, &3.into()), "{job}");
+    assert_eq!(job["id"], id, "{job}");
+    assert_eq!(job["taken"], 3, "{job}");
     assert_eq!(job["done"], job["total"]);
     assert!(job["done"].as_u64().unwrap() > 24 << 20, "{job}");
     let shown = orlop(server.data(), &["scrub", "status"]);
