@@ -3,7 +3,7 @@
 //!
 //! A request goes [`listen`] → [`api`] → [`registry`] → engine or [`catalog`],
 //! and its outcome comes back the same way as a value. [`storage`] opens and
-//! closes what is behind the registry, [`settings`] says how, and
+//! closes what is behind the registry, [`jobs`] are its work in the background, [`settings`] says how, and
 //! [`commands`] are what a person runs.
 
 // They panic when nobody reads.
@@ -13,6 +13,7 @@ pub mod api;
 pub mod catalog;
 pub mod commands;
 pub mod control;
+pub mod jobs;
 pub mod listen;
 pub mod logging;
 pub mod metrics;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use orlop::commands::{catalog, completions, config, doctor, maintenance, serve, version};
+use orlop::commands::{catalog, completions, config, doctor, jobs, maintenance, serve, version};
 
 /// A container registry on its own storage engine.
 #[derive(Parser)]
@@ -25,8 +25,12 @@ enum Command {
     Catalog(catalog::Args),
     /// Print a script that completes commands and flags in a shell
     Completions(completions::Args),
+    /// List, show and end the jobs of a server
+    Jobs(jobs::Args),
     /// Switch a server into maintenance and out of it
     Maintenance(maintenance::Args),
+    /// Look for damage in what a server has stored
+    Scrub(jobs::ScrubArgs),
     /// Print the version
     Version(version::Args),
 }
@@ -38,7 +42,9 @@ fn main() -> ExitCode {
         Command::Config(args) => config::run(&args),
         Command::Catalog(args) => catalog::run(&args),
         Command::Completions(args) => completions::run(&args, Line::command()),
+        Command::Jobs(args) => jobs::run(&args),
         Command::Maintenance(args) => maintenance::run(&args),
+        Command::Scrub(args) => jobs::run_scrub(&args),
         Command::Version(args) => version::run(&args),
     }
 }

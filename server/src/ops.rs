@@ -11,11 +11,14 @@ use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::{Method, Response};
+use orlop_engine::FindingCode;
 use tokio::time::timeout;
 
 use crate::api::{self, Answer, AnswerBody, ApiError, HEALTH_TIME, Readiness, State};
+use crate::catalog::JobState;
 use crate::commands::version::VERSION;
-use crate::metrics::{Http, Process, Text, Verbs};
+use crate::jobs::SCRUB;
+use crate::metrics::{Http, Kind, Process, Text, Verbs};
 use crate::storage::{Observed, Storage};
 
 /// Methods of every page.
@@ -145,6 +148,7 @@ impl Ops {
         {
             write_store(&mut text, &observed);
             write_catalog(&mut text, &observed);
+            write_jobs(&mut text, &observed);
         }
         inner.process.write(&mut text);
         text.finish()
@@ -318,4 +322,48 @@ fn write_catalog(text: &mut Text, observed: &Observed) {
         "The number of the last change.",
         observed.sequence,
     );
+}
+
+fn write_jobs(text: &mut Text, observed: &Observed) {
+    let (counts, jobs) = (&observed.store.counts, &observed.jobs);
+    text.counter(
+        "orlop_scrub_bytes_total",
+        "Bytes that scrubs read.",
+        counts.scrub_bytes,
+    );
+    text.counter(
+        "orlop_scrub_frames_total",
+        "Extents and groups that scrubs verified.",
+        counts.scrub_frames,
+    );
+    const FINDINGS: &str = "orlop_scrub_findings_total";
+    text.family(FINDINGS, "What scrubs found, by code.", Kind::Counter);
+    for (code, count) in FindingCode::ALL.iter().zip(counts.scrub_findings) {
+        text.sample(FINDINGS, &[("code", code.name())], count);
+    }
+    let is_running = |row: &&(String, JobState, u64)| row.0 == SCRUB && row.1 == JobState::Running;
+    let running = jobs.counts.iter().find(is_running);
+    text.is(
+        "orlop_scrub_running",
+        "Whether a scrub runs.",
+        running.is_some_and(|row| row.2 > 0),
+    );
+    let done = jobs.done.iter().find(|row| row.0 == SCRUB);
+    text.gauge(
+        "orlop_scrub_last_success_timestamp_seconds",
+        "When the last scrub came to its end; 0 when none did.",
+        done.map_or(0, |row| row.1 / 1000),
+    );
+    const JOBS: &str = "orlop_jobs";
+    text.family(JOBS, "Jobs, by kind and state.", Kind::Gauge);
+    for (kind, state, count) in &jobs.counts {
+        let labels = [("kind", kind.as_str()), ("state", state.name())];
+        text.sample(JOBS, &labels, count);
+    }
+    const AGE: &str = "orlop_job_heartbeat_age_seconds";
+    let help = "Since the last sign of life of a running job, by kind; 0 when none runs.";
+    text.family(AGE, help, Kind::Gauge);
+    for (kind, age) in &jobs.ages {
+        text.sample(AGE, &[("kind", kind)], age);
+    }
 }

@@ -27,6 +27,7 @@ use tokio::sync::Mutex;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::catalog::{Catalog, Counters};
+use crate::jobs::{self, Jobs, Scrub};
 use crate::registry::{Maintenance, Registry, Unpaired};
 use crate::settings::Settings;
 use pulls::PullWriter;
@@ -65,6 +66,9 @@ pub struct Storage {
     marked: Mutex<u64>,
     /// Writes pulls down.
     pulls: PullWriter,
+    /// Work in the background. While the catalog is not the store's there is
+    /// none: it could not be kept.
+    jobs: Jobs,
 }
 
 /// How store and catalog are, for whoever publishes it.
@@ -82,6 +86,8 @@ pub struct Observed {
     pub is_unpaired: bool,
     /// What became of counts of pulls.
     pub pulls: Written,
+    /// Work in the background.
+    pub jobs: jobs::Observed,
 }
 
 /// The newest copy of the catalog.
@@ -142,10 +148,11 @@ impl Storage {
             let newest = copies.last().map(|(_, sequence)| *sequence);
             let opening = store.health().await.epoch;
             let pulls = PullWriter::begin(&catalog, opening, unpaired.is_none()).await?;
-            Ok((unpaired, newest.unwrap_or_default(), pulls))
+            Ok((unpaired, newest.unwrap_or_default(), pulls, opening))
         };
         match compared.await {
-            Ok((unpaired, sequence, pulls)) => Ok(Storage {
+            Ok((unpaired, sequence, pulls, opening)) => Ok(Storage {
+                jobs: jobs_of(store, &catalog, opening, settings),
                 pulls,
                 store: store.clone(),
                 folder: folder.to_owned(),
@@ -174,6 +181,11 @@ impl Storage {
         }
     }
 
+    /// Work in the background; None while the catalog is not the store's.
+    pub fn jobs(&self) -> Option<Jobs> {
+        self.unpaired.is_none().then(|| self.jobs.clone())
+    }
+
     /// The catalog's id and the sequence it is at.
     pub fn catalog(&self) -> ([u8; 16], u64) {
         (self.catalog.id(), self.catalog.sequence())
@@ -188,6 +200,10 @@ impl Storage {
             is_catalog_poisoned: self.catalog.poisoned().is_some(),
             is_unpaired: self.unpaired.is_some(),
             pulls: self.pulls.written(),
+            jobs: self.jobs.observe().await.unwrap_or_else(|error| {
+                tracing::warn!(%error, "how jobs are is not known");
+                jobs::Observed::default()
+            }),
         }
     }
 
@@ -208,7 +224,8 @@ impl Storage {
     }
 
     /// Tells the store how far the catalog is, copies the catalog into it, ends
-    /// uploads that nobody goes on with, and writes pulls down, again and again.
+    /// uploads that nobody goes on with, writes pulls down, and runs jobs, again
+    /// and again.
     pub async fn watch(&self, maintenance: &Maintenance) {
         let marks = async {
             let mut ticks = interval(MARK_EVERY);
@@ -243,7 +260,12 @@ impl Storage {
                 }
             }
         };
-        tokio::join!(marks, copies, expiry, self.pulls.run(&self.catalog));
+        let jobs = async {
+            if let Some(jobs) = self.jobs() {
+                jobs.run().await;
+            }
+        };
+        tokio::join!(marks, copies, expiry, self.pulls.run(&self.catalog), jobs);
     }
 
     /// Ends the uploads that nobody went on with. A failure is logged and tried
@@ -318,6 +340,7 @@ impl Storage {
     /// that is given up, then closes catalog and store. Everything acknowledged is durable already: a copy
     /// that is not made loses nothing.
     pub async fn close(&self, give_up: impl Future<Output = ()>) -> Result<(), StartError> {
+        self.jobs.stop().await;
         tokio::select! {
             biased;
             () = give_up => {
@@ -331,6 +354,19 @@ impl Storage {
         self.store.close().await?;
         Ok(())
     }
+}
+
+/// The jobs of this opening of a store.
+fn jobs_of(store: &Store, catalog: &Catalog, opening: u64, settings: &Settings) -> Jobs {
+    let scrub = Scrub::new(store.clone(), catalog.clone(), settings.scrub_digests);
+    Jobs::new(catalog.clone(), format!("opening {opening}"), Arc::new(now))
+        .with(Arc::new(scrub), settings.scrub_schedule.clone())
+}
+
+/// Milliseconds since 1970.
+fn now() -> i64 {
+    let since = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// Removes a file that may be there.

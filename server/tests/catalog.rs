@@ -15,6 +15,8 @@ mod cases;
 mod deletes;
 #[path = "catalog/file.rs"]
 mod file;
+#[path = "catalog/jobs.rs"]
+mod jobs;
 #[path = "catalog/lists.rs"]
 mod lists;
 #[path = "catalog/place.rs"]
@@ -73,6 +75,10 @@ suite!(
     pulls::lost_pulls_count_as_pulled_then,
     pulls::a_catalog_of_the_first_form_is_brought_up_to_date,
     pulls::the_release_before_can_push_a_deleted_blob_again,
+    jobs::jobs_are_taken_one_of_a_kind_and_who_lost_one_writes_nothing,
+    jobs::jobs_that_get_nowhere_are_given_up,
+    jobs::history_and_logs_of_jobs_have_bounds,
+    jobs::a_schedule_fires_once_for_each_time,
     cases::readers_never_go_back,
     cases::comes_back_as_it_was,
     cases::refuses_newer_and_missing,

@@ -24,6 +24,7 @@ pub mod docker;
 pub mod fetched;
 pub mod h2;
 pub mod image;
+pub mod jobs;
 pub mod mount;
 pub mod oci;
 pub mod oracle;

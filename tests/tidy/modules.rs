@@ -50,6 +50,19 @@ const MODULES: &[ModuleRule] = &[
         instead: "take what is needed as an argument: the catalog knows names, not bytes or HTTP",
     },
     ModuleRule {
+        name: "jobs",
+        modules: &["catalog", "metrics"],
+        never: &[
+            "orlop_index",
+            "orlop_disk",
+            "sqlx",
+            "http",
+            "hyper",
+            "hyper_util",
+        ],
+        instead: "take what a kind of job needs as an argument; settings and storage give it",
+    },
+    ModuleRule {
         name: "access",
         modules: &["catalog", "metrics", "settings"],
         never: &[

@@ -64,6 +64,8 @@ pub const MAX_OPEN_SEGMENTS: usize = 1024;
 pub const MAX_TABLES: u64 = 16_384;
 /// Digests that one pin may hold.
 pub const MAX_PIN: usize = 131_072;
+/// Bytes per second that work in the background may read and write together.
+pub const BACKGROUND_RATE: u64 = 50 * 1024 * 1024;
 
 /// How a store is opened.
 #[derive(Debug)]
@@ -86,6 +88,9 @@ pub struct Config {
     pub journal_file: u64,
     /// Bytes of one segment.
     pub segment: u64,
+    /// Bytes per second that work in the background, such as a scrub, may read
+    /// and write together.
+    pub background_rate: u64,
 }
 
 impl Config {
@@ -100,6 +105,7 @@ impl Config {
             cache: 256 * 1024 * 1024,
             journal_file: JOURNAL_FILE,
             segment: SEGMENT,
+            background_rate: BACKGROUND_RATE,
         }
     }
 }

@@ -11,6 +11,7 @@ use orlop_format::record::{Record, UploadId};
 use orlop_format::row::{self, Blob, Names, State, Upload};
 use orlop_index::{Index, Table};
 
+use crate::budget::Budget;
 use crate::error::{Error, Result};
 use crate::journal::files::Files;
 use crate::journal::queue::{Poison, Queue};
@@ -50,6 +51,8 @@ pub(crate) struct Core {
     /// How often the store was opened.
     pub(crate) epoch: u64,
     pub(crate) superblock: TaskMutex<Slots>,
+    /// What work in the background may read and write.
+    pub(crate) budget: Budget,
     /// Wakes maintenance.
     pub(crate) rotated: Arc<Notify>,
     closing: Mutex<bool>,
@@ -78,6 +81,7 @@ pub(crate) struct Parts {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) quarantine: Arc<Quarantine>,
     pub(crate) superblock: Slots,
+    pub(crate) budget: Budget,
     pub(crate) rotated: Arc<Notify>,
     pub(crate) lock: Option<Arc<Lock>>,
     pub(crate) running: mpsc::Receiver<()>,
@@ -113,6 +117,7 @@ impl Core {
             metrics,
             quarantine,
             superblock,
+            budget,
             rotated,
             lock,
             running,
@@ -136,6 +141,7 @@ impl Core {
             quarantine,
             epoch: superblock.get().epoch,
             superblock: TaskMutex::new(superblock),
+            budget,
             rotated,
             closing: Mutex::default(),
             ahead: Arc::new(Semaphore::new(crate::config::READ_AHEAD_ALL)),
@@ -302,14 +308,28 @@ impl Core {
 
     /// Puts a damaged blob into quarantine.
     pub(crate) fn damaged(&self, sha256: &[u8; 32], birth: u64, error: &Error) {
-        if !self.quarantine.add(*sha256, birth) {
+        if !self.set_aside(sha256, birth, error) {
             return;
+        }
+        if let Err(error) = self.queue.post(Record::Quarantine {
+            sha256: *sha256,
+            birth,
+        }) {
+            tracing::warn!(%error, "the quarantine could not be recorded; it holds until a restart, and the next read finds the damage again");
+        }
+    }
+
+    /// Puts a damaged blob into quarantine in memory. True when it was not in
+    /// yet: then it has to be recorded.
+    pub(crate) fn set_aside(&self, sha256: &[u8; 32], birth: u64, error: &Error) -> bool {
+        if !self.quarantine.add(*sha256, birth) {
+            return false;
         }
         // Another reader's word of it may have come through meanwhile.
         let known = self.bare_row(sha256).ok().flatten();
         if known.is_some_and(|row| row.birth != birth || row.state != State::Live) {
             self.quarantine.settle(sha256, birth);
-            return;
+            return false;
         }
         tracing::error!(
             blob = %Digest::new(Algorithm::Sha256, sha256).map(|digest| digest.to_string()).unwrap_or_default(),
@@ -317,12 +337,7 @@ impl Core {
             "a blob is damaged and in quarantine; push it again to heal it"
         );
         self.metrics.quarantined();
-        if let Err(error) = self.queue.post(Record::Quarantine {
-            sha256: *sha256,
-            birth,
-        }) {
-            tracing::warn!(%error, "the quarantine could not be recorded; it holds until a restart, and the next read finds the damage again");
-        }
+        true
     }
 
     /// Appends records without payload and waits.

@@ -55,9 +55,9 @@ pub enum Error {
         /// What failed first.
         reason: Arc<str>,
     },
-    /// Opening was cancelled. What it had done is used by the next one or done
-    /// again.
-    #[error("opening the store was cancelled; the next start begins again")]
+    /// Opening, or work in the background, was cancelled. What it had done is
+    /// used by the next one or done again.
+    #[error("it was cancelled; the next start begins again, or goes on")]
     Cancelled,
 }
 

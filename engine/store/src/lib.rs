@@ -6,9 +6,11 @@
 //! The log (journal and segments) is the truth; the index is a view of it.
 //! Reading order: [`store`](Store) is the front; `upload` is the way in, `blob`
 //! and `pages` the way out; `journal` is the log, `view` what a record does to
-//! the index; `recover` and `rebuild` are the start, `recycle` the upkeep.
+//! the index; `recover` and `rebuild` are the start, `recycle` the upkeep, `scrub` looks
+//! after what lies there.
 
 mod blob;
+mod budget;
 pub mod config;
 mod core;
 mod error;
@@ -28,6 +30,7 @@ mod rebuild;
 mod recover;
 mod recycle;
 mod runtime;
+mod scrub;
 mod segment;
 mod session;
 mod space;
@@ -50,6 +53,7 @@ pub use crate::metrics::Counts;
 pub use crate::planted::{Guard as PlantedGuard, Planted, plant};
 pub use crate::recover::{IndexFactory, Progress};
 pub use crate::runtime::{Runtime, System};
+pub use crate::scrub::{Finding, FindingCode, Scrub, ScrubPosition};
 pub use crate::store::{CatalogMatch, Health, Names, Store};
 pub use crate::upload::{Committed, Upload};
 pub use orlop_format::digest::{Algorithm, Digest};

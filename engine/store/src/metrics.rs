@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::sync::counters::{AtomicU64, Ordering};
+use crate::scrub::FindingCode;
 
 /// Counters since the store was opened.
 #[derive(Debug, Default)]
@@ -20,6 +21,9 @@ pub(crate) struct Metrics {
     cache_misses: AtomicU64,
     duplicates: AtomicU64,
     duplicate_bytes: AtomicU64,
+    scrub_bytes: AtomicU64,
+    scrub_frames: AtomicU64,
+    scrub_findings: [AtomicU64; FindingCode::ALL.len()],
 }
 
 /// [`Metrics`] at one moment.
@@ -51,6 +55,12 @@ pub struct Counts {
     pub duplicates: u64,
     /// Bytes of them, which were not stored again.
     pub duplicate_bytes: u64,
+    /// Bytes that scrubs read.
+    pub scrub_bytes: u64,
+    /// Extents and groups that scrubs verified.
+    pub scrub_frames: u64,
+    /// What scrubs found, in the order of [`FindingCode::ALL`].
+    pub scrub_findings: [u64; FindingCode::ALL.len()],
 }
 
 fn add(counter: &AtomicU64, value: u64) {
@@ -107,6 +117,20 @@ impl Metrics {
         add(&self.quarantined, 1);
     }
 
+    pub(crate) fn scrub_read(&self, bytes: u64) {
+        add(&self.scrub_bytes, bytes);
+    }
+
+    pub(crate) fn scrub_frames(&self, frames: u64) {
+        add(&self.scrub_frames, frames);
+    }
+
+    pub(crate) fn scrub_found(&self, code: FindingCode) {
+        if let Some(counter) = self.scrub_findings.get(code as usize) {
+            add(counter, 1);
+        }
+    }
+
     pub(crate) fn counts(&self) -> Counts {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Counts {
@@ -123,6 +147,9 @@ impl Metrics {
             cache_misses: get(&self.cache_misses),
             duplicates: get(&self.duplicates),
             duplicate_bytes: get(&self.duplicate_bytes),
+            scrub_bytes: get(&self.scrub_bytes),
+            scrub_frames: get(&self.scrub_frames),
+            scrub_findings: self.scrub_findings.each_ref().map(get),
         }
     }
 }

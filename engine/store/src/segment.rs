@@ -139,6 +139,11 @@ impl Segments {
         Ok(found)
     }
 
+    /// The id that the next new segment gets.
+    pub(crate) fn next_id(&self) -> u64 {
+        *self.next_id.lock()
+    }
+
     /// A handle of a segment.
     ///
     /// # Errors

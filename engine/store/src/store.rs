@@ -11,6 +11,7 @@ use orlop_format::record::{MAX_NOTE, Record, UploadId};
 use orlop_format::row::State;
 
 use crate::blob::Blob;
+use crate::budget::Budget;
 use crate::config::{Config, MAX_PIN, MIN_BUFFERS, MIN_JOURNAL_FILE};
 use crate::core::{Core, Parts, Stat};
 use crate::error::{Error, Invalid, Result};
@@ -26,6 +27,7 @@ use crate::quarantine::Quarantine;
 use crate::recover::{self, IndexFactory, Progress};
 use crate::recycle;
 use crate::runtime::Runtime;
+use crate::scrub::Scrub;
 use crate::segment::Segments;
 use crate::space::Room;
 use crate::sync::{Notify, mpsc};
@@ -187,6 +189,7 @@ impl Store {
             ),
             room: Room::new(Arc::clone(&disk), layout.clone(), config.reserve),
             leases: Arc::new(Leases::new(config.lease, now)),
+            budget: Budget::new(Arc::clone(&runtime), config.background_rate),
             runtime,
             disk,
             layout,
@@ -239,6 +242,17 @@ impl Store {
     /// As for any write. What was ended until then is ended.
     pub async fn upload_expire(&self, idle: std::time::Duration) -> Result<u64> {
         expire::expire(&self.core, idle).await
+    }
+
+    /// Begins a scrub of what is stored now, or goes on with one at the cursor
+    /// it gave. With `digests` the content of each blob is also checked against
+    /// its digest, for which all of it is read once more. Nothing is read
+    /// before [`Scrub::step`].
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when the cursor is not one of this release.
+    pub async fn scrub(&self, digests: bool, cursor: Option<&[u8]>) -> Result<Scrub> {
+        Scrub::start(&self.core, digests, cursor).await
     }
 
     /// Stores something small in one go.

@@ -1,7 +1,7 @@
 //! The catalog: the truth for names, in SQL.
 //!
 //! Owns: repositories, manifests and what they refer to, tags, links of blobs
-//! to repositories, and the change table; on SQLite, the default, or on
+//! to repositories, the change table, and jobs; on SQLite, the default, or on
 //! PostgreSQL. [`Catalog`] is the way in.
 //!
 //! Invariants: one writer makes all changes and answers after they are
@@ -15,6 +15,8 @@ mod cache;
 mod change;
 mod error;
 mod marks;
+mod job_verb;
+mod jobs;
 mod postgres;
 mod pulls;
 mod read;
@@ -23,6 +25,7 @@ mod sql;
 mod sqlite;
 mod totals;
 mod types;
+mod users;
 mod verb;
 mod writer;
 
@@ -38,6 +41,10 @@ use tokio::task::JoinHandle;
 use cache::Cache;
 pub use error::CatalogError;
 use marks::Committed;
+pub use jobs::{
+    JOB_ATTEMPTS, JOB_LINES, JOB_TEXT_MAX, JOBS_KEPT, Job, JobEnd, JobLine, JobProgress, JobReport,
+    JobState, Schedule,
+};
 pub use pulls::PULLS_MAX;
 pub use read::{PAGE_MAX, READ_TIME};
 use schema::{Dialect, Identity};
@@ -46,7 +53,7 @@ pub use totals::Totals;
 pub use types::{Change, ChangeKind, Counters, Edge, EdgeKind, ManifestRow, PutManifest, Referrer};
 pub use types::{Pull, PullCount, PullOf};
 use verb::{Progress, Verb};
-use writer::{Job, Message, QUEUE, Shared, Writer, closed};
+use writer::{Change as Queued, Message, QUEUE, Shared, Writer, closed};
 
 /// How long a change waits for a place in the queue.
 const QUEUE_WAIT: Duration = Duration::from_secs(10);
@@ -254,7 +261,7 @@ impl Catalog {
             };
             match self.step(verb).await? {
                 Progress::Nothing => return Ok(false),
-                Progress::Done => return Ok(true),
+                Progress::Done | Progress::Number(_) => return Ok(true),
                 Progress::Step => {}
             }
         }
@@ -353,7 +360,7 @@ impl Catalog {
     async fn step(&self, verb: Verb) -> Result<Progress, CatalogError> {
         self.shared().check()?;
         let (answer, answered) = oneshot::channel();
-        let message = Message::Job(Job { verb, answer });
+        let message = Message::Change(Queued { verb, answer });
         self.inner
             .queue
             .send_timeout(message, QUEUE_WAIT)

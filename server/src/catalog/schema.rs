@@ -39,10 +39,11 @@ impl Dialect {
 }
 
 /// All migrations, in order; the first has number 1.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     include_str!("migrations/0001_names.sql"),
     include_str!("migrations/0002_pulls.sql"),
     include_str!("migrations/0003_lists.sql"),
+    include_str!("migrations/0004_jobs.sql"),
 ];
 
 /// The last migration this release knows.

@@ -180,4 +180,5 @@ impl Row {
     column!(text, String);
     column!(maybe_text, Option<String>);
     column!(bytes, Vec<u8>);
+    column!(maybe_bytes, Option<Vec<u8>>);
 }

@@ -11,6 +11,7 @@ use orlop_format::digest::Digest;
 
 use super::cache::{Item, Key, KeyRef, Touched};
 use super::change;
+use super::job_verb::JobVerb;
 use super::pulls::{self, Pulls};
 use super::sql::{Arg, Connection};
 use super::totals::Totals;
@@ -50,6 +51,7 @@ pub(super) enum Verb {
         repository: String,
     },
     Pulls(Box<Pulls>),
+    Job(Box<JobVerb>),
 }
 
 /// What a change did.
@@ -61,6 +63,8 @@ pub(super) struct Effect {
     pub(super) touched: Vec<Touched>,
     /// Whether the change is one step of several, and has to be run again.
     pub(super) unfinished: bool,
+    /// A number to be told, of a change that has one.
+    pub(super) number: Option<i64>,
 }
 
 /// What became of what a change was to do.
@@ -72,10 +76,15 @@ pub(super) enum Progress {
     Done,
     /// A step of it is done; it has to be run again.
     Step,
+    /// It is done, and this is its number.
+    Number(i64),
 }
 
 impl Effect {
     pub(super) fn progress(&self) -> Progress {
+        if let Some(number) = self.number {
+            return Progress::Number(number);
+        }
         match (self.sequence, self.unfinished) {
             (None, _) => Progress::Nothing,
             (Some(_), false) => Progress::Done,
@@ -107,6 +116,7 @@ impl Verb {
                 delete_repository(connection, repository, now).await
             }
             Verb::Pulls(pulls) => pulls::write(connection, pulls).await,
+            Verb::Job(verb) => verb.apply(connection, now).await,
         }
     }
 }
@@ -201,6 +211,7 @@ async fn put_manifest(
         sequence: Some(sequence),
         touched,
         unfinished: false,
+        number: None,
     })
 }
 
@@ -344,6 +355,7 @@ async fn link_blob(
         sequence: Some(sequence),
         touched: vec![touch(name, Item::Link(digest))],
         unfinished: false,
+        number: None,
     })
 }
 
@@ -452,6 +464,7 @@ async fn delete_manifest(
         sequence: Some(sequence),
         touched,
         unfinished: !is_last,
+        number: None,
     })
 }
 
@@ -486,6 +499,7 @@ async fn deleted(
         sequence: Some(sequence),
         touched,
         unfinished: false,
+        number: None,
     })
 }
 

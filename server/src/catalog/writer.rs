@@ -67,12 +67,12 @@ impl Shared {
 }
 
 /// A change and who waits for it. The answer says how far it got.
-pub(super) struct Job {
+pub(super) struct Change {
     pub(super) verb: Verb,
     pub(super) answer: oneshot::Sender<Result<Progress, CatalogError>>,
 }
 
-impl Job {
+impl Change {
     fn answer(self, answer: Result<Progress, CatalogError>) {
         // Who asked may have gone; the change is made all the same.
         let _ = self.answer.send(answer);
@@ -80,7 +80,7 @@ impl Job {
 }
 
 pub(super) enum Message {
-    Job(Job),
+    Change(Change),
     /// Finish what was taken and end.
     Close,
 }
@@ -103,7 +103,9 @@ impl Writer {
     pub(super) async fn run(self, mut queue: mpsc::Receiver<Message>) {
         let mut is_open = true;
         while is_open && let Some(message) = queue.recv().await {
-            let Message::Job(first) = message else { break };
+            let Message::Change(first) = message else {
+                break;
+            };
             if let Err(error) = self.shared.check() {
                 first.answer(Err(error));
                 continue;
@@ -111,7 +113,7 @@ impl Writer {
             let mut jobs = vec![first];
             let result = self
                 .transact(&mut jobs, || match queue.try_recv().ok()? {
-                    Message::Job(job) => Some(job),
+                    Message::Change(job) => Some(job),
                     Message::Close => {
                         is_open = false;
                         None
@@ -125,7 +127,7 @@ impl Writer {
         }
         queue.close();
         while let Some(message) = queue.recv().await {
-            if let Message::Job(job) = message {
+            if let Message::Change(job) = message {
                 job.answer(Err(closed()));
             }
         }
@@ -135,8 +137,8 @@ impl Writer {
     /// Runs the jobs, and those that come meanwhile, in one transaction.
     async fn transact(
         &self,
-        jobs: &mut Vec<Job>,
-        more: impl FnMut() -> Option<Job>,
+        jobs: &mut Vec<Change>,
+        more: impl FnMut() -> Option<Change>,
     ) -> Result<Vec<Outcome>, sqlx::Error> {
         let mut connection = self.pool.acquire().await?;
         let _turn = self.shared.turn.lock().await;
@@ -150,8 +152,8 @@ impl Writer {
     async fn fill(
         &self,
         connection: &mut Connection,
-        jobs: &mut Vec<Job>,
-        mut more: impl FnMut() -> Option<Job>,
+        jobs: &mut Vec<Change>,
+        mut more: impl FnMut() -> Option<Change>,
     ) -> Result<Vec<Outcome>, sqlx::Error> {
         let (begin, limit) = match self.dialect {
             Dialect::Sqlite => ("BEGIN IMMEDIATE", BATCH_VERBS),
@@ -175,7 +177,7 @@ impl Writer {
     }
 
     /// Runs the jobs of an undone transaction again, one by one.
-    async fn again(&self, jobs: Vec<Job>, error: sqlx::Error) {
+    async fn again(&self, jobs: Vec<Change>, error: sqlx::Error) {
         tracing::warn!(%error, changes = jobs.len(), "a catalog transaction failed");
         let mut verdict = self.verdict(&error);
         let mut failures = 0;
@@ -197,7 +199,7 @@ impl Writer {
     }
 
     /// Runs one job until it succeeds or was tried often enough; answers it.
-    async fn alone(&self, job: Job) -> Result<(), sqlx::Error> {
+    async fn alone(&self, job: Change) -> Result<(), sqlx::Error> {
         let tries: u32 = match self.dialect {
             Dialect::Sqlite => 1,
             // Conflicts with other nodes are expected there.
@@ -246,7 +248,7 @@ impl Writer {
     }
 
     /// Tells caches, then those who wait.
-    fn publish(&self, jobs: Vec<Job>, outcomes: Vec<Outcome>) {
+    fn publish(&self, jobs: Vec<Change>, outcomes: Vec<Outcome>) {
         let mut last = 0;
         for outcome in &outcomes {
             if let Outcome::Done(effect) = outcome

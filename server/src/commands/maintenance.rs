@@ -121,7 +121,7 @@ fn read_only(folder: &Path, args: &ReadOnlyArgs) -> Result<Report, String> {
         read_only,
     };
     match client::ask(folder, verb) {
-        Ok(Status { read_only }) => Ok(report(true, read_only)),
+        Ok(Status { read_only, .. }) => Ok(report(true, read_only)),
         Err(AskError::Nobody) => {
             let read_only = stopped(folder, args)?;
             Ok(report(false, read_only))

@@ -160,7 +160,7 @@ async fn serve(settings: Settings) -> Result<(), Error> {
         why,
     });
     let ops_port = ops_listener.map(|listener| OpsPort::start(listener, &status, &ops));
-    let control = Control::offer(&settings.data, operator)?;
+    let control = Control::offer(&settings.data, operator.clone())?;
     let (phase, phases) = watch::channel(Phase::Serving);
     let layers = Layers::new(Arc::clone(&status) as Arc<dyn Readiness>)
         .counting(ops.http())
@@ -176,6 +176,7 @@ async fn serve(settings: Settings) -> Result<(), Error> {
         Some(storage) => {
             let storage = Arc::new(storage);
             ops.watch(Some(Arc::clone(&storage)));
+            operator.attach(storage.jobs());
             let registry = storage
                 .registry()
                 .with_maintenance(status.maintenance.clone())
@@ -199,6 +200,7 @@ async fn serve(settings: Settings) -> Result<(), Error> {
             };
             // Before the folder's lock goes: the next server makes its own.
             drop(control);
+            operator.attach(None);
             let closed = storage.close(give_up).await;
             ops.watch(None);
             watch.abort();

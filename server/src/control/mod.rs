@@ -10,18 +10,21 @@
 //! asks for an account; every line and every wait has a bound.
 
 pub mod client;
+mod jobs;
 pub mod kept;
 mod socket;
 
+pub use jobs::{JobView, LineView, ScheduleView};
 pub use socket::{Control, SocketError};
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
+use crate::jobs::Jobs;
 use crate::registry::{Maintenance, ReadOnly};
 
 /// Version of requests and answers.
@@ -32,6 +35,8 @@ const REQUEST_BYTES_MAX: usize = 16 * 1024;
 const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 /// Characters of a reason: it goes into headers and answers.
 pub const REASON_MAX: usize = 512;
+/// The answer about jobs while there are none.
+const NO_JOBS: &str = "the server is starting or stopping; ask again when it is ready";
 /// The reason when none is given.
 const NO_REASON: &str = "an operator is at work";
 
@@ -48,6 +53,31 @@ pub enum Verb {
     ReadOnlyOff {},
     /// Say whether writes are refused, and why.
     ReadOnlyStatus {},
+    /// List the newest jobs and the schedules.
+    JobList {
+        /// Only of this kind.
+        kind: Option<String>,
+    },
+    /// Show a job.
+    JobShow {
+        /// Its number.
+        id: i64,
+    },
+    /// Queue a job.
+    JobStart {
+        /// Its kind.
+        kind: String,
+    },
+    /// End a job.
+    JobCancel {
+        /// Its number.
+        id: i64,
+    },
+    /// Tell a job's log.
+    JobLog {
+        /// Its number.
+        id: i64,
+    },
 }
 
 /// A request as it is sent.
@@ -73,18 +103,29 @@ enum Outcome {
     Error(String),
 }
 
-/// How it is after a verb.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// How it is after a verb, and what was asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     /// Why writes are refused, if they are.
     pub read_only: Option<ReadOnly>,
+    /// Jobs, the newest first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jobs: Option<Vec<JobView>>,
+    /// When jobs begin by themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedules: Option<Vec<ScheduleView>>,
+    /// Lines of a job's log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<Vec<LineView>>,
 }
 
 /// Does what is asked.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Operator {
     folder: PathBuf,
     maintenance: Maintenance,
+    /// There while the storage is open.
+    jobs: Arc<RwLock<Option<Jobs>>>,
     /// One verb at a time: what is kept and what holds stay the same.
     turn: Arc<tokio::sync::Mutex<()>>,
 }
@@ -109,6 +150,7 @@ impl Operator {
         Operator {
             folder: folder.to_owned(),
             maintenance,
+            jobs: Arc::default(),
             turn: Arc::default(),
         }
     }
@@ -118,6 +160,11 @@ impl Operator {
         self.maintenance.clone()
     }
 
+    /// Says whose jobs verbs are about, while there are any.
+    pub fn attach(&self, jobs: Option<Jobs>) {
+        *self.jobs.write().unwrap_or_else(PoisonError::into_inner) = jobs;
+    }
+
     /// Does it. What it changes is durable before it holds.
     async fn perform(&self, verb: Verb) -> Result<Status, String> {
         let _turn = self.turn.lock().await;
@@ -125,6 +172,10 @@ impl Operator {
             Verb::ReadOnlyStatus {} => None,
             Verb::ReadOnlyOff {} => Some(None),
             Verb::ReadOnlyOn { reason } => Some(Some(ReadOnly::asked(reason.as_deref())?)),
+            about_jobs => {
+                let jobs = self.jobs().ok_or(NO_JOBS)?;
+                return jobs::perform(&jobs, about_jobs, self.status()).await;
+            }
         };
         if let Some(read_only) = wanted {
             self.keep(read_only.clone()).await?;
@@ -137,9 +188,19 @@ impl Operator {
             }
             self.maintenance.set(read_only);
         }
-        Ok(Status {
+        Ok(self.status())
+    }
+
+    fn jobs(&self) -> Option<Jobs> {
+        let jobs = self.jobs.read().unwrap_or_else(PoisonError::into_inner);
+        jobs.clone()
+    }
+
+    fn status(&self) -> Status {
+        Status {
             read_only: self.maintenance.read_only().map(|why| (*why).clone()),
-        })
+            ..Status::default()
+        }
     }
 }
 
@@ -214,7 +275,7 @@ mod tests {
             serde_json::to_string(&request).unwrap(),
             r#"{"version":1,"ask":{"verb":"read-only-on","reason":"disk swap"}}"#
         );
-        let result = Outcome::Ok(Status { read_only: None });
+        let result = Outcome::Ok(Status::default());
         let answer = serde_json::to_string(&Answer { version: 1, result }).unwrap();
         assert_eq!(answer, r#"{"version":1,"ok":{"read_only":null}}"#);
         let result = Outcome::Error("no".into());

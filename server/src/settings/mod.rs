@@ -17,6 +17,7 @@ mod kind;
 mod machine;
 mod network;
 mod problem;
+mod schedule;
 mod schema;
 mod sources;
 mod suggest;
@@ -38,6 +39,7 @@ pub use machine::memory_limit;
 pub use problem::{Origin, Position, Problem, SettingsError};
 pub use schema::schema;
 
+use crate::jobs::Cron;
 use sources::{Sources, Surroundings};
 use table::ALL;
 
@@ -78,6 +80,12 @@ pub struct Settings {
     pub upload_expiry: Duration,
     /// Whether manifests may name blobs or manifests which are not here.
     pub sparse_manifests: bool,
+    /// When a scrub begins by itself; None: never.
+    pub scrub_schedule: Option<Cron>,
+    /// Bytes that it reads in a second at most.
+    pub scrub_rate: u64,
+    /// Whether it checks digests too.
+    pub scrub_digests: bool,
 }
 
 /// Where certificate and key are.
@@ -109,6 +117,9 @@ impl Settings {
             undelete_window: Duration::from_secs(24 * 3600),
             upload_expiry: Duration::from_secs(24 * 3600),
             sparse_manifests: false,
+            scrub_schedule: None,
+            scrub_rate: orlop_engine::config::BACKGROUND_RATE,
+            scrub_digests: false,
         }
     }
 }
@@ -262,6 +273,9 @@ fn resolve(sources: &Sources, insecure_anonymous: bool, problems: &mut Vec<Probl
         undelete_window: sources.get(&table::GC_UNDELETE_WINDOW, problems).value.0,
         upload_expiry: sources.get(&table::GC_UPLOAD_EXPIRY, problems).value.0,
         sparse_manifests: sources.get(&table::PUSH_SPARSE_MANIFESTS, problems).value,
+        scrub_schedule: sources.get(&table::SCRUB_SCHEDULE, problems).value.0,
+        scrub_rate: sources.get(&table::SCRUB_RATE, problems).value.0,
+        scrub_digests: sources.get(&table::SCRUB_DIGESTS, problems).value,
     };
     // Values against each other, where each is what it was meant to be.
     let is_sound = |keys: &[&str]| {

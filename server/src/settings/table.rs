@@ -9,6 +9,7 @@
 //! inherited from a file or an environment.
 
 use orlop_disk::Choice;
+use orlop_engine::config::BACKGROUND_RATE;
 use schemars::{Schema, SchemaGenerator};
 use serde_json::Value;
 
@@ -16,7 +17,9 @@ use super::kind::{Filter, Form, Kind, LogFormat, Place, Size, Time};
 use super::machine;
 use super::network::{Address, AddressOrOff, Networks, PublicUrl};
 use super::problem::Origin;
+use super::schedule::Times;
 use super::sources::Sources;
+use crate::jobs::Cron;
 
 /// One setting.
 pub(crate) struct Setting<T> {
@@ -196,6 +199,44 @@ pub(crate) static CACHE_SIZE: Setting<Size> = Setting {
     },
 };
 
+/// When a scrub begins by itself.
+pub(crate) static SCRUB_SCHEDULE: Setting<Times> = Setting {
+    key: "scrub.schedule",
+    value: "CRON",
+    help: "When what is stored is read to find damage: a cron pattern in UTC, put off by up to an hour, or off",
+    default: || Times(Cron::parse("0 3 * * 0").ok()),
+    default_note: None,
+    range: any,
+};
+
+/// How fast it reads.
+pub(crate) static SCRUB_RATE: Setting<Size> = Setting {
+    key: "scrub.rate",
+    value: "SIZE",
+    help: "Bytes that a scrub reads in a second at most; 1MiB or more",
+    default: || Size(BACKGROUND_RATE),
+    default_note: None,
+    range: |size| {
+        if size.0 < SCRUB_RATE_MIN {
+            return Err(format!("{} is too slow: use 1MiB or more", size.show()));
+        }
+        Ok(())
+    },
+};
+
+/// Whether it hashes.
+pub(crate) static SCRUB_DIGESTS: Setting<bool> = Setting {
+    key: "scrub.digests",
+    value: "BOOL",
+    help: "Whether a scrub also checks the content of each blob against its digest, for which it reads everything twice",
+    default: || false,
+    default_note: None,
+    range: any,
+};
+
+/// The least of `scrub.rate`.
+const SCRUB_RATE_MIN: u64 = 1024 * 1024;
+
 /// How log lines are written.
 pub(crate) static LOG_FORMAT: Setting<LogFormat> = Setting {
     key: "log.format",
@@ -233,6 +274,9 @@ pub(crate) const ALL: &[&dyn Entry] = &[
     &DISK_BACKEND,
     &SPACE_RESERVE,
     &CACHE_SIZE,
+    &SCRUB_SCHEDULE,
+    &SCRUB_RATE,
+    &SCRUB_DIGESTS,
     &LOG_FORMAT,
     &LOG_LEVEL,
 ];

@@ -151,6 +151,9 @@ fn every_flag_is_read() {
         undelete_window: Duration::ZERO,
         upload_expiry: Duration::from_secs(7200),
         sparse_manifests: true,
+        scrub_schedule: Cron::parse("0 3 * * 0").ok(),
+        scrub_rate: 50 << 20,
+        scrub_digests: false,
     };
     assert_eq!(settings, expected);
     let local = flags(&["--listen", "localhost:80"]).settings();

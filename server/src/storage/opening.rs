@@ -200,6 +200,7 @@ pub(super) async fn store(
     config.lock = Some(lock);
     config.lease = settings.gc_lease;
     config.reserve = settings.space_reserve;
+    config.background_rate = settings.scrub_rate;
     config.cache = settings.cache_size.saturating_sub(index_cache);
     Ok(Store::open(config, System::start(), disk, &factory, progress).await?)
 }

@@ -13,6 +13,8 @@ mod faults; // every operation fails once
 mod model; // random sequences against a map
 mod reading; // slow readers, a disk that errs while it reads
 mod real; // real files, RocksDB, ring and pool
+mod scrub; // what a scrub finds, and what it leaves alone
+mod scrub_errors; // a scrub on a disk that errs, its rate, its end
 mod support; // a store on a simulated disk
 mod upkeep; // full disks, lost sectors, starts that fail
 mod uploads; // uploads that are many, slow, abandoned or broken off
