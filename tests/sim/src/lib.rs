@@ -23,8 +23,3 @@ pub mod simulation;
 pub mod sweep;
 pub mod workload;
 pub mod world;
-
-/// Each image reads journal files into fresh memory; the system's allocator
-/// gives it back and asks for it again, which doubled the time of a simulation.
-#[global_allocator]
-static MEMORY: mimalloc::MiMalloc = mimalloc::MiMalloc;
