@@ -14,7 +14,7 @@ use arbitrary::{Result, Unstructured};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
-use orlop_disk::sim::{Crash, Fault, Plan, Sim};
+use orlop_disk::sim::{Crash, Fault, Plan, Sim, Verb};
 use orlop_disk::{Disk, Kind};
 use orlop_engine::{
     Algorithm, Config, Digest, Error, MemoryIndex, Progress, Runtime, Store, UploadId,
@@ -28,6 +28,16 @@ use crate::mutate::Random;
 const OPERATIONS: usize = 32;
 /// Most uploads at a time.
 const UPLOADS: usize = 4;
+/// What a fault strikes. Not the sync of a folder: a name that the system takes
+/// for durable after such a sync failed cannot be written again, and a journaling
+/// file system stops writing then.
+const VERBS: [Verb; 5] = [
+    Verb::Write,
+    Verb::Sync,
+    Verb::Read,
+    Verb::Allocate,
+    Verb::Open,
+];
 const OWNER: &str = "team/app";
 
 /// Runs the target.
@@ -206,7 +216,9 @@ impl Run {
             Fault::Partial(Kind::Io),
             Fault::PowerOff,
         ];
-        let plan = Plan::new(*u.choose(&faults)?).after(u.int_in_range(0..=20)?);
+        let (fault, after) = (*u.choose(&faults)?, u.int_in_range(0..=20u64)?);
+        let verb = VERBS[usize::try_from(after).unwrap() % VERBS.len()];
+        let plan = Plan::new(fault).on(verb).after(after);
         let plan = if u.ratio(1, 4)? { plan.sticky() } else { plan };
         self.sim.plan(plan);
         self.faulty = true;
