@@ -146,9 +146,16 @@ impl Run {
                 }
             }
         }
+        self.names_left().await?;
+        self.check(25).await
+    }
+
+    /// A note that nobody answered for is there after a crash, or is not.
+    async fn names_left(&mut self) -> Outcome {
         let names = good("names", self.store.names().await)?;
         self.known.named |= names.any && self.known.maybe_named;
-        self.check(25).await
+        self.known.maybe_named &= self.known.named;
+        Ok(())
     }
 
     /// The machine stops in the middle of several requests.
@@ -268,7 +275,11 @@ impl Run {
                     let upload = &mut self.known.uploads[*at];
                     let old = upload.durable;
                     match self.store.upload_status(upload.id, OWNER) {
-                        Ok(offset) if offset == old || offset == *end => upload.durable = offset,
+                        Ok(offset) if offset == old || offset == *end => {
+                            // Its opening was kept, its first bytes were not.
+                            self.known.empty += u64::from(offset == 0);
+                            upload.durable = offset;
+                        }
                         Err(Error::NotFound { .. }) if old == 0 => {}
                         answer => {
                             return Err(format!(
@@ -319,8 +330,7 @@ impl Run {
                 upload.durable
             );
         }
-        let names = good("names", self.store.names().await)?;
-        self.known.named |= names.any && self.known.maybe_named;
+        self.names_left().await?;
         self.check(25).await
     }
 }

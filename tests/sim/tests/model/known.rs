@@ -40,6 +40,8 @@ pub struct Known {
     pub uploads: Vec<Upload>,
     /// Uploads at most that requests left which went away.
     pub strays: u64,
+    /// Uploads at most that the log knows without a byte.
+    pub empty: u64,
     pub pins: Vec<(Pin, Vec<Digest>)>,
     /// Whether a name was committed for sure, and whether one may have been.
     pub named: bool,

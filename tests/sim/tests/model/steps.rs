@@ -246,7 +246,7 @@ impl Run {
         self.known.uploads = young;
         let ended = good("expire", self.store.upload_expire(idle).await)?;
         // Requests that went away left uploads of their own.
-        let most = old.len() as u64 + self.known.strays;
+        let most = old.len() as u64 + self.known.strays + self.known.empty;
         ensure!(
             (old.len() as u64..=most).contains(&ended),
             "{ended} were ended, not {} to {most}",
