@@ -272,8 +272,3 @@ fn is_log_file(journal: &Path, path: &PathBuf) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path.starts_with(journal) && name.starts_with("J-")
 }
-
-/// A disk as it was made for a workload.
-pub fn settled(sim: &Arc<Sim>) -> Arc<Sim> {
-    sim.crash(Crash::Killed)
-}

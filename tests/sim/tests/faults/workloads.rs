@@ -431,15 +431,8 @@ async fn five_files(run: &mut Run) {
     for _ in 0..4 {
         run.put(&fresh(run.world.sim.operations(), 5_000)).await;
         run.put_as(content(15), Algorithm::Sha512).await;
-        let image = run.world.sim.crash(Crash::Torn(1));
-        let _ = image;
-        fill_file(run).await;
+        fill(run, 66).await;
     }
-}
-
-/// Fills a journal file without letting maintenance see it.
-async fn fill_file(run: &mut Run) {
-    fill(run, 66).await;
 }
 
 async fn recycle(run: &mut Run) {
@@ -487,8 +480,8 @@ async fn catalog(run: &mut Run) {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), &content(28).bytes).unwrap();
     for sequence in 1..4 {
-        let copied = run.store().catalog_copy(file.path(), [4; 16], sequence);
-        let copied = copied.await;
+        let store = run.store();
+        let copied = store.catalog_copy(file.path(), [4; 16], sequence).await;
         run.oracle.pushed("copy", content(28), copied);
         let seen = run.store().catalog_seen([4; 16], sequence).await;
         run.oracle.answered("seen", seen);
