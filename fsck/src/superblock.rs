@@ -61,9 +61,9 @@ pub(crate) fn check(folder: &Path, report: &mut Report) -> Result<Option<Superbl
         return Ok(None);
     };
     let next = Superblock::slot(newest.sequence.saturating_add(1));
-    // The three newest writes left no slot as it was made.
+    // Four writes in a row leave no slot as it was made.
     let written = |place| {
-        (0..3).any(|back| {
+        (0..4).any(|back| {
             let sequence = newest.sequence.saturating_sub(back);
             sequence > 0 && Superblock::slot(sequence) == place
         })

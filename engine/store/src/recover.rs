@@ -196,6 +196,7 @@ pub(crate) async fn recover(
             ),
         ));
     }
+    write_again(pool, files, &end).await?;
     files.settle()?;
     if end.torn > 0 {
         tracing::info!(
@@ -210,6 +211,27 @@ pub(crate) async fn recover(
         end: Some(end),
         damaged,
     })
+}
+
+/// Writes the last group again, as it was read. If the sync of it failed in the
+/// process before, the kernel calls it clean: no sync makes it durable any
+/// more, and what follows it would be lost with it. No other group can be
+/// like that, since nothing is written after a failed sync.
+async fn write_again(pool: &Pool, files: &Files, end: &End) -> Result<()> {
+    let (offset, len) = end.last;
+    let Some(file) = files.get(end.sequence).filter(|_| len > 0) else {
+        return Ok(());
+    };
+    let mut buf = pool.take_now(len as usize);
+    buf.set_len(len as usize);
+    let (read, buf) = Arc::clone(&file.inline)
+        .read_at(u64::from(offset), buf)
+        .await;
+    read?;
+    let written = Arc::clone(&file.inline).write_at(u64::from(offset), buf);
+    written.await.0?;
+    Arc::clone(&file.inline).sync_data().await?;
+    Ok(())
 }
 
 /// The journal must go back to what was recycled.

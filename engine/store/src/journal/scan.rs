@@ -33,6 +33,8 @@ pub(crate) struct End {
     pub(crate) chain: u32,
     /// Bytes of a torn tail that were cut, 0 for none.
     pub(crate) torn: u32,
+    /// Offset and bytes of the last group in the file, zeros for none.
+    pub(crate) last: (u32, u32),
 }
 
 /// What takes the records of a scan.
@@ -195,6 +197,7 @@ async fn scan_file(
         next_group: file.header.first_group,
         chain: file.header.chain,
         torn: 0,
+        last: (0, 0),
     };
     while u64::from(end.offset) < stop.map_or(len, u64::from) {
         let base = end.offset;
@@ -270,6 +273,7 @@ fn walk(
 ) -> Result<()> {
     let base = end.offset;
     let whole = base.saturating_add(head.bytes);
+    end.last = (base, head.bytes);
     let mut entries = Entries::new(file.volume(), head, base, bytes);
     end.chain = head.crc;
     loop {

@@ -85,6 +85,7 @@ impl Writer {
             next_group: 1,
             chain: 0,
             torn: 0,
+            last: (0, 0),
         });
         let kept = if end.torn == 0 {
             parts.files.get(end.sequence)
@@ -92,6 +93,15 @@ impl Writer {
             None
         };
         let (file, offset) = match kept {
+            // Nobody may ever have known that its name and header are durable.
+            Some(file) if end.last == (0, 0) => {
+                let salt = random_u64(parts.runtime.as_ref());
+                let header = FileHeader {
+                    salt,
+                    ..file.header
+                };
+                (parts.files.start(header).await?, BLOCK as u32)
+            }
             Some(file) => (file, end.offset),
             None => (new_file(&parts, &end).await?, BLOCK as u32),
         };
@@ -417,6 +427,7 @@ impl Writer {
             next_group: self.tail.next_group,
             chain: self.tail.chain,
             torn: 0,
+            last: (0, 0),
         };
         let header = header(self.runtime.as_ref(), self.store, &end);
         let file = match self.files.start(header).await {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use orlop_disk::Kind;
-use orlop_disk::sim::{Crash, Fault, Plan, Record, Sim, Verb};
+use orlop_disk::sim::{Crash, Fault, Plan, Record, Verb};
 use orlop_engine::{Error, MemoryIndex, Store};
 
 use crate::oracle::Oracle;

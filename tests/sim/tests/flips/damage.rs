@@ -149,7 +149,7 @@ impl Place {
         let provable = change
             .hits
             .iter()
-            .any(|(spot, _)| spot.what != What::NewestSlot);
+            .any(|(spot, _)| spot.what != What::OpenSlot);
         assert!(!clean || !provable, "{what}: fsck passed it over:\n{text}");
         let single = change.edits.len() == 1 && change.cut.is_none() && change.hits.len() == 1;
         if !single {

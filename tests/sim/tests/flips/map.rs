@@ -23,8 +23,9 @@ use orlop_format::superblock::{FILES, Superblock};
 pub enum What {
     /// A slot of the superblock.
     Slot,
-    /// The newest one: its write may not have ended, for all that is known.
-    NewestSlot,
+    /// The newest one, or the one that is written next: that write may not have
+    /// ended, for all that is known, so that damage is noted and no finding.
+    OpenSlot,
     JournalHeader,
     SegmentHeader,
     /// Header and body of a group.
@@ -174,9 +175,9 @@ fn superblock(files: &Files, walk: &mut Walk) -> Superblock {
     let newest = slots.iter().map(|(slot, ..)| *slot);
     let newest = newest.max_by_key(|slot| slot.sequence).unwrap();
     for (slot, file, at) in slots {
-        let is_newest = slot.sequence == newest.sequence;
-        let what = if is_newest {
-            What::NewestSlot
+        let age = newest.sequence - slot.sequence;
+        let what = if matches!(age, 0 | 3) {
+            What::OpenSlot
         } else {
             What::Slot
         };
