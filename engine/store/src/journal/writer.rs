@@ -93,13 +93,16 @@ impl Writer {
             None
         };
         let (file, offset) = match kept {
-            // Nobody may ever have known that its name and header are durable.
+            // Nobody may ever have known that its name and header are durable:
+            // it is brought up again.
             Some(file) if end.last == (0, 0) => {
                 let salt = random_u64(parts.runtime.as_ref());
                 let header = FileHeader {
                     salt,
                     ..file.header
                 };
+                drop(file);
+                parts.files.retire(header.sequence)?;
                 (parts.files.start(header).await?, BLOCK as u32)
             }
             Some(file) => (file, end.offset),

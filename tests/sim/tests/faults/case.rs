@@ -201,7 +201,8 @@ impl Case {
         }
         // A failed sync of what was to be acknowledged is never passed over.
         let journal = folder().join("journal");
-        let failed = any(&|record| record.verb == Verb::Sync && is_log_file(&journal, &record.path));
+        let failed =
+            any(&|record| record.verb == Verb::Sync && is_log_file(&journal, &record.path));
         if failed && oracle.writes_after > 0 {
             let poisoned = oracle
                 .errors

@@ -112,8 +112,8 @@ impl Oracle {
         for upload in &self.uploads {
             match store.upload_status(upload.id, OWNER) {
                 Ok(offset) if upload.offsets.contains(&offset) => {}
-                Err(Error::NotFound { .. })
-                    if upload.maybe_gone || upload.offsets.contains(&0) => {}
+                Err(Error::NotFound { .. }) if upload.maybe_gone || upload.offsets.contains(&0) => {
+                }
                 answer => panic!("{when}: an upload at {:?}: {answer:?}", upload.offsets),
             }
         }

@@ -221,7 +221,11 @@ const fn workload(name: &'static str, prepare: Work, work: Work) -> Workload {
 pub const WORKLOADS: &[Workload] = &[
     Workload {
         closed: false,
-        ..workload("a first start", |_| Box::pin(async {}), |run| Box::pin(first(run)))
+        ..workload(
+            "a first start",
+            |_| Box::pin(async {}),
+            |run| Box::pin(first(run)),
+        )
     },
     workload(
         "pushes",
@@ -287,7 +291,11 @@ impl Workload {
                 segment: self.segment,
                 ..World::new(7)
             };
-            let mut run = Run::new(world, Oracle::default(), Plan::new(orlop_disk::sim::Fault::PowerOff));
+            let mut run = Run::new(
+                world,
+                Oracle::default(),
+                Plan::new(orlop_disk::sim::Fault::PowerOff),
+            );
             run.plan = None;
             (self.prepare)(&mut run).await;
             if self.closed {

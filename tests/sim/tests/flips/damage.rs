@@ -106,7 +106,12 @@ impl Place {
         let places: Vec<_> = change
             .hits
             .iter()
-            .map(|(spot, at)| format!("{:?} in {} at {at}", spot.what, self.base.files[spot.file].0))
+            .map(|(spot, at)| {
+                format!(
+                    "{:?} in {} at {at}",
+                    spot.what, self.base.files[spot.file].0
+                )
+            })
             .collect();
         let seed = crate::seed();
         let test = match change.sweep {
@@ -153,7 +158,10 @@ impl Place {
         assert!(!clean || !provable, "{what}: fsck passed it over:\n{text}");
         let single = change.edits.len() == 1 && change.cut.is_none() && change.hits.len() == 1;
         if !single {
-            let named = change.hits.iter().any(|(spot, _)| text.contains(name(spot)));
+            let named = change
+                .hits
+                .iter()
+                .any(|(spot, _)| text.contains(name(spot)));
             assert!(named, "{what}: fsck does not name the file:\n{text}");
             return;
         }
@@ -189,7 +197,10 @@ impl Place {
         let world = World::on(sim, base.index(number.is_multiple_of(2)), number);
         match world.open().await {
             Ok(store) => self.read(&store, change, number, what).await,
-            Err(Error::Corrupt { what: place, reason }) => {
+            Err(Error::Corrupt {
+                what: place,
+                reason,
+            }) => {
                 let text = format!("{place} {reason}");
                 assert!(
                     self.names_place(change, &text),

@@ -82,7 +82,10 @@ async fn build() -> Base {
         // A mark follows, and what recycling has to do.
         tokio::time::sleep(Duration::from_secs(12)).await;
         if life + 1 == LIVES.len() {
-            assert!(store.health().await.counts.recycled > 0, "nothing was recycled");
+            assert!(
+                store.health().await.counts.recycled > 0,
+                "nothing was recycled"
+            );
             store.close().await.unwrap();
         } else {
             drop(store);
@@ -139,7 +142,9 @@ async fn names(store: &Store, life: usize, blobs: &mut Vec<Content>) {
 /// and begins another file.
 fn tear(sim: &Sim) {
     let files = files(sim);
-    let last = files.iter().filter(|(name, _)| name.starts_with("journal/J-"));
+    let last = files
+        .iter()
+        .filter(|(name, _)| name.starts_with("journal/J-"));
     let (name, bytes) = last.max_by_key(|(name, _)| name.clone()).unwrap();
     let (at, records) = map::last_group(bytes);
     assert_eq!(records, 1, "the last group must be a mark");

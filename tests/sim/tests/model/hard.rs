@@ -166,9 +166,7 @@ impl Run {
         let left = some_left(&mut self.random);
         let after = self.random.below(30);
         self.world.sim.delay(30);
-        self.world
-            .sim
-            .plan(Plan::new(Fault::PowerOff).after(after));
+        self.world.sim.plan(Plan::new(Fault::PowerOff).after(after));
         let running = attempts.iter().map(|attempt| self.run(attempt));
         let answers = join_all(running).await;
         let mut unsure = Vec::new();
@@ -315,7 +313,9 @@ impl Run {
                 .await
                 .map_err(|why| format!("{place}: {why}"))?;
         }
-        self.look_back().await.map_err(|why| format!("{place}: {why}"))
+        self.look_back()
+            .await
+            .map_err(|why| format!("{place}: {why}"))
     }
 
     /// The rest of a start, on the store that is open.

@@ -77,7 +77,9 @@ impl Run {
     pub async fn push(&mut self) -> Outcome {
         let content = self.some();
         let asked = some_algorithm(&mut self.random);
-        let piece = *self.random.pick(&[1_000, 65_536, 65_537, 300_000, 5_000_000]);
+        let piece = *self
+            .random
+            .pick(&[1_000, 65_536, 65_537, 300_000, 5_000_000]);
         let piece = piece.max(content.bytes.len() / 50);
         let absent = !self.known.blobs.contains_key(&content.sha256);
         let new = good(

@@ -1,4 +1,4 @@
-//! Incidents that other registries reported, at the engine. What needs a real
+//! Mishaps that other registries reported, at the engine. What needs a real
 //! process is in `tests/it`, and damage to single bytes in `flips`.
 
 #[path = "support/mod.rs"]
@@ -54,9 +54,15 @@ fn i02_a_file_that_lost_its_length_is_never_served_as_an_empty_blob() {
             let damaged = World::on(sim, Default::default(), len);
             let store = damaged.open().await.unwrap();
             let read = pull(&store, &large.sha256).await;
-            assert!(matches!(read, Err(Error::Corrupt { .. })), "{len}: {read:?}");
+            assert!(
+                matches!(read, Err(Error::Corrupt { .. })),
+                "{len}: {read:?}"
+            );
             let stat = store.stat(&large.sha256);
-            assert!(matches!(stat, Err(Error::NotFound { .. })), "{len}: {stat:?}");
+            assert!(
+                matches!(stat, Err(Error::NotFound { .. })),
+                "{len}: {stat:?}"
+            );
             assert_eq!(pull(&store, &other.sha256).await.unwrap(), other.bytes);
             assert!(push(&store, &large.bytes, large.sha256).await.unwrap());
             assert_eq!(pull(&store, &large.sha256).await.unwrap(), large.bytes);
@@ -79,7 +85,11 @@ fn i03_one_broken_record_is_reported_and_everything_else_goes_on() {
         let image = world.sim.peek(&journal).unwrap();
         let mut windows = image.windows(64);
         let at = windows.position(|window| window == &broken.bytes[..64]);
-        assert!(world.sim.poke(&journal, at.unwrap() as u64 + 99, &[1, 2, 3]));
+        assert!(
+            world
+                .sim
+                .poke(&journal, at.unwrap() as u64 + 99, &[1, 2, 3])
+        );
         drop(store);
         world.crash(Crash::Killed, Left::Nothing);
         let store = world.open().await.unwrap();
@@ -91,7 +101,10 @@ fn i03_one_broken_record_is_reported_and_everything_else_goes_on() {
         let health = store.health().await;
         assert!(health.counts.recycled >= 2 && health.counts.quarantined >= 1);
         assert_eq!(health.poisoned, None);
-        assert_eq!(store.upload_expire(Duration::from_secs(30)).await.unwrap(), 1);
+        assert_eq!(
+            store.upload_expire(Duration::from_secs(30)).await.unwrap(),
+            1
+        );
         assert!(store.upload_status(id, "a").is_err());
         // It is named, and a push heals it.
         let read = store.read(&broken.sha256);
@@ -176,7 +189,11 @@ fn i09_ten_thousand_abandoned_uploads_refuse_no_push_and_are_all_ended() {
         drop(store);
         let store = world.open().await.unwrap();
         tokio::time::advance(day).await;
-        assert_eq!(store.upload_expire(day).await.unwrap(), 0, "they stay ended");
+        assert_eq!(
+            store.upload_expire(day).await.unwrap(),
+            0,
+            "they stay ended"
+        );
     });
 }
 
@@ -201,7 +218,11 @@ fn i13_foreign_and_odd_files_stop_neither_start_nor_recycling_nor_the_reaper() {
         for name in files {
             world.sim.open(&folder().join(name), WRITE).unwrap();
         }
-        let folders = ["journal/lost+found", "data/raw/lost+found", "data/small/old"];
+        let folders = [
+            "journal/lost+found",
+            "data/raw/lost+found",
+            "data/small/old",
+        ];
         for name in folders {
             world.sim.create_dir(&folder().join(name)).unwrap();
         }
@@ -213,7 +234,10 @@ fn i13_foreign_and_odd_files_stop_neither_start_nor_recycling_nor_the_reaper() {
         begun(&store, &contents[0].bytes, 1_000).await;
         tokio::time::sleep(Duration::from_secs(60)).await;
         assert!(store.health().await.counts.recycled >= 2);
-        assert_eq!(store.upload_expire(Duration::from_secs(30)).await.unwrap(), 1);
+        assert_eq!(
+            store.upload_expire(Duration::from_secs(30)).await.unwrap(),
+            1
+        );
         store.close().await.unwrap();
         drop(store);
         let again = World::on(world.sim.crash(Crash::Lost), Default::default(), 1);
@@ -244,7 +268,9 @@ fn i35_a_cancel_or_a_cut_in_the_middle_of_an_append_never_doubles_bytes() {
             // Data lands, the offset may not: the machine stops, or the
             // request goes away after a few polls.
             let sent = async {
-                upload.append(content.bytes.slice(90_000..1_400_000)).await?;
+                upload
+                    .append(content.bytes.slice(90_000..1_400_000))
+                    .await?;
                 upload.checkpoint().await
             };
             let answer = if cut % 4 == 0 {
@@ -256,7 +282,10 @@ fn i35_a_cancel_or_a_cut_in_the_middle_of_an_append_never_doubles_bytes() {
             world.sim.clear_plans();
             if cut % 4 != 0 {
                 drop(store);
-                world.crash([Crash::Lost, Crash::Kept, Crash::Torn(cut)][cut as usize % 3], Left::Flushed);
+                world.crash(
+                    [Crash::Lost, Crash::Kept, Crash::Torn(cut)][cut as usize % 3],
+                    Left::Flushed,
+                );
             } else {
                 world.sim.delay(0);
                 tokio::time::sleep(Duration::from_secs(1)).await;
