@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use orlop_disk::Kind;
@@ -186,10 +186,8 @@ impl Case {
         for (what, error) in &oracle.errors {
             let right = match error {
                 Error::Full { .. } => full,
-                Error::Io { .. } => {
-                    !full || any(&|record| matches!(record.verb, Verb::Sync | Verb::SyncDir))
-                }
-                Error::Poisoned { .. } if full => any(&|record| must_poison(record)),
+                Error::Io { .. } => !full || any(&must_poison),
+                Error::Poisoned { .. } if full => any(&must_poison),
                 Error::Poisoned { .. } => any(&|record| !matches!(record.verb, Verb::Read)),
                 // The medium gives these bytes no more.
                 Error::Corrupt { .. } => {
@@ -263,13 +261,15 @@ fn must_poison(record: &Record) -> bool {
     let superblock = record.path.to_string_lossy().contains("superblock");
     match record.verb {
         Verb::Sync | Verb::SyncDir => true,
+        // A spare that becomes a file of the log.
+        Verb::Rename => record.path.starts_with(&log),
         Verb::Write | Verb::Open => superblock || is_log_file(&log, &record.path),
         _ => false,
     }
 }
 
 /// Whether it is a journal file in use.
-fn is_log_file(journal: &Path, path: &PathBuf) -> bool {
+fn is_log_file(journal: &Path, path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path.starts_with(journal) && name.starts_with("J-")
 }

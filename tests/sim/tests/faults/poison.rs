@@ -79,7 +79,7 @@ fn g4_what_a_failed_sync_left_is_not_lost_by_a_power_cut_after_the_restart() {
 /// A store whose journal file is nearly full.
 async fn nearly_full(world: &World) -> Store {
     let store = world.open().await.unwrap();
-    for _ in 0..69 {
+    for _ in 0..66 {
         store.note(vec![1; 60_000]).unwrap();
         tokio::task::yield_now().await;
     }

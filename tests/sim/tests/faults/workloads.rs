@@ -399,7 +399,7 @@ async fn start(run: &mut Run) {
 /// Notes and small blobs up to the end of the first journal file.
 async fn nearly_full(run: &mut Run) {
     some(run).await;
-    fill(run, 60).await;
+    fill(run, 64).await;
 }
 
 async fn fill(run: &mut Run, notes: u64) {
