@@ -129,9 +129,11 @@ fn i07_a_client_that_sends_again_learns_the_offset_and_doubles_nothing() {
         // The answer to a chunk is lost and the client sends it again, from
         // the offset that it believes: what it may send is told every time.
         for round in 0..6 {
-            let offset = store.upload_status(id, "a").unwrap();
+            let told = store.upload_status(id, "a").unwrap();
             let mut upload = store.upload_resume(id, "a").await.unwrap();
-            assert_eq!(upload.offset(), offset);
+            // A request that went away may have come further since.
+            let offset = upload.offset();
+            assert!(offset >= told && (offset - told).is_multiple_of(60_000));
             let end = (offset as usize + 60_000).min(500_000);
             let part = content.bytes.slice(offset as usize..end);
             upload.append(part).await.unwrap();
