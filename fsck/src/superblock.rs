@@ -13,6 +13,7 @@ pub(crate) fn check(folder: &Path, report: &mut Report) -> Result<Option<Superbl
     let mut valid: Vec<Superblock> = Vec::new();
     let mut invalid = Vec::new();
     let mut missing = Vec::new();
+    let mut blanks = Vec::new();
     for (file, name) in FILES.iter().enumerate() {
         let Some(source) = Source::open(&folder.join(name))? else {
             missing.push(*name);
@@ -22,6 +23,7 @@ pub(crate) fn check(folder: &Path, report: &mut Report) -> Result<Option<Superbl
             let offset = slot.saturating_mul(BLOCK as u64);
             let block = source.block(offset)?;
             if blank(&block) {
+                blanks.push((file, offset));
                 continue;
             }
             match Superblock::decode(&block) {
@@ -59,6 +61,15 @@ pub(crate) fn check(folder: &Path, report: &mut Report) -> Result<Option<Superbl
         return Ok(None);
     };
     let next = Superblock::slot(newest.sequence.saturating_add(1));
+    // Four writes in a row leave no slot as it was made.
+    let written = |place| {
+        (0..4).any(|back| {
+            let sequence = newest.sequence.saturating_sub(back);
+            sequence > 0 && Superblock::slot(sequence) == place
+        })
+    };
+    let erased = blanks.into_iter().filter(|place| written(*place));
+    invalid.extend(erased.map(|(file, offset)| (file, offset, "zeros".to_owned())));
     for (file, offset, found) in invalid {
         let object = format!(
             "{} at {offset}",

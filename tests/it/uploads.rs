@@ -158,6 +158,31 @@ fn an_upload_belongs_to_its_repository() {
 }
 
 #[test]
+fn i07_a_chunk_sent_again_or_from_a_wrong_offset_is_refused_and_doubles_nothing() {
+    let client = Client::shared();
+    let bytes = data::bytes(7, 300_000);
+    let location = client.open_upload("i07/retry");
+    let location = client
+        .patch_at(&location, 0, &bytes[..100_000])
+        .expect(202)
+        .location();
+    // The answer was lost: the client sends the chunk again, then guesses.
+    for first in [0, 50_000, 100_001, 250_000] {
+        let part = &bytes[first..(first + 50_000).min(bytes.len())];
+        client.patch_at(&location, first as u64, part).expect(416);
+        let status = client.get(&location).expect(204);
+        assert_eq!(status.header("range"), "0-99999", "{first}");
+    }
+    let location = client
+        .patch_at(&location, 100_000, &bytes[100_000..])
+        .expect(202)
+        .location();
+    let digest = data::sha256(&bytes);
+    client.finish(&location, &digest, "").expect(201);
+    client.blob_is("i07/retry", &digest, &bytes);
+}
+
+#[test]
 fn put_needs_a_digest() {
     let client = Client::shared();
     let location = client.open_upload("uploads/nodigest");

@@ -103,7 +103,9 @@ impl From<Invalid> for Error {
 impl From<DiskError> for Error {
     fn from(error: DiskError) -> Self {
         match error.kind {
-            Kind::Full => Error::Full {
+            // After a failed sync it is not known what is durable, and more
+            // room mends nothing.
+            Kind::Full if !error.op.starts_with("sync") => Error::Full {
                 reason: error.to_string(),
             },
             _ => Error::Io {

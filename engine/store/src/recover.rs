@@ -8,7 +8,6 @@
 use std::sync::Arc;
 
 use orlop_disk::{Disk, Pool};
-use orlop_format::BLOCK;
 use orlop_format::group::Entry;
 use orlop_format::location::Class;
 use orlop_format::record::{Kind, Record};
@@ -16,7 +15,7 @@ use orlop_format::superblock::Superblock;
 use orlop_index::{Index, IndexError};
 
 use crate::error::{Error, Invalid, Result};
-use crate::journal::files::{Files, JournalFile, read};
+use crate::journal::files::{Files, JournalFile};
 use crate::journal::scan::{End, scan};
 use crate::layout::Layout;
 use crate::rebuild;
@@ -188,12 +187,6 @@ pub(crate) async fn recover(
     })
     .await?;
     let damaged = replay.finish()?;
-    if let Some(file) = journal
-        .iter()
-        .find(|file| file.header.sequence == end.sequence)
-    {
-        write_again(pool, file, &end).await?;
-    }
     if watermark >= end.next_lsn {
         return Err(Error::corrupt(
             "the journal",
@@ -203,6 +196,7 @@ pub(crate) async fn recover(
             ),
         ));
     }
+    write_again(pool, files, &end).await?;
     files.settle()?;
     if end.torn > 0 {
         tracing::info!(
@@ -219,24 +213,23 @@ pub(crate) async fn recover(
     })
 }
 
-/// Writes the last file's first block and last group again, as they were read,
-/// and syncs them. The process before may have ended after a sync that failed:
-/// then the system takes them for clean, hands them out, and no sync alone
-/// makes them durable.
-async fn write_again(pool: &Pool, file: &JournalFile, end: &End) -> Result<()> {
-    let stop = end.offset.next_multiple_of(BLOCK as u32);
-    let first = 0..BLOCK as u32;
-    for range in [first, end.last.max(BLOCK as u32)..stop] {
-        let (at, len) = (u64::from(range.start), range.len());
-        if len == 0 {
-            continue;
-        }
-        let bytes = read(pool, &file.inline, at, len).await?;
-        let mut buf = pool.take_now(bytes.len());
-        buf.clear();
-        buf.extend(&bytes);
-        Arc::clone(&file.inline).write_at(at, buf).await.0?;
-    }
+/// Writes the last group again, as it was read. If the sync of it failed in the
+/// process before, the kernel calls it clean: no sync makes it durable any
+/// more, and what follows it would be lost with it. No other group can be
+/// like that, since nothing is written after a failed sync.
+async fn write_again(pool: &Pool, files: &Files, end: &End) -> Result<()> {
+    let (offset, len) = end.last;
+    let Some(file) = files.get(end.sequence).filter(|_| len > 0) else {
+        return Ok(());
+    };
+    let mut buf = pool.take_now(len as usize);
+    buf.set_len(len as usize);
+    let (read, buf) = Arc::clone(&file.inline)
+        .read_at(u64::from(offset), buf)
+        .await;
+    read?;
+    let written = Arc::clone(&file.inline).write_at(u64::from(offset), buf);
+    written.await.0?;
     Arc::clone(&file.inline).sync_data().await?;
     Ok(())
 }

@@ -3,9 +3,10 @@
 //! Invariant: the newest valid slot is never overwritten. A failed write or
 //! sync is an error to the caller, who poisons the store.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 
-use orlop_disk::{Create, Disk, File, Kind, Lane, OpenOptions, Pool};
+use orlop_disk::{Buffer, Create, Disk, DiskError, File, Kind, Lane, OpenOptions, Pool};
 use orlop_format::superblock::{FILES, SLOTS, Superblock};
 use orlop_format::{BLOCK, Malformed};
 
@@ -25,6 +26,26 @@ enum Found {
     Valid(Superblock),
 }
 
+/// Reads a slot. One that cannot be read is tried once more: to pass over the
+/// newest would bring back an older state.
+async fn read(
+    pool: &Pool,
+    file: &Arc<dyn File>,
+    slot: u64,
+) -> std::result::Result<Buffer, DiskError> {
+    let attempt = async || {
+        let mut buf = pool.take_now(BLOCK);
+        buf.set_len(BLOCK);
+        let offset = slot.saturating_mul(BLOCK as u64);
+        let (done, buf) = Arc::clone(file).read_at(offset, buf).await;
+        done.map(|()| buf)
+    };
+    match attempt().await {
+        Err(_) => attempt().await,
+        done => done,
+    }
+}
+
 impl Slots {
     /// Reads the superblock; `None` when there is none and never was.
     pub(crate) async fn load(
@@ -35,6 +56,7 @@ impl Slots {
         let mut files = Vec::new();
         let mut best = Found::Nothing;
         let mut seen = false;
+        let mut unreadable = None;
         for file in 0..FILES.len() {
             let path = layout.superblock(file);
             let options = OpenOptions {
@@ -49,14 +71,18 @@ impl Slots {
                 Err(error) => return Err(error.into()),
             };
             for slot in 0..SLOTS {
-                let mut buf = pool.take_now(BLOCK);
-                buf.set_len(BLOCK);
-                let (result, buf) = Arc::clone(&handle)
-                    .read_at(slot.saturating_mul(BLOCK as u64), buf)
-                    .await;
-                if result.is_err() {
-                    continue; // a damaged slot is what the others are for
-                }
+                let buf = match read(pool, &handle, slot).await {
+                    Ok(buf) => buf,
+                    // A new store's file that never got its length.
+                    Err(error) if error.source.kind() == ErrorKind::UnexpectedEof => continue,
+                    // A damaged slot is what the others are for.
+                    Err(error) if error.kind == Kind::Io => {
+                        unreadable = Some(error);
+                        continue;
+                    }
+                    // The slot may be the newest, which must not be passed over.
+                    Err(error) => return Err(error.into()),
+                };
                 if buf.as_slice().iter().any(|byte| *byte != 0) {
                     seen = true;
                 }
@@ -84,10 +110,12 @@ impl Slots {
                 "the superblock",
                 "one of its two files is missing; restore it",
             )),
-            Found::Nothing if seen => {
-                Err(Error::corrupt("the superblock", "no slot of it is valid"))
-            }
-            Found::Nothing => Ok(None),
+            Found::Nothing => match unreadable {
+                // Unsure is never "missing".
+                Some(error) => Err(error.into()),
+                None if seen => Err(Error::corrupt("the superblock", "no slot of it is valid")),
+                None => Ok(None),
+            },
         }
     }
 

@@ -267,8 +267,23 @@ impl Files {
 
     /// Brings a spare to life under `header` and makes its name and header
     /// durable.
+    ///
+    /// # Errors
+    /// [`Error::Full`] only while nothing was done yet. After any other error
+    /// the new file may be there and say where the one before it ends, so that
+    /// nobody may go on in that one.
     pub(crate) async fn start(&self, header: FileHeader) -> Result<JournalFile> {
         self.prepare().await?;
+        self.bring_up(header).await.map_err(|error| match error {
+            Error::Full { reason } => Error::Io {
+                what: "a new journal file".to_owned(),
+                reason,
+            },
+            other => other,
+        })
+    }
+
+    async fn bring_up(&self, header: FileHeader) -> Result<JournalFile> {
         let Some(spare) = self.state.lock().spares.pop() else {
             return Err(Error::Busy {
                 what: "the journal".to_owned(),

@@ -25,8 +25,6 @@ pub(crate) struct End {
     pub(crate) sequence: u64,
     /// Offset in it behind the last record that holds.
     pub(crate) offset: u32,
-    /// Offset in it of the group that has that record, 0 for none.
-    pub(crate) last: u32,
     /// LSN that the next record gets.
     pub(crate) next_lsn: u64,
     /// Number that the next group gets.
@@ -35,6 +33,8 @@ pub(crate) struct End {
     pub(crate) chain: u32,
     /// Bytes of a torn tail that were cut, 0 for none.
     pub(crate) torn: u32,
+    /// Offset and bytes of the last group in the file, zeros for none.
+    pub(crate) last: (u32, u32),
 }
 
 /// What takes the records of a scan.
@@ -193,11 +193,11 @@ async fn scan_file(
     let mut end = End {
         sequence: file.header.sequence,
         offset: BLOCK as u32,
-        last: 0,
         next_lsn: file.header.first_lsn,
         next_group: file.header.first_group,
         chain: file.header.chain,
         torn: 0,
+        last: (0, 0),
     };
     while u64::from(end.offset) < stop.map_or(len, u64::from) {
         let base = end.offset;
@@ -273,9 +273,9 @@ fn walk(
 ) -> Result<()> {
     let base = end.offset;
     let whole = base.saturating_add(head.bytes);
+    end.last = (base, head.bytes);
     let mut entries = Entries::new(file.volume(), head, base, bytes);
     end.chain = head.crc;
-    end.last = base;
     loop {
         let at = entries.offset();
         if stop.is_some_and(|stop| at >= stop) {

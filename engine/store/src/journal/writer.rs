@@ -82,11 +82,11 @@ impl Writer {
         let end = end.unwrap_or(End {
             sequence: 0,
             offset: 0,
-            last: 0,
-            next_lsn: 1,
+                next_lsn: 1,
             next_group: 1,
             chain: 0,
             torn: 0,
+            last: (0, 0),
         });
         let kept = if end.torn == 0 {
             parts.files.get(end.sequence)
@@ -94,6 +94,18 @@ impl Writer {
             None
         };
         let (file, offset) = match kept {
+            // Nobody may ever have known that its name and header are durable:
+            // it is brought up again.
+            Some(file) if end.last == (0, 0) => {
+                let salt = random_u64(parts.runtime.as_ref());
+                let header = FileHeader {
+                    salt,
+                    ..file.header
+                };
+                drop(file);
+                parts.files.retire(header.sequence)?;
+                (parts.files.start(header).await?, BLOCK as u32)
+            }
             Some(file) => (file, end.offset),
             None => (new_file(&parts, &end).await?, BLOCK as u32),
         };
@@ -422,11 +434,11 @@ impl Writer {
         let end = End {
             sequence: self.tail.file.header.sequence,
             offset: self.tail.offset,
-            last: 0,
-            next_lsn: self.tail.next_lsn,
+                next_lsn: self.tail.next_lsn,
             next_group: self.tail.next_group,
             chain: self.tail.chain,
             torn: 0,
+            last: (0, 0),
         };
         let header = header(self.runtime.as_ref(), self.store, &end);
         let file = match self.files.start(header).await {

@@ -8,9 +8,7 @@
 )]
 
 mod blobs; // every verb, restarts, damage, a full disk
-mod damage; // flipped bytes, torn tails, foreign files
-mod faults; // every operation fails once
-mod model; // random sequences against a map
+mod damage; // flipped bytes and torn tails, case by case
 mod reading; // slow readers, a disk that errs while it reads
 mod real; // real files, RocksDB, ring and pool
 mod scrub; // what a scrub finds, and what it leaves alone
