@@ -164,6 +164,7 @@ fn check(folder: &Path, args: &[&str]) -> (serde_json::Value, u64) {
     .arg(folder)
     .args(["--output", "json", "--scratch"])
     .arg(folder.parent().unwrap())
+    .args(args)
     .stdout(Stdio::piped())
     .spawn()
     .unwrap();
