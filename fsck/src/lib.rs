@@ -10,8 +10,8 @@
 //! `segment` ask them of files; `log`, `event` and `replay` make the state that
 //! the log stands for, `state` puts it together with the rest, `sort` and
 //! `scratch` keep it small; `content` reads every live blob, `space` accounts
-//! for segments, `index` compares RocksDB's rows; `finding` and `report` are
-//! what comes out.
+//! for segments, `index` compares RocksDB's rows; `finding`, `object` and
+//! `report` are what comes out.
 
 mod blobs;
 mod check;
@@ -24,6 +24,7 @@ mod index;
 mod journal;
 mod lock;
 mod log;
+mod object;
 mod options;
 mod progress;
 mod replay;
