@@ -29,6 +29,9 @@ use orlop_format::superblock::Superblock;
 pub(crate) use compare::Compare;
 use rocks::Database;
 
+/// Key and value of a row.
+type Pair = (Vec<u8>, Vec<u8>);
+
 /// Where the index lies.
 pub(crate) const FOLDER: &str = "index";
 

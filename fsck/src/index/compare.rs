@@ -12,7 +12,7 @@ use orlop_format::record::UploadId;
 use orlop_format::row::{self, Form, Names as Row, State};
 
 use super::rocks::Rows;
-use super::{Index, unreadable};
+use super::{Index, Pair, unreadable};
 use crate::finding::{Code, Object};
 use crate::log::{Names, Seal};
 use crate::replay::{Blob, Copies, Upload};
@@ -24,7 +24,7 @@ use crate::trouble::Result;
 struct Table<'a> {
     name: &'static str,
     rows: Option<Rows<'a>>,
-    ahead: Option<(Vec<u8>, Vec<u8>)>,
+    ahead: Option<Pair>,
     seen: u64,
 }
 
@@ -66,7 +66,7 @@ impl<'a> Table<'a> {
 
     /// The row in front of `key`, which the log does not give; all of them
     /// without a key.
-    fn before(&mut self, key: Option<&[u8]>, report: &mut Report) -> Option<(Vec<u8>, Vec<u8>)> {
+    fn before(&mut self, key: Option<&[u8]>, report: &mut Report) -> Option<Pair> {
         let (found, _) = self.ahead.as_ref()?;
         if key.is_some_and(|key| found.as_slice() >= key) {
             return None;

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::marker::PhantomData;
 use std::path::Path;
 
+use super::Pair;
 use crate::report::Report;
 use crate::scratch::Scratch;
 use crate::trouble::Result;
@@ -38,7 +39,7 @@ impl Database {
 
 impl Rows<'_> {
     /// Never gives one.
-    pub(super) fn next(&mut self) -> std::result::Result<Option<(Vec<u8>, Vec<u8>)>, String> {
+    pub(super) fn next(&mut self) -> std::result::Result<Option<Pair>, String> {
         match self.0 {}
     }
 }

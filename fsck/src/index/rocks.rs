@@ -13,7 +13,7 @@ use rocksdb::{
     Options, ReadOptions,
 };
 
-use super::manifest;
+use super::{Pair, manifest};
 use crate::file::trouble;
 use crate::finding::{Code, Object};
 use crate::report::Report;
@@ -172,7 +172,7 @@ impl Database {
 
 impl Rows<'_> {
     /// The next row; the error says why it cannot be read.
-    pub(super) fn next(&mut self) -> std::result::Result<Option<(Vec<u8>, Vec<u8>)>, String> {
+    pub(super) fn next(&mut self) -> std::result::Result<Option<Pair>, String> {
         if self.started {
             self.rows.next();
         } else {
