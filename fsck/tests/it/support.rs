@@ -1,7 +1,12 @@
 //! A copy of the golden store, and the program run on it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use orlop_format::group::{Builder, Entries, Head, Volume};
+use orlop_format::journal::FileHeader;
+use orlop_format::location::Home;
+use orlop_format::record::Record;
 
 use crate::v1;
 
@@ -42,6 +47,7 @@ impl Folder {
     }
 
     pub(crate) fn write(&self, file: &str, bytes: &[u8]) {
+        std::fs::create_dir_all(self.path(file).parent().unwrap()).unwrap();
         std::fs::write(self.path(file), bytes).unwrap();
     }
 
@@ -54,15 +60,53 @@ impl Folder {
         self.write(file, &bytes);
     }
 
+    /// Appends a group of records to the last journal file.
+    pub(crate) fn append(&self, records: Vec<(u64, Record, Vec<u8>)>) {
+        let mut bytes = self.read(TWO);
+        let header = FileHeader::decode(&bytes).unwrap();
+        let volume = Volume {
+            home: Home::Journal(header.sequence),
+            salt: header.salt,
+        };
+        let (mut at, mut number, mut chain) = (4096, header.first_group, header.chain);
+        while let Ok(head) = bytes
+            .get(at..)
+            .map_or(Err(()), |b| Head::decode(&volume, b).map_err(drop))
+        {
+            let mut entries = Entries::new(volume, &head, at as u32, &bytes[at..]);
+            assert!(entries.by_ref().all(|entry| entry.is_ok()));
+            (number, chain) = (head.number + 1, entries.last_crc());
+            at += head.bytes as usize;
+        }
+        let mut builder = Builder::new(volume, at as u32, number, chain);
+        for (lsn, record, payload) in records {
+            builder.push(lsn, &record, &payload);
+        }
+        bytes.truncate(at);
+        bytes.extend(builder.finish().0);
+        self.write(TWO, &bytes);
+    }
+
     pub(crate) fn remove(&self, file: &str) {
         std::fs::remove_file(self.path(file)).unwrap();
     }
 
-    /// Runs the program on the folder; it must change nothing.
+    /// The folder.
+    pub(crate) fn root(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// Runs the program on the folder.
     pub(crate) fn check(&self) -> Said {
+        self.check_with(&[])
+    }
+
+    /// Runs the program on the folder with more arguments.
+    pub(crate) fn check_with(&self, args: &[&str]) -> Said {
         let output = Command::new(env!("CARGO_BIN_EXE_orlop-fsck"))
             .arg(self.0.path())
             .args(["--output", "json"])
+            .args(args)
             .output()
             .unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
@@ -75,7 +119,7 @@ impl Folder {
 }
 
 impl Said {
-    /// Level, code and object of each finding.
+    /// Level, code and what it is about, of each finding.
     pub(crate) fn findings(&self) -> Vec<String> {
         let findings = self.report["findings"]
             .as_array()
@@ -95,17 +139,21 @@ impl Said {
                     "{} {} {}",
                     text(finding, "level"),
                     text(finding, "code"),
-                    text(finding, "object")
+                    text(finding, "about")
                 )
             })
             .collect()
     }
 
+    /// Code, what it is about and what was found, of each note.
     pub(crate) fn notes(&self) -> Vec<String> {
         let notes = self.report["notes"].as_array().cloned().unwrap_or_default();
         notes
             .iter()
-            .map(|note| note.as_str().unwrap().to_owned())
+            .map(|note| {
+                let text = |field: &str| note[field].as_str().unwrap().to_owned();
+                format!("{} {}: {}", text("code"), text("about"), text("found"))
+            })
             .collect()
     }
 
