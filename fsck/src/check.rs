@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use crate::finding::{Report, Result, Trouble};
-use crate::{content, file, journal, lock, replay, segment, superblock};
+use crate::{catalog, content, file, journal, lock, replay, segment, superblock};
 
 /// Checks the store in `folder`, which nobody may have open meanwhile.
 ///
@@ -16,6 +16,11 @@ pub fn store(folder: &Path) -> Result<Report> {
         return Err(Trouble::NotAStore(folder.to_owned()));
     }
     let _lock = lock::take(folder)?;
+    held(folder)
+}
+
+/// As [`store`], by who holds the store's lock.
+pub(crate) fn held(folder: &Path) -> Result<Report> {
     let mut report = Report::new(folder);
     let Some(slot) = superblock::check(folder, &mut report)? else {
         return Ok(report);
@@ -32,5 +37,6 @@ pub fn store(folder: &Path) -> Result<Report> {
     let state = replay::replay(items.0, items.1, slot.recycled);
     segments.check(&state.seals, &mut report)?;
     content::check(&state, &journal, &segments, &mut report)?;
+    catalog::check(folder, &std::env::temp_dir(), &slot, &state, &mut report)?;
     Ok(report)
 }

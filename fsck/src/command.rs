@@ -10,12 +10,13 @@ use clap::{Parser, ValueEnum};
 
 use crate::check;
 use crate::finding::Report;
+use crate::repair::RepairArgs;
 
 /// Check a stopped Orlop store.
 ///
-/// Reads superblock, journal and segments, replays the log in memory and
-/// compares every live blob with its digests. Repairs nothing yet: each finding
-/// says what to do.
+/// Reads superblock, journal and segments, replays the log, compares every live
+/// blob with its digests, and the catalog with both. Changes nothing unless it
+/// is asked to repair.
 #[derive(Debug, Parser)]
 #[command(
     version,
@@ -29,6 +30,9 @@ pub struct Args {
     /// How the report is printed
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     output: Output,
+
+    #[command(flatten)]
+    repair: RepairArgs,
 }
 
 /// How the report is printed.
@@ -49,6 +53,11 @@ impl Args {
 }
 
 fn run(args: &Args) -> ExitCode {
+    if args.repair.repair {
+        return args
+            .repair
+            .run(&args.folder, matches!(args.output, Output::Json));
+    }
     let report = match check::store(&args.folder) {
         Ok(report) => report,
         Err(trouble) => {

@@ -47,11 +47,30 @@ pub(crate) enum Code {
     BlobSize,
     BlobDigest,
     BlobAlias,
+    CatalogMissing,
+    CatalogUnreadable,
+    CatalogIntegrity,
+    CatalogOther,
+    CatalogOlder,
+    CatalogTotals,
+    ManifestBlob,
+    ManifestBytes,
+    ManifestRow,
+    ManifestEdges,
+    TagManifest,
+    LinkBlob,
+    LinkSize,
+    LinkRepository,
 }
 
 const RESTORE: &str = "keep a copy of the folder, then restore the store from a backup";
 const PUSH: &str = "pull it once, so that the server puts it into quarantine, then push it again; or restore it from a backup";
 const ODD: &str = "keep a copy of the folder and report this: the store should not write it";
+
+const REBUILD: &str =
+    "rebuild the catalog from the copies and notes in the store: orlop-fsck DIR --repair";
+const PAIR: &str = "put the right catalog back and check again; or rebuild it: orlop-fsck DIR --repair; or take this one: orlop catalog adopt";
+const HEAL: &str = "push it again, or restore it: orlop-fsck DIR --repair --source FROM";
 
 impl Code {
     /// Its name, its level and what to do.
@@ -95,6 +114,20 @@ impl Code {
             Code::BlobSize => ("blob.size", Level::Damage, PUSH),
             Code::BlobDigest => ("blob.digest", Level::Damage, PUSH),
             Code::BlobAlias => ("blob.alias", Level::Damage, ODD),
+            Code::CatalogMissing => ("catalog.missing", Level::Error, REBUILD),
+            Code::CatalogUnreadable => ("catalog.unreadable", Level::Error, REBUILD),
+            Code::CatalogIntegrity => ("catalog.integrity", Level::Error, REBUILD),
+            Code::CatalogOther => ("catalog.other", Level::Error, PAIR),
+            Code::CatalogOlder => ("catalog.older", Level::Error, PAIR),
+            Code::CatalogTotals => ("catalog.totals", Level::Error, REBUILD),
+            Code::ManifestBlob => ("manifest.blob", Level::Damage, HEAL),
+            Code::ManifestBytes => ("manifest.bytes", Level::Damage, HEAL),
+            Code::ManifestRow => ("manifest.row", Level::Damage, REBUILD),
+            Code::ManifestEdges => ("manifest.edges", Level::Error, REBUILD),
+            Code::TagManifest => ("tag.manifest", Level::Damage, REBUILD),
+            Code::LinkBlob => ("link.blob", Level::Damage, HEAL),
+            Code::LinkSize => ("link.size", Level::Warning, REBUILD),
+            Code::LinkRepository => ("link.repository", Level::Warning, REBUILD),
         }
     }
 }
@@ -149,6 +182,12 @@ pub struct Counts {
     pub digests: u64,
     /// Bytes of blobs and uploads that were read and compared.
     pub bytes: u64,
+    /// Manifests of the catalog that were held against their bytes.
+    pub manifests: u64,
+    /// Tags of the catalog.
+    pub tags: u64,
+    /// Links of the catalog.
+    pub links: u64,
 }
 
 /// All that a check says.
@@ -244,11 +283,15 @@ impl fmt::Display for Report {
             uploads,
             digests,
             bytes,
+            manifests,
+            tags,
+            links,
         } = &self.counts;
         writeln!(
             f,
             "{}: {journal_files} journal files, {segments} segments, {records} records, {blobs} blobs, \
-             {quarantined} in quarantine, {uploads} open uploads, {digests} digests compared over {bytes} bytes",
+             {quarantined} in quarantine, {uploads} open uploads, {digests} digests compared over {bytes} bytes; \
+             catalog: {manifests} manifests, {tags} tags, {links} links",
             self.folder
         )?;
         if self.clean {
@@ -277,6 +320,9 @@ pub enum Trouble {
     /// A newer version wrote it.
     #[error("{0} was written by a newer version; check the store with that version's orlop-fsck")]
     Newer(String),
+    /// Something cannot be done.
+    #[error("{0}")]
+    Refused(String),
     /// The system refused.
     #[error("cannot {op} {}: {source}", path.display())]
     Io {

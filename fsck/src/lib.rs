@@ -9,6 +9,7 @@
 //! makes the state the log stands for; `content` reads every live blob;
 //! `finding` is what comes out.
 
+mod catalog;
 mod check;
 mod command;
 mod content;
@@ -16,6 +17,7 @@ mod file;
 mod finding;
 mod journal;
 mod lock;
+pub mod repair;
 mod replay;
 mod segment;
 mod superblock;

@@ -32,7 +32,7 @@ pub(crate) enum Form {
 pub(crate) struct Blob {
     pub(crate) life: Life,
     /// LSN of its commit, or of the tombstone that ended it.
-    birth: u64,
+    pub(crate) birth: u64,
     pub(crate) size: u64,
     pub(crate) form: Form,
 }
@@ -195,5 +195,36 @@ impl State {
                 }
             }
         }
+    }
+}
+
+impl crate::catalog::blobs::Blobs for State {
+    fn find(
+        &self,
+        digest: &Digest,
+    ) -> crate::finding::Result<Option<crate::catalog::blobs::Known>> {
+        use crate::catalog::blobs::{At, Known, Life as Is};
+        let sha256 = match digest.algorithm() {
+            orlop_format::digest::Algorithm::Sha256 => digest.bytes().try_into().ok(),
+            _ => self.aliases.get(digest).copied(),
+        };
+        let known = sha256.and_then(|sha256: [u8; 32]| {
+            let blob = self.blobs.get(&sha256)?;
+            Some(Known {
+                sha256,
+                life: match blob.life {
+                    Life::Live => Is::Live,
+                    Life::Quarantined => Is::Quarantined,
+                    Life::Dead => Is::Dead,
+                },
+                birth: blob.birth,
+                size: blob.size,
+                at: match &blob.form {
+                    Form::Inline(place) => At::Record(*place),
+                    Form::Extents(extents) => At::Extents(extents.clone()),
+                },
+            })
+        });
+        Ok(known)
     }
 }

@@ -1,0 +1,190 @@
+//! Does the catalog fit the store, and does it fit itself?
+//!
+//! Reading order: `database` is the private copy that is looked at; `rows`
+//! walks it; `manifest` holds a manifest's rows against its bytes; `blobs` is
+//! what it asks of the log; `note` reads what the log remembers of names;
+//! `tables` and `totals` are the catalog's own form.
+//!
+//! Memory is bounded: rows are read one by one, blobs are looked up.
+
+pub(crate) mod blobs;
+pub(crate) mod database;
+pub(crate) mod manifest;
+pub(crate) mod note;
+mod rows;
+pub(crate) mod tables;
+pub(crate) mod totals;
+
+use std::path::Path;
+
+use orlop_format::superblock::Superblock;
+
+use crate::catalog::blobs::Blobs;
+use crate::catalog::database::{Database, FILE, Identity, SCHEMA, WAL};
+use crate::finding::{Code, Report, Result, Trouble};
+
+/// Checks the catalog. Gives back the copy if it can be asked for names.
+pub(crate) fn check(
+    folder: &Path,
+    scratch: &Path,
+    slot: &Superblock,
+    log: &dyn Blobs,
+    report: &mut Report,
+) -> Result<Option<Database>> {
+    let Some(opened) = Database::copy(folder, scratch)? else {
+        missing(folder, slot, report);
+        return Ok(None);
+    };
+    let checked = opened.and_then(|database| {
+        let usable = whole(&database, slot, report)?;
+        Ok((database, usable))
+    });
+    let (database, usable) = match checked {
+        Ok(checked) => checked,
+        Err(error) => {
+            unreadable(&error, report);
+            return Ok(None);
+        }
+    };
+    match usable {
+        Usable::Newer(found) => Err(Trouble::Newer(format!(
+            "the catalog {} (it needs migration {found}, this version knows {SCHEMA})",
+            folder.join(FILE).display()
+        ))),
+        Usable::No => Ok(None),
+        Usable::Yes => match rows::check(&database, folder, log, report) {
+            Ok(()) => Ok(Some(database)),
+            Err(Stop::Trouble(trouble)) => Err(trouble),
+            Err(Stop::Sql(error)) => {
+                unreadable(&error, report);
+                Ok(None)
+            }
+        },
+    }
+}
+
+/// What ends a walk over rows.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    Trouble(Trouble),
+    Sql(rusqlite::Error),
+}
+
+impl From<Trouble> for Stop {
+    fn from(trouble: Trouble) -> Self {
+        Stop::Trouble(trouble)
+    }
+}
+
+impl From<rusqlite::Error> for Stop {
+    fn from(error: rusqlite::Error) -> Self {
+        Stop::Sql(error)
+    }
+}
+
+enum Usable {
+    Yes,
+    No,
+    Newer(i64),
+}
+
+fn missing(folder: &Path, slot: &Superblock, report: &mut Report) {
+    if slot.catalog_sequence > 0 {
+        report.find(
+            Code::CatalogMissing,
+            FILE,
+            format_args!(
+                "a catalog at change {} or later: the store has seen it",
+                slot.catalog_sequence
+            ),
+            "no file",
+        );
+    } else if folder.join(WAL).exists() {
+        report.find(
+            Code::CatalogMissing,
+            FILE,
+            format_args!("the file that {WAL} belongs to"),
+            "no file",
+        );
+    } else {
+        report.note("the store has no catalog, and has seen none that had names");
+    }
+}
+
+fn unreadable(error: &rusqlite::Error, report: &mut Report) {
+    report.find(
+        Code::CatalogUnreadable,
+        FILE,
+        "a catalog that SQLite can read",
+        error,
+    );
+}
+
+/// Whether the catalog is whole and this store's, so that its rows can be
+/// believed to be what was written.
+fn whole(database: &Database, slot: &Superblock, report: &mut Report) -> rusqlite::Result<Usable> {
+    let identity = match database.identity()? {
+        Ok(identity) => identity,
+        Err(found) => {
+            report.find(Code::CatalogUnreadable, FILE, "a catalog of Orlop", found);
+            return Ok(Usable::No);
+        }
+    };
+    if identity.needs > SCHEMA {
+        return Ok(Usable::Newer(identity.needs));
+    }
+    let broken = database.integrity()?;
+    for line in &broken {
+        report.find(
+            Code::CatalogIntegrity,
+            FILE,
+            "tables and indexes that hold",
+            line,
+        );
+    }
+    pair(&identity, slot, report);
+    // Older tables have other columns; the next start brings them up to date.
+    if identity.schema < SCHEMA {
+        report.note(format_args!(
+            "the catalog has the tables of migration {}; its rows are checked once a server has brought it to {SCHEMA}",
+            identity.schema
+        ));
+        return Ok(Usable::No);
+    }
+    Ok(if broken.is_empty() {
+        Usable::Yes
+    } else {
+        Usable::No
+    })
+}
+
+/// Store and catalog know each other's id and highest sequence.
+fn pair(identity: &Identity, slot: &Superblock, report: &mut Report) {
+    if slot.catalog != [0; 16] && slot.catalog != identity.id {
+        report.find(
+            Code::CatalogOther,
+            FILE,
+            format_args!("catalog {}", hex(&slot.catalog)),
+            format_args!("catalog {}", hex(&identity.id)),
+        );
+    } else if identity.sequence < slot.catalog_sequence {
+        report.find(
+            Code::CatalogOlder,
+            FILE,
+            format_args!(
+                "change {} or later: the store has seen it",
+                slot.catalog_sequence
+            ),
+            format_args!("change {}", identity.sequence),
+        );
+    }
+}
+
+/// Bytes as they are printed.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

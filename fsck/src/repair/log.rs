@@ -1,0 +1,597 @@
+//! What the log says, as repair needs it: blobs, notes, copies of the catalog,
+//! and where the journal ends.
+//!
+//! Made anew from segments and journal, in a scratch database, so that memory
+//! stays bounded. The order is that of a rebuild: records of small and meta
+//! segments up to the recycled LSN, by LSN, then the journal. Invariant: a log
+//! that does not hold gives an error and no answer; nothing is repaired by
+//! guesses about what was in it.
+
+use std::path::Path;
+
+use orlop_format::codec::{Reader as Fields, Writer};
+use orlop_format::digest::{Algorithm, Digest};
+use orlop_format::group::{Entries, Entry, Head, Volume};
+use orlop_format::location::{Class, Extent, Home, Place, SegmentId};
+use orlop_format::location::{decode_extents, encode_extents};
+use orlop_format::record::{Kind, Moved, Record};
+use orlop_format::superblock::Superblock;
+use orlop_format::{BLOCK, Malformed, journal, segment};
+use rusqlite::{Connection, OptionalExtension as _};
+
+use crate::catalog::blobs::{At, Blobs, Known, Life};
+use crate::file::{Source, blank, names, trouble};
+use crate::finding::{Result, Trouble};
+
+const TABLES: &str = "
+    CREATE TABLE record (lsn INTEGER, bad INTEGER, kind INTEGER, place BLOB, body BLOB,
+        PRIMARY KEY (lsn, bad)) WITHOUT ROWID;
+    CREATE TABLE blob (sha256 BLOB PRIMARY KEY, life INTEGER, birth INTEGER, size INTEGER,
+        internal INTEGER, at BLOB) WITHOUT ROWID;
+    CREATE TABLE alias (digest BLOB PRIMARY KEY, sha256 BLOB) WITHOUT ROWID;
+    CREATE TABLE note (lsn INTEGER PRIMARY KEY, body BLOB);
+    CREATE TABLE copy (lsn INTEGER PRIMARY KEY, sha256 BLOB, catalog BLOB, sequence INTEGER);
+";
+
+/// Where the journal ends: what the next file's header has to say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct End {
+    /// The last file.
+    pub(crate) sequence: u64,
+    /// Its length, pre-written part included.
+    pub(crate) len: u64,
+    /// Behind the last record that holds.
+    pub(crate) offset: u32,
+    pub(crate) next_lsn: u64,
+    pub(crate) next_group: u64,
+    pub(crate) chain: u32,
+}
+
+/// A copy of the catalog in the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Copy {
+    pub(crate) lsn: u64,
+    pub(crate) sha256: [u8; 32],
+    pub(crate) catalog: [u8; 16],
+    pub(crate) sequence: u64,
+}
+
+/// The log, read.
+#[derive(Debug)]
+pub(crate) struct Log {
+    sql: Connection,
+    _scratch: tempfile::TempDir,
+    /// `None` for a store that has no journal yet.
+    pub(crate) end: Option<End>,
+    /// Number that the next blob gets.
+    pub(crate) next_ordinal: u64,
+    /// Id that the next segment gets.
+    pub(crate) next_segment: u64,
+    /// LSN up to which the journal was recycled.
+    pub(crate) recycled: u64,
+}
+
+fn sql(error: rusqlite::Error) -> Trouble {
+    Trouble::Refused(format!("the scratch database cannot be used: {error}"))
+}
+
+fn broken(object: impl std::fmt::Display, reason: impl std::fmt::Display) -> Trouble {
+    Trouble::Refused(format!(
+        "the log does not hold, so nothing can be made from it: {object}: {reason}; restore the store from a backup"
+    ))
+}
+
+impl Log {
+    /// Reads the log of the store in `folder`.
+    pub(crate) fn read(folder: &Path, scratch: &Path, slot: &Superblock) -> Result<Self> {
+        let place = tempfile::Builder::new()
+            .prefix("orlop-fsck-")
+            .tempdir_in(scratch)
+            .map_err(trouble("make a folder in", scratch))?;
+        let connection = Connection::open(place.path().join("log.db")).map_err(sql)?;
+        connection
+            .execute_batch("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;")
+            .map_err(sql)?;
+        connection.execute_batch(TABLES).map_err(sql)?;
+        let mut log = Self {
+            sql: connection,
+            _scratch: place,
+            end: None,
+            next_ordinal: 0,
+            next_segment: 1,
+            recycled: slot.recycled,
+        };
+        log.sql.execute_batch("BEGIN").map_err(sql)?;
+        log.segments(folder, slot)?;
+        log.apply_segments(slot.recycled)?;
+        log.journal(folder, slot)?;
+        log.sql.execute_batch("COMMIT").map_err(sql)?;
+        Ok(log)
+    }
+
+    fn segments(&mut self, folder: &Path, slot: &Superblock) -> Result<()> {
+        for class in Class::ALL {
+            let below = folder.join("data").join(class.folder());
+            for name in names(&below)? {
+                let Some((id, generation)) = segment::parse_name(&name) else {
+                    continue;
+                };
+                self.next_segment = self.next_segment.max(id.saturating_add(1));
+                if !matches!(class, Class::Small | Class::Meta) {
+                    continue;
+                }
+                let id = SegmentId {
+                    volume: 0,
+                    class,
+                    generation,
+                    id,
+                };
+                if let Some(source) = Source::open(&below.join(&name))? {
+                    self.segment(&source, &id, slot)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn segment(&mut self, source: &Source, id: &SegmentId, slot: &Superblock) -> Result<()> {
+        let path = source.path().display();
+        let header =
+            segment::FileHeader::decode(&source.block(0)?).map_err(|error| broken(&path, error))?;
+        if header.store != slot.store || header.segment != *id {
+            return Err(broken(&path, "its header is another segment's"));
+        }
+        let volume = Volume {
+            home: Home::Segment(*id),
+            salt: header.salt,
+        };
+        let mut offset = BLOCK as u64;
+        while offset < source.len() {
+            let Ok(head) = Head::decode(&volume, &source.block(offset)?) else {
+                break; // the footer, which the check looks at
+            };
+            let bytes = source.read(offset, u64::from(head.bytes))?;
+            let base = u32::try_from(offset).unwrap_or(u32::MAX);
+            for entry in Entries::new(volume, &head, base, &bytes) {
+                let entry = entry.map_err(|error| broken(&path, error))?;
+                self.collect(&entry)?;
+            }
+            offset = offset.saturating_add(u64::from(head.bytes));
+        }
+        Ok(())
+    }
+
+    fn collect(&self, entry: &Entry<'_>) -> Result<()> {
+        let mut place = Writer::new();
+        entry.place.encode(&mut place);
+        self.sql
+            .prepare_cached("INSERT OR IGNORE INTO record VALUES (?1, ?2, ?3, ?4, ?5)")
+            .and_then(|mut insert| {
+                insert.execute((
+                    number(entry.lsn),
+                    !entry.payload_good,
+                    entry.kind.code(),
+                    place.as_slice(),
+                    entry.body,
+                ))
+            })
+            .map_err(sql)?;
+        Ok(())
+    }
+
+    /// Of two copies of one record the good one counts.
+    fn apply_segments(&mut self, recycled: u64) -> Result<()> {
+        let mut after = -1i64;
+        loop {
+            let next = self
+                .sql
+                .prepare_cached(
+                    "SELECT lsn, bad, kind, place, body FROM record WHERE lsn > ?1 AND lsn <= ?2 \
+                     ORDER BY lsn, bad LIMIT 1",
+                )
+                .and_then(|mut select| {
+                    select
+                        .query_row((after, number(recycled)), |row| {
+                            Ok((
+                                row.get::<_, i64>(0)?,
+                                row.get::<_, bool>(1)?,
+                                row.get::<_, u8>(2)?,
+                                row.get::<_, Vec<u8>>(3)?,
+                                row.get::<_, Vec<u8>>(4)?,
+                            ))
+                        })
+                        .optional()
+                })
+                .map_err(sql)?;
+            let Some((lsn, bad, kind, place, body)) = next else {
+                return Ok(());
+            };
+            after = lsn;
+            let parsed = Kind::from_code(kind).and_then(|kind| {
+                let place = Place::decode(&mut Fields::new(&place))?;
+                Ok((Record::decode(kind, &body)?, place))
+            });
+            let (record, place) = parsed.map_err(|error| unread(lsn.unsigned_abs(), error))?;
+            self.apply(lsn.unsigned_abs(), record, &place, !bad)?;
+        }
+    }
+
+    fn journal(&mut self, folder: &Path, slot: &Superblock) -> Result<()> {
+        let below = folder.join("journal");
+        let mut files = Vec::new();
+        for name in names(&below)? {
+            let Some(sequence) = journal::parse_name(&name).filter(|s| *s >= slot.journal) else {
+                continue;
+            };
+            let Some(source) = Source::open(&below.join(&name))? else {
+                continue;
+            };
+            let block = source.block(0)?;
+            match journal::FileHeader::decode(&block) {
+                Ok(header) if header.store == slot.store && header.sequence == sequence => {
+                    files.push((source, header));
+                }
+                Ok(header) if header.store == slot.store && header.sequence < sequence => {}
+                Err(_) if blank(&block) => {}
+                Err(Malformed::Newer(what)) => return Err(Trouble::Newer(what.to_owned())),
+                _ => return Err(broken(source.path().display(), "its header does not hold")),
+            }
+        }
+        files.sort_by_key(|(_, header)| header.sequence);
+        match files.first() {
+            Some((_, first)) if first.first_lsn > slot.recycled.saturating_add(1) => {
+                return Err(broken("the journal", "its first files are missing"));
+            }
+            None if slot.journal > 0 => return Err(broken("the journal", "it has no file")),
+            _ => {}
+        }
+        for (at, (source, header)) in files.iter().enumerate() {
+            let next = files.get(at.saturating_add(1)).map(|(_, header)| header);
+            let end = self.file(source, header, next.map(|next| next.previous_end))?;
+            let joins = next.is_none_or(|next| {
+                (next.previous, next.first_lsn, next.first_group, next.chain)
+                    == (end.sequence, end.next_lsn, end.next_group, end.chain)
+            });
+            if !joins {
+                return Err(broken(
+                    source.path().display(),
+                    "the file behind it does not follow",
+                ));
+            }
+            self.end = Some(end);
+        }
+        Ok(())
+    }
+
+    /// Takes the records of one file up to `stop`, or to its torn or clean end.
+    fn file(
+        &mut self,
+        source: &Source,
+        header: &journal::FileHeader,
+        stop: Option<u32>,
+    ) -> Result<End> {
+        let volume = Volume {
+            home: Home::Journal(header.sequence),
+            salt: header.salt,
+        };
+        let mut end = End {
+            sequence: header.sequence,
+            len: source.len(),
+            offset: BLOCK as u32,
+            next_lsn: header.first_lsn,
+            next_group: header.first_group,
+            chain: header.chain,
+        };
+        let limit = stop.map_or(source.len(), u64::from);
+        while u64::from(end.offset) < limit {
+            let base = end.offset;
+            let fits = |head: &Head| {
+                (head.number, head.chain, head.lsn) == (end.next_group, end.chain, end.next_lsn)
+            };
+            let head = Head::decode(&volume, &source.block(u64::from(base))?)
+                .ok()
+                .filter(fits);
+            let Some(head) = head else {
+                if stop.is_none() && later(source, &volume, end.next_group, base)?.is_none() {
+                    return Ok(end);
+                }
+                let at = format!("{} at {base}", source.path().display());
+                return Err(broken(at, "a group's header does not hold"));
+            };
+            let bytes = source.read(u64::from(base), u64::from(head.bytes))?;
+            let behind = base.saturating_add(head.bytes);
+            let whole = Entries::new(volume, &head, base, &bytes)
+                .all(|entry| entry.is_ok_and(|entry| entry.payload_good));
+            let proven = stop.is_some()
+                || whole
+                || later(source, &volume, head.number.saturating_add(1), behind)?.is_some();
+            let mut entries = Entries::new(volume, &head, base, &bytes);
+            end.chain = head.crc;
+            end.next_group = head.number.saturating_add(1);
+            loop {
+                let at = entries.offset();
+                if stop.is_some_and(|stop| at >= stop) {
+                    break;
+                }
+                match entries.next() {
+                    None => break,
+                    Some(Ok(entry)) if proven || entry.payload_good => {
+                        let record = entry.record().map_err(|error| unread(entry.lsn, error))?;
+                        if entry.lsn > self.recycled {
+                            self.apply(entry.lsn, record, &entry.place, entry.payload_good)?;
+                        }
+                        end.next_lsn = entry.lsn.saturating_add(1);
+                        end.chain = entries.last_crc();
+                    }
+                    Some(Err(error)) if proven => {
+                        return Err(broken(
+                            format_args!("{} at {at}", source.path().display()),
+                            error,
+                        ));
+                    }
+                    // A torn tail.
+                    Some(_) => {
+                        end.offset = at;
+                        return Ok(end);
+                    }
+                }
+            }
+            end.offset = stop.map_or(behind, |stop| {
+                behind.min(stop.next_multiple_of(BLOCK as u32))
+            });
+        }
+        Ok(end)
+    }
+
+    fn apply(&mut self, lsn: u64, record: Record, place: &Place, good: bool) -> Result<()> {
+        let run = |text: &str, values: &[&dyn rusqlite::ToSql]| {
+            self.sql
+                .prepare_cached(text)
+                .and_then(|mut statement| statement.execute(values))
+                .map_err(sql)
+        };
+        match record {
+            Record::Commit(commit) => {
+                if !commit.note.is_empty() {
+                    run(NOTE, &[&number(lsn), &commit.note])?;
+                }
+                self.next_ordinal = self.next_ordinal.max(commit.ordinal.saturating_add(1));
+                let inline = commit.extents.is_empty();
+                let whole = good && (!inline || u64::from(place.payload) == commit.size);
+                let at = if inline {
+                    At::Record(*place)
+                } else {
+                    At::Extents(commit.extents)
+                };
+                let life = if whole { Life::Live } else { Life::Quarantined };
+                let changed = run(
+                    "INSERT INTO blob VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO UPDATE SET \
+                     life = excluded.life, birth = excluded.birth, size = excluded.size, \
+                     internal = excluded.internal, at = excluded.at WHERE birth < excluded.birth",
+                    &[
+                        &commit.sha256,
+                        &(life as u8),
+                        &number(lsn),
+                        &number(commit.size),
+                        &commit.internal,
+                        &encode(&at),
+                    ],
+                )?;
+                for alias in commit.aliases.iter().filter(|_| changed > 0) {
+                    run(ALIAS, &[&alias.encode(), &commit.sha256])?;
+                }
+            }
+            Record::Alias { sha256, alias } => {
+                run(ALIAS, &[&alias.encode(), &sha256])?;
+            }
+            Record::Tombstone { sha256, birth } => {
+                run(
+                    "INSERT INTO blob VALUES (?1, ?2, ?3, 0, 0, ?4) ON CONFLICT DO UPDATE SET \
+                     life = excluded.life, birth = excluded.birth, size = 0, at = excluded.at \
+                     WHERE birth <= ?5",
+                    &[
+                        &sha256,
+                        &(Life::Dead as u8),
+                        &number(lsn),
+                        &encode(&At::Extents(Vec::new())),
+                        &number(birth),
+                    ],
+                )?;
+            }
+            Record::Quarantine { sha256, birth } => {
+                run(
+                    "UPDATE blob SET life = ?3 WHERE sha256 = ?1 AND birth = ?2 AND life = ?4",
+                    &[
+                        &sha256,
+                        &number(birth),
+                        &(Life::Quarantined as u8),
+                        &(Life::Live as u8),
+                    ],
+                )?;
+            }
+            Record::Move(moves) => {
+                for item in moves {
+                    if let Moved::Blob(sha256, birth) = item.what {
+                        run(
+                            "UPDATE blob SET at = ?4 WHERE sha256 = ?1 AND birth = ?2 AND at = ?3",
+                            &[
+                                &sha256,
+                                &number(birth),
+                                &encode(&At::Record(item.from)),
+                                &encode(&At::Record(item.to)),
+                            ],
+                        )?;
+                    }
+                }
+            }
+            Record::Note(note) => {
+                run(NOTE, &[&number(lsn), &note])?;
+            }
+            Record::Copy {
+                sha256,
+                catalog,
+                sequence,
+            } => {
+                run(
+                    "INSERT OR REPLACE INTO copy VALUES (?1, ?2, ?3, ?4)",
+                    &[&number(lsn), &sha256, &catalog, &number(sequence)],
+                )?;
+            }
+            Record::Open { .. }
+            | Record::Checkpoint(_)
+            | Record::Abandon { .. }
+            | Record::Seal { .. }
+            | Record::Mark { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// The copies of the catalog, the newest first.
+    pub(crate) fn copies(&self) -> Result<Vec<Copy>> {
+        let rows = self
+            .sql
+            .prepare("SELECT lsn, sha256, catalog, sequence FROM copy ORDER BY lsn DESC")
+            .and_then(|mut select| {
+                select
+                    .query_map((), |row| {
+                        Ok(Copy {
+                            lsn: row.get::<_, i64>(0)?.unsigned_abs(),
+                            sha256: row.get(1)?,
+                            catalog: row.get(2)?,
+                            sequence: row.get::<_, i64>(3)?.unsigned_abs(),
+                        })
+                    })?
+                    .collect()
+            });
+        rows.map_err(sql)
+    }
+
+    /// Hands over the notes with an LSN above `after`, in order.
+    pub(crate) fn notes(
+        &self,
+        after: u64,
+        take: &mut dyn FnMut(u64, &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let mut select = self
+            .sql
+            .prepare("SELECT lsn, body FROM note WHERE lsn > ?1 ORDER BY lsn")
+            .map_err(sql)?;
+        let mut rows = select.query((number(after),)).map_err(sql)?;
+        while let Some(row) = rows.next().map_err(sql)? {
+            let lsn: i64 = row.get(0).map_err(sql)?;
+            let body: Vec<u8> = row.get(1).map_err(sql)?;
+            take(lsn.unsigned_abs(), &body)?;
+        }
+        Ok(())
+    }
+
+    /// The blobs in quarantine that clients pushed, in order of their digests.
+    pub(crate) fn quarantined(&self) -> Result<Vec<Digest>> {
+        let rows: rusqlite::Result<Vec<[u8; 32]>> = self
+            .sql
+            .prepare("SELECT sha256 FROM blob WHERE life = ?1 AND NOT internal ORDER BY sha256")
+            .and_then(|mut select| {
+                select
+                    .query_map((Life::Quarantined as u8,), |row| row.get(0))?
+                    .collect()
+            });
+        Ok(rows
+            .map_err(sql)?
+            .iter()
+            .filter_map(|sha256| Digest::new(Algorithm::Sha256, sha256).ok())
+            .collect())
+    }
+}
+
+impl Blobs for Log {
+    fn find(&self, digest: &Digest) -> Result<Option<Known>> {
+        let text = "SELECT sha256, life, birth, size, at FROM blob WHERE sha256 = ?1";
+        let by_alias = "SELECT b.sha256, life, birth, size, at FROM alias a \
+            JOIN blob b ON b.sha256 = a.sha256 WHERE a.digest = ?1";
+        let (text, key) = match digest.algorithm() {
+            Algorithm::Sha256 => (text, digest.bytes().to_vec()),
+            _ => (by_alias, digest.encode()),
+        };
+        let row = self
+            .sql
+            .prepare_cached(text)
+            .and_then(|mut select| {
+                select
+                    .query_row((key,), |row| {
+                        Ok((
+                            row.get(0)?,
+                            row.get::<_, u8>(1)?,
+                            row.get::<_, i64>(2)?,
+                            row.get::<_, i64>(3)?,
+                            row.get::<_, Vec<u8>>(4)?,
+                        ))
+                    })
+                    .optional()
+            })
+            .map_err(sql)?;
+        Ok(row.and_then(|(sha256, life, birth, size, at)| {
+            Some(Known {
+                sha256,
+                life: match life {
+                    0 => Life::Live,
+                    1 => Life::Quarantined,
+                    _ => Life::Dead,
+                },
+                birth: birth.unsigned_abs(),
+                size: size.unsigned_abs(),
+                at: decode(&at)?,
+            })
+        }))
+    }
+}
+
+const NOTE: &str = "INSERT OR REPLACE INTO note VALUES (?1, ?2)";
+const ALIAS: &str = "INSERT OR REPLACE INTO alias VALUES (?1, ?2)";
+
+/// SQLite's numbers have a sign; those of the log never come near it.
+fn number(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn unread(lsn: u64, error: Malformed) -> Trouble {
+    let record = format!("the record with LSN {lsn}");
+    match error {
+        Malformed::Newer(_) => Trouble::Newer(record),
+        error => broken(record, error),
+    }
+}
+
+fn encode(at: &At) -> Vec<u8> {
+    let mut w = Writer::new();
+    match at {
+        At::Record(place) => {
+            w.u8(1);
+            place.encode(&mut w);
+        }
+        At::Extents(extents) => {
+            w.u8(2);
+            encode_extents(extents, &mut w);
+        }
+    }
+    w.finish()
+}
+
+fn decode(bytes: &[u8]) -> Option<At> {
+    let mut fields = Fields::new(bytes);
+    let extents = |fields: &mut Fields<'_>| -> Option<Vec<Extent>> { decode_extents(fields).ok() };
+    match fields.u8().ok()? {
+        1 => Place::decode(&mut fields).ok().map(At::Record),
+        _ => extents(&mut fields).map(At::Extents),
+    }
+}
+
+/// Offset of a valid group of this file's life with a number of at least
+/// `number`, at `from` or behind.
+fn later(source: &Source, volume: &Volume, number: u64, from: u32) -> Result<Option<u64>> {
+    let found = source.search(u64::from(from), source.len(), |block| {
+        Head::decode(volume, block)
+            .ok()
+            .filter(|head| head.number >= number)
+    })?;
+    Ok(found.map(|(at, _)| at))
+}

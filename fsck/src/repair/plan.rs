@@ -1,0 +1,392 @@
+//! What is to be done, decided from what the check found.
+//!
+//! A plan changes nothing. It holds the store's lock until it is dropped, so
+//! that what it says is still true when it is applied.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::fs::File;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use orlop_format::digest::Digest;
+use orlop_format::superblock::{FILES, Superblock};
+use serde::Serialize;
+
+use super::heal::Orders;
+use super::log::Log;
+use super::names::Origin;
+use super::source::{self, Source};
+use crate::catalog::blobs::{Blobs, Life};
+use crate::catalog::database::FILE;
+use crate::file::trouble;
+use crate::finding::{Finding, Report, Result, Trouble};
+use crate::{check, lock, superblock};
+
+/// Findings that a catalog made again has not.
+const NAMES: &[&str] = &[
+    "catalog.missing",
+    "catalog.unreadable",
+    "catalog.integrity",
+    "catalog.other",
+    "catalog.older",
+    "catalog.totals",
+    "manifest.row",
+    "manifest.edges",
+    "tag.manifest",
+    "link.size",
+    "link.repository",
+];
+/// Findings about a blob whose bytes are damaged.
+const DAMAGE: &[&str] = &[
+    "record.payload",
+    "extent.header",
+    "extent.payload",
+    "blob.size",
+    "blob.digest",
+    "segment.missing",
+];
+/// Findings about a blob that a name needs.
+const WANTED: &[&str] = &["manifest.blob", "manifest.bytes", "link.blob"];
+
+/// What repair may use.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Where blobs may come from: folders of stores or OCI layouts, and
+    /// `https://HOST/REPOSITORY`.
+    pub sources: Vec<String>,
+    /// Where scratch files go; the system's folder if none is given.
+    pub scratch: Option<PathBuf>,
+}
+
+/// One thing that repair does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Action {
+    /// Its stable name.
+    pub code: &'static str,
+    /// What it is about.
+    pub object: String,
+    /// What it does.
+    pub does: String,
+    /// What is given up by it, if anything.
+    pub gives_up: Option<String>,
+}
+
+/// What is to be done.
+#[derive(Debug, Serialize)]
+pub struct Plan {
+    actions: Vec<Action>,
+    /// Why something is not repaired.
+    cannot: Vec<String>,
+    /// What the check found.
+    before: Report,
+    #[serde(skip)]
+    folder: PathBuf,
+    #[serde(skip)]
+    scratch: PathBuf,
+    #[serde(skip)]
+    options: Options,
+    #[serde(skip)]
+    pub(super) slot: Option<Superblock>,
+    /// Which superblock file is made again.
+    #[serde(skip)]
+    pub(super) superblock: Option<usize>,
+    #[serde(skip)]
+    pub(super) orders: Orders,
+    #[serde(skip)]
+    pub(super) index: bool,
+    #[serde(skip)]
+    pub(super) catalog: Option<Origin>,
+    #[serde(skip)]
+    _lock: File,
+}
+
+impl Plan {
+    pub(super) fn make(folder: &Path, options: Options) -> Result<Self> {
+        if !folder.is_dir() {
+            return Err(Trouble::NotAStore(folder.to_owned()));
+        }
+        own(folder)?;
+        let lock = lock::take_or_make(folder)?;
+        let before = check::held(folder)?;
+        let slot = superblock::check(folder, &mut Report::new(folder))?;
+        let scratch = options.scratch.clone().unwrap_or_else(std::env::temp_dir);
+        let mut plan = Self {
+            actions: Vec::new(),
+            cannot: Vec::new(),
+            before,
+            folder: folder.to_owned(),
+            scratch,
+            options,
+            slot,
+            superblock: None,
+            orders: Orders::default(),
+            index: false,
+            catalog: None,
+            _lock: lock,
+        };
+        plan.decide()?;
+        Ok(plan)
+    }
+
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.actions.is_empty()
+    }
+
+    /// What is to be done, in order.
+    #[must_use]
+    pub fn actions(&self) -> &[Action] {
+        &self.actions
+    }
+
+    /// What the check found.
+    #[must_use]
+    pub fn before(&self) -> &Report {
+        &self.before
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    pub(super) fn scratch(&self) -> &Path {
+        &self.scratch
+    }
+
+    pub(super) fn sources(&self) -> Result<Vec<Box<dyn Source>>> {
+        self.options
+            .sources
+            .iter()
+            .map(|text| source::open(text, &self.scratch))
+            .collect()
+    }
+
+    fn has(&self, codes: &[&str]) -> Vec<&Finding> {
+        self.before
+            .findings()
+            .iter()
+            .filter(|finding| codes.contains(&finding.code))
+            .collect()
+    }
+
+    fn act(
+        &mut self,
+        code: &'static str,
+        object: impl Into<String>,
+        does: impl Into<String>,
+        gives_up: Option<String>,
+    ) {
+        self.actions.push(Action {
+            code,
+            object: object.into(),
+            does: does.into(),
+            gives_up,
+        });
+    }
+
+    fn decide(&mut self) -> Result<()> {
+        let Some(slot) = self.slot else {
+            self.cannot.push(
+                "the superblock: none of its slots holds; restore the store from a backup"
+                    .to_owned(),
+            );
+            return Ok(());
+        };
+        self.superblock(&slot);
+        let log = match Log::read(&self.folder, &self.scratch, &slot) {
+            Ok(log) => log,
+            Err(Trouble::Refused(reason)) => {
+                self.cannot.push(reason);
+                return Ok(());
+            }
+            Err(trouble) => return Err(trouble),
+        };
+        self.blobs(&log)?;
+        self.index();
+        self.names(&log, &slot)
+    }
+
+    fn superblock(&mut self, newest: &Superblock) {
+        let missing = FILES
+            .iter()
+            .position(|name| !self.folder.join(name).exists());
+        let Some(file) = missing else { return };
+        let name = FILES.get(file).copied().unwrap_or_default();
+        self.superblock = Some(file);
+        self.act(
+            "superblock.restore",
+            name,
+            format!(
+                "makes it again from the other file, as write {}",
+                newest.sequence.saturating_add(1)
+            ),
+            Some(
+                "what the last write said if it went to the missing file: should journal files be missing after that, the store is not whole"
+                    .to_owned(),
+            ),
+        );
+    }
+
+    fn blobs(&mut self, log: &Log) -> Result<()> {
+        let about = |finding: &&&Finding| finding.object.starts_with("blob ");
+        let damaged: BTreeSet<Digest> = self
+            .has(DAMAGE)
+            .iter()
+            .filter(about)
+            .flat_map(|finding| digests(&finding.object))
+            .collect();
+        let mut wanted: BTreeSet<Digest> = self
+            .has(WANTED)
+            .iter()
+            .flat_map(|finding| digests(&finding.object).chain(digests(&finding.expected)))
+            .collect();
+        wanted.extend(log.quarantined()?);
+        let mut missing = BTreeSet::new();
+        for digest in wanted {
+            match log.find(&digest)? {
+                Some(blob) if blob.life == Life::Live => {}
+                _ => {
+                    missing.insert(digest);
+                }
+            }
+        }
+        if log.end.is_none() {
+            return Ok(());
+        }
+        let has_source = !self.options.sources.is_empty();
+        for digest in &damaged {
+            self.act(
+                "blob.quarantine",
+                format!("blob {digest}"),
+                "names it as damaged in the log, so that it counts as absent and a push heals it",
+                None,
+            );
+        }
+        for digest in damaged.union(&missing) {
+            if has_source {
+                self.act(
+                    "blob.restore",
+                    format!("blob {digest}"),
+                    format!(
+                        "fetches it from {}, compares it with its digest and commits it",
+                        self.options.sources.join(" or ")
+                    ),
+                    None,
+                );
+                self.orders.wanted.push(*digest);
+            } else {
+                self.cannot.push(format!(
+                    "blob {digest}: its bytes are not in the store; push it again, or name a source that has it with --source"
+                ));
+            }
+        }
+        self.orders.damaged = damaged.into_iter().collect();
+        Ok(())
+    }
+
+    fn index(&mut self) {
+        let wrong = self
+            .before
+            .findings()
+            .iter()
+            .filter(|finding| finding.code.starts_with("index."))
+            .count();
+        if wrong > 0 && self.folder.join("index").exists() {
+            self.index = true;
+            self.act(
+                "index.rebuild",
+                "index/",
+                format!(
+                    "moves it to quarantine/ ({wrong} findings); the next start makes it again from the log"
+                ),
+                None,
+            );
+        }
+    }
+
+    fn names(&mut self, log: &Log, slot: &Superblock) -> Result<()> {
+        let found: BTreeSet<&str> = self.has(NAMES).iter().map(|finding| finding.code).collect();
+        let mut why: Vec<&str> = found.into_iter().collect();
+        let mut noted = false;
+        log.notes(0, &mut |_, _| {
+            noted = true;
+            Ok(())
+        })?;
+        if why.is_empty() && noted && !self.folder.join(FILE).exists() {
+            why.push("no file, but the log has names");
+        }
+        if why.is_empty() {
+            return Ok(());
+        }
+        let origin = Origin::of(log, slot)?;
+        let does = format!(
+            "makes it again {}; what is there goes to quarantine/ ({})",
+            origin.say(),
+            why.join(", ")
+        );
+        self.act(
+            "catalog.rebuild",
+            FILE,
+            does,
+            Some(
+                "counts of pulls since that copy; times of deletion begin anew; changes that a note did not reach the disk for before a crash"
+                    .to_owned(),
+            ),
+        );
+        self.catalog = Some(origin);
+        Ok(())
+    }
+}
+
+/// Only the user that the store belongs to may repair it: what another one
+/// makes, the server could not read.
+fn own(folder: &Path) -> Result<()> {
+    let user = rustix::process::geteuid().as_raw();
+    for name in FILES {
+        let path = folder.join(name);
+        let Ok(data) = path.symlink_metadata() else {
+            continue;
+        };
+        if data.uid() != user {
+            let error = std::io::Error::other(format!(
+                "it belongs to the user with id {}, this is {user}; run orlop-fsck as that user",
+                data.uid()
+            ));
+            return Err(trouble("repair the store of", &path)(error));
+        }
+    }
+    Ok(())
+}
+
+/// The digests that a text names.
+fn digests(text: &str) -> impl Iterator<Item = Digest> + '_ {
+    text.split(|c: char| !(c.is_ascii_alphanumeric() || c == ':'))
+        .filter_map(|word| Digest::parse(word).ok())
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, action) in self.actions.iter().enumerate() {
+            writeln!(
+                f,
+                "{}. {}: {}",
+                number.saturating_add(1),
+                action.code,
+                action.object
+            )?;
+            writeln!(f, "   {}", action.does)?;
+            if let Some(gives_up) = &action.gives_up {
+                writeln!(f, "   gives up: {gives_up}")?;
+            }
+        }
+        for reason in &self.cannot {
+            writeln!(f, "not repaired: {reason}")?;
+        }
+        if self.actions.is_empty() {
+            writeln!(f, "there is nothing that can be repaired here")?;
+        }
+        Ok(())
+    }
+}
