@@ -1,6 +1,6 @@
 //! The notes that the registry keeps in the log: what happened to names.
 //!
-//! Reads the documented form (docs/format.md, "Notes"), on its own account:
+//! Reads the documented form (docs/format.md, kind 14), on its own account:
 //! what the server writes is not trusted to be what the server reads. Knows
 //! nothing of what a note does to a catalog.
 

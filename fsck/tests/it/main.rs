@@ -6,12 +6,18 @@
 mod v1;
 
 #[cfg(test)]
+mod named;
+#[cfg(test)]
 mod support;
 
 #[cfg(test)]
 mod clean; // nothing to find, and what a crash leaves is only noted
 #[cfg(test)]
 mod damage; // one finding for each kind of damage
+#[cfg(test)]
+mod interrupted; // a repair that was interrupted ends as one that was not
+#[cfg(test)]
+mod recipes_catalog; // a store and a report for each code about names
 #[cfg(test)]
 mod refusal; // when it cannot look
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! A copy of the golden store, and the program run on it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::v1;
@@ -30,6 +30,7 @@ impl Folder {
             std::fs::create_dir_all(to.parent().unwrap()).unwrap();
             std::fs::copy(v1::folder().join(&path), to).unwrap();
         }
+        catalog(&folder.path("catalog.db"));
         folder
     }
 
@@ -60,18 +61,55 @@ impl Folder {
 
     /// Runs the program on the folder; it must change nothing.
     pub(crate) fn check(&self) -> Said {
-        let output = Command::new(env!("CARGO_BIN_EXE_orlop-fsck"))
-            .arg(self.0.path())
-            .args(["--output", "json"])
-            .output()
-            .unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
-        Said {
-            status: output.status.code().unwrap(),
-            report: serde_json::from_str(&text).unwrap_or_default(),
-            error: String::from_utf8(output.stderr).unwrap(),
-        }
+        check(self.0.path())
     }
+}
+
+/// Runs the program on a folder.
+pub(crate) fn check(folder: &Path) -> Said {
+    let output = Command::new(env!("CARGO_BIN_EXE_orlop-fsck"))
+        .arg(folder)
+        .args(["--output", "json"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    Said {
+        status: output.status.code().unwrap(),
+        report: serde_json::from_str(&text).unwrap_or_default(),
+        error: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// The catalog that the golden store has seen, without names.
+fn catalog(path: &Path) {
+    let sql = rusqlite::Connection::open(path).unwrap();
+    let tables = concat!(
+        include_str!("../../../server/src/catalog/migrations/0001_names.sql"),
+        include_str!("../../../server/src/catalog/migrations/0002_pulls.sql"),
+        include_str!("../../../server/src/catalog/migrations/0003_lists.sql"),
+    );
+    let words = [
+        ("{id}", "INTEGER PRIMARY KEY AUTOINCREMENT"),
+        ("{ordinal}", "INTEGER PRIMARY KEY"),
+        ("{blob}", "BLOB"),
+        ("{text}", "TEXT"),
+        ("{clustered}", "WITHOUT ROWID"),
+    ];
+    let tables = words
+        .iter()
+        .fold(tables.to_owned(), |text, (word, meaning)| {
+            text.replace(word, meaning)
+        });
+    sql.execute_batch(&format!(
+        "PRAGMA application_id = {}; {tables}",
+        0x4f52_4c50
+    ))
+    .unwrap();
+    sql.execute(
+        "INSERT INTO catalog (one, id, sequence, schema, needs) VALUES (1, ?1, 41, 3, 1)",
+        (v1::CATALOG.as_slice(),),
+    )
+    .unwrap();
 }
 
 impl Said {
