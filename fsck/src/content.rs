@@ -1,281 +1,245 @@
 //! Are the bytes of every live blob and open upload what their digests say?
 //!
-//! Reads all of them, span by span, against their checksums and then against
-//! every digest the log names. A blob in quarantine is known to be damaged and
-//! not read.
+//! Small blobs are hashed as the walk passes their records; large ones after
+//! it, in the order in which their first extents lie, so that reads are long
+//! and go forward. A digest cannot be taken in parts, so several blobs are
+//! read and hashed at a time, each by one thread, and what comes next is asked
+//! of the disk while the bytes before are hashed. A blob in quarantine is
+//! known to be damaged and not read.
 
-use std::collections::BTreeMap;
+mod extents;
+mod worker;
 
-use orlop_format::BLOCK;
-use orlop_format::checksum::{SPAN, crc};
-use orlop_format::digest::{Algorithm, Digest, Hasher};
-use orlop_format::group;
-use orlop_format::location::{Extent, Home, Place};
-use orlop_format::segment::ExtentHeader;
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 
-use crate::file::Source;
-use crate::finding::{Code, Report, Result};
-use crate::journal::Journal;
-use crate::replay::{Blob, Form, Life, State};
-use crate::segment::{Segments, name};
+use orlop_format::digest::{Algorithm, Digest};
+use orlop_format::location::Place;
 
-/// Reads what the log refers to.
-struct Content<'a> {
-    journal: &'a Journal,
-    segments: &'a Segments,
-    report: &'a mut Report,
+use crate::finding::Finding;
+use crate::progress::Progress;
+use crate::report::{KEPT, Report};
+use crate::trouble::{Result, Trouble};
+
+pub(crate) use extents::{Files, Large, Owner};
+use worker::{Job, Outcome, Worker};
+
+/// Bytes of small blobs that go to a thread together.
+const BATCH: usize = 1 << 20;
+/// Jobs that wait, for each thread.
+const WAITING: usize = 2;
+/// Results that wait to be taken, beyond what threads can have in hand.
+const RESULTS: usize = 64;
+
+/// A small blob whose bytes are at hand.
+#[derive(Debug, Clone)]
+pub(crate) struct Small {
+    pub(crate) sha256: [u8; 32],
+    pub(crate) lsn: u64,
+    pub(crate) place: Place,
+    pub(crate) further: Vec<Digest>,
 }
 
-/// Checks every live blob and every open upload.
-pub(crate) fn check(
-    state: &State,
-    journal: &Journal,
-    segments: &Segments,
-    report: &mut Report,
-) -> Result<()> {
-    let mut aliases: BTreeMap<[u8; 32], Vec<Digest>> = BTreeMap::new();
-    for (alias, sha256) in &state.aliases {
-        aliases.entry(*sha256).or_default().push(*alias);
-    }
-    let mut content = Content {
-        journal,
-        segments,
-        report,
-    };
-    for (sha256, blob) in &state.blobs {
-        let Ok(digest) = Digest::new(Algorithm::Sha256, sha256) else {
-            continue;
-        };
-        match blob.life {
-            Life::Live => {
-                let further = aliases.get(sha256).map(Vec::as_slice).unwrap_or_default();
-                content.blob(&digest, blob, further)?;
-                content.report.counts.blobs = content.report.counts.blobs.saturating_add(1);
-            }
-            Life::Quarantined => {
-                content.report.note(format_args!(
-                    "blob {digest} is in quarantine; push it again to heal it"
-                ));
-                content.report.counts.quarantined =
-                    content.report.counts.quarantined.saturating_add(1);
-            }
-            Life::Dead => {}
-        }
-    }
-    for (id, upload) in &state.uploads {
-        let object = format!("upload {id}");
-        let mut len = 0u64;
-        let mut whole = content.extents(&object, &upload.extents, &mut |bytes| {
-            len = len.saturating_add(bytes.len() as u64)
-        })?;
-        if let Some(tail) = &upload.tail {
-            whole &= content.record(&object, tail, &mut |bytes| {
-                len = len.saturating_add(bytes.len() as u64)
-            })?;
-        }
-        if whole && len != upload.offset {
-            content.report.find(
-                Code::BlobSize,
-                &object,
-                format_args!("{} durable bytes", upload.offset),
-                format_args!("{len} bytes"),
-            );
-        }
-        content.report.counts.uploads = content.report.counts.uploads.saturating_add(1);
-    }
-    Ok(())
+/// A small blob that has another digest than its record says.
+#[derive(Debug)]
+pub(crate) struct Mismatch {
+    pub(crate) small: Small,
+    pub(crate) wanted: Digest,
+    pub(crate) found: Digest,
 }
 
-impl Content<'_> {
-    fn blob(&mut self, digest: &Digest, blob: &Blob, further: &[Digest]) -> Result<()> {
-        let object = format!("blob {digest}");
-        let mut hashers = vec![Hasher::new(Algorithm::Sha256)];
-        for alias in further {
-            if hashers
-                .iter()
-                .all(|hasher| hasher.algorithm() != alias.algorithm())
-            {
-                hashers.push(Hasher::new(alias.algorithm()));
-            }
-        }
-        let mut len = 0u64;
-        let mut sink = |bytes: &[u8]| {
-            len = len.saturating_add(bytes.len() as u64);
-            hashers.iter_mut().for_each(|hasher| hasher.update(bytes));
+/// Those who read and hash: threads, or the caller itself.
+#[derive(Debug)]
+pub(crate) struct Crew {
+    threads: Option<Threads>,
+    own: Worker,
+    batch: Vec<(Small, std::ops::Range<usize>)>,
+    bytes: Vec<u8>,
+    mismatches: Vec<Mismatch>,
+    /// Outcomes of large blobs by the number of their job, so that a report
+    /// does not depend on who was first.
+    findings: Vec<(u64, Finding)>,
+    jobs: u64,
+    digests: u64,
+    read: u64,
+}
+
+#[derive(Debug)]
+struct Threads {
+    jobs: SyncSender<Job>,
+    results: Receiver<Result<Outcome>>,
+    handles: Vec<JoinHandle<()>>,
+    /// Jobs whose results are not taken yet.
+    open: u64,
+}
+
+impl Crew {
+    /// A crew of so many threads; of none: the caller does the work.
+    pub(crate) fn new(threads: usize, folder: &Path, progress: &Arc<Progress>) -> Result<Self> {
+        let worker = || Worker::new(folder, Arc::clone(progress));
+        let threads = match threads {
+            0 => None,
+            count => Some(Threads::start(count, worker)?),
         };
-        let whole = match &blob.form {
-            Form::Inline(place) => self.record(&object, place, &mut sink)?,
-            Form::Extents(extents) => self.extents(&object, extents, &mut sink)?,
-        };
-        if !whole {
+        Ok(Self {
+            threads,
+            own: worker(),
+            batch: Vec::new(),
+            bytes: Vec::new(),
+            mismatches: Vec::new(),
+            findings: Vec::new(),
+            jobs: 0,
+            digests: 0,
+            read: 0,
+        })
+    }
+
+    /// Compares the bytes of a small blob with its digests, now or soon.
+    pub(crate) fn small(&mut self, small: Small, payload: &[u8]) -> Result<()> {
+        if self.threads.is_none() {
+            let mismatch = worker::compare(&small, payload);
+            self.mismatches.extend(mismatch);
             return Ok(());
         }
-        if len != blob.size {
-            self.report.find(
-                Code::BlobSize,
-                &object,
-                format_args!("{} bytes", blob.size),
-                format_args!("{len} bytes"),
-            );
-        }
-        let found: Vec<Digest> = hashers.into_iter().map(Hasher::finish).collect();
-        for wanted in further.iter().chain([digest]) {
-            self.report.counts.digests = self.report.counts.digests.saturating_add(1);
-            let actual = found
-                .iter()
-                .find(|found| found.algorithm() == wanted.algorithm());
-            if let Some(actual) = actual.filter(|actual| *actual != wanted) {
-                let code = if wanted == digest {
-                    Code::BlobDigest
-                } else {
-                    Code::BlobAlias
-                };
-                self.report.find(code, &object, wanted, actual);
-            }
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(payload);
+        self.batch.push((small, start..self.bytes.len()));
+        if self.bytes.len() >= BATCH || self.batch.len() >= BATCH / 64 {
+            self.send()?;
         }
         Ok(())
     }
 
-    /// Reads the payload of a record; false when it is damaged.
-    fn record(&mut self, object: &str, place: &Place, sink: &mut dyn FnMut(&[u8])) -> Result<bool> {
-        let (source, volume) = match &place.home {
-            Home::Journal(sequence) => match self.journal.files.get(sequence) {
-                Some(file) => (&file.source, file.volume()),
-                None => return Ok(self.missing(object, &format!("journal file {sequence}"))),
-            },
-            Home::Segment(id) => match self.segments.files.get(id) {
-                Some(segment) => (&segment.source, segment.volume()),
-                None => return Ok(self.missing(object, &name(id))),
-            },
-        };
-        let bytes = source.read(u64::from(place.offset), place.len())?;
-        match group::check(&volume, place, &bytes) {
-            Ok(range) => {
-                self.feed(bytes.get(range).unwrap_or_default(), sink);
-                Ok(true)
-            }
-            Err(error) => {
-                let object = at(object, source, u64::from(place.offset));
-                self.report.find(
-                    Code::RecordPayload,
-                    object,
-                    "a record whose payload holds",
-                    error,
-                );
-                Ok(false)
-            }
+    fn send(&mut self) -> Result<()> {
+        if self.batch.is_empty() {
+            return Ok(());
         }
-    }
-
-    /// Reads extents in order; false when one is damaged.
-    fn extents(
-        &mut self,
-        object: &str,
-        extents: &[Extent],
-        sink: &mut dyn FnMut(&[u8]),
-    ) -> Result<bool> {
-        let mut whole = true;
-        for extent in extents {
-            whole &= self.extent(object, extent, sink)?;
-        }
-        Ok(whole)
-    }
-
-    fn extent(
-        &mut self,
-        object: &str,
-        extent: &Extent,
-        sink: &mut dyn FnMut(&[u8]),
-    ) -> Result<bool> {
-        let Some(segment) = self.segments.files.get(&extent.segment) else {
-            return Ok(self.missing(object, &name(&extent.segment)));
-        };
-        let start = u64::from(extent.offset);
-        let expected = format!("the header of an extent of {} bytes", extent.len);
-        let block = segment.source.block(start)?;
-        let header = match ExtentHeader::decode(&segment.header, &block, Some(extent.body)) {
-            Ok(header) if header.len == extent.len => header,
-            Ok(header) => {
-                let found = format!("{} bytes", header.len);
-                self.report.find(
-                    Code::ExtentHeader,
-                    at(object, &segment.source, start),
-                    expected,
-                    found,
-                );
-                return Ok(false);
-            }
-            Err(error) => {
-                self.report.find(
-                    Code::ExtentHeader,
-                    at(object, &segment.source, start),
-                    expected,
-                    error,
-                );
-                return Ok(false);
-            }
-        };
-        let frame = (extent.offset, extent.body);
-        if segment
-            .frames()
-            .is_some_and(|frames| frames.binary_search(&frame).is_err())
-        {
-            let expected = format!("extent {:08x} at {start}", extent.body);
-            self.report.find(
-                Code::SegmentFooter,
-                name(&extent.segment),
-                expected,
-                "a footer without it",
-            );
-        }
-        let payload = start.saturating_add(BLOCK as u64);
-        let bytes = segment.source.read(payload, u64::from(extent.len))?;
-        let mut whole = bytes.len() as u64 == u64::from(extent.len);
-        if !whole {
-            let found = format!("{} bytes", bytes.len());
-            let expected = format!("{} bytes of payload", extent.len);
-            self.report.find(
-                Code::ExtentPayload,
-                at(object, &segment.source, payload),
-                expected,
-                found,
-            );
-        }
-        for (index, (span, wanted)) in bytes.chunks(SPAN).zip(&header.table).enumerate() {
-            let found = crc(span);
-            if whole && found != *wanted {
-                let offset = payload.saturating_add(index.saturating_mul(SPAN) as u64);
-                let object = at(object, &segment.source, offset);
-                let expected = format!("{} bytes with checksum {wanted:08x}", span.len());
-                self.report.find(
-                    Code::ExtentPayload,
-                    object,
-                    expected,
-                    format_args!("checksum {found:08x}"),
-                );
-                whole = false;
-            }
-        }
-        self.feed(&bytes, sink);
-        Ok(whole)
-    }
-
-    fn feed(&mut self, bytes: &[u8], sink: &mut dyn FnMut(&[u8])) {
-        self.report.counts.bytes = self.report.counts.bytes.saturating_add(bytes.len() as u64);
-        sink(bytes);
-    }
-
-    fn missing(&mut self, object: &str, file: &str) -> bool {
-        self.report.find(
-            Code::SegmentMissing,
-            object,
-            format_args!("its bytes in {file}"),
-            "no file, or no header",
+        let job = Job::Small(
+            std::mem::take(&mut self.batch),
+            std::mem::take(&mut self.bytes),
         );
-        false
+        self.submit(job)
+    }
+
+    /// What was found of small blobs so far.
+    pub(crate) fn mismatches(&mut self) -> Vec<Mismatch> {
+        std::mem::take(&mut self.mismatches)
+    }
+
+    /// Reads a large blob or an upload and compares it, now or soon.
+    pub(crate) fn large(&mut self, large: Large, files: &Arc<Files>) -> Result<()> {
+        self.submit(Job::Large(Box::new(large), Arc::clone(files)))
+    }
+
+    fn submit(&mut self, job: Job) -> Result<()> {
+        let number = self.jobs;
+        self.jobs = self.jobs.saturating_add(1);
+        let Some(threads) = &mut self.threads else {
+            let outcome = self.own.run(number, job)?;
+            self.take(outcome);
+            return Ok(());
+        };
+        let numbered = job.numbered(number);
+        threads.jobs.send(numbered).map_err(|_| Trouble::Thread)?;
+        threads.open = threads.open.saturating_add(1);
+        let mut done = Vec::new();
+        while let Ok(outcome) = threads.results.try_recv() {
+            threads.open = threads.open.saturating_sub(1);
+            done.push(outcome?);
+        }
+        done.into_iter().for_each(|outcome| self.take(outcome));
+        Ok(())
+    }
+
+    fn take(&mut self, outcome: Outcome) {
+        self.mismatches.extend(outcome.mismatches);
+        self.digests = self.digests.saturating_add(outcome.digests);
+        self.read = self.read.saturating_add(outcome.bytes);
+        let room = KEPT.saturating_mul(2).saturating_sub(self.findings.len());
+        let found = outcome.findings.into_iter().take(room);
+        self.findings
+            .extend(found.map(|finding| (outcome.number, finding)));
+    }
+
+    /// Waits for all that was begun.
+    pub(crate) fn settle(&mut self) -> Result<()> {
+        self.send()?;
+        let mut done = Vec::new();
+        if let Some(threads) = &mut self.threads {
+            while threads.open > 0 {
+                let outcome = threads.results.recv().map_err(|_| Trouble::Thread)?;
+                threads.open = threads.open.saturating_sub(1);
+                done.push(outcome?);
+            }
+        }
+        done.into_iter().for_each(|outcome| self.take(outcome));
+        Ok(())
+    }
+
+    /// Waits, and puts what was found of large blobs into the report.
+    pub(crate) fn finish(&mut self, report: &mut Report) -> Result<()> {
+        self.settle()?;
+        self.findings.sort_by_key(|(number, _)| *number);
+        for (_, finding) in self.findings.drain(..) {
+            report.add(finding);
+        }
+        report.counts.digests = report.counts.digests.saturating_add(self.digests);
+        report.counts.bytes = report.counts.bytes.saturating_add(self.read);
+        (self.digests, self.read) = (0, 0);
+        Ok(())
     }
 }
 
-fn at(object: &str, source: &Source, offset: u64) -> String {
-    format!("{object} in {} at {offset}", source.path().display())
+impl Threads {
+    fn start(count: usize, worker: impl Fn() -> Worker) -> Result<Self> {
+        let (jobs, queue) = sync_channel::<Job>(count.saturating_mul(WAITING));
+        let queue = Arc::new(Mutex::new(queue));
+        let (sender, results) = sync_channel(count.saturating_mul(WAITING + 2) + RESULTS);
+        let mut handles = Vec::new();
+        for _ in 0..count {
+            let (queue, sender, mut worker) = (Arc::clone(&queue), sender.clone(), worker());
+            let thread = std::thread::Builder::new()
+                .name("fsck-content".to_owned())
+                .spawn(move || worker.serve(&queue, &sender))
+                .map_err(|source| Trouble::Io {
+                    op: "start a thread for",
+                    path: "content".into(),
+                    source,
+                })?;
+            handles.push(thread);
+        }
+        Ok(Self {
+            jobs,
+            results,
+            handles,
+            open: 0,
+        })
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        // Threads end when nobody can send any more, or take what they did.
+        let (dead_jobs, _) = sync_channel(0);
+        let (_, dead_results) = sync_channel(0);
+        self.jobs = dead_jobs;
+        self.results = dead_results;
+        for handle in self.handles.drain(..) {
+            let _ = handle.join();
+        }
+    }
+}
+
+/// A hasher for each algorithm among the digests.
+pub(crate) fn algorithms<'a>(digests: impl IntoIterator<Item = &'a Digest>) -> VecDeque<Algorithm> {
+    let mut algorithms = VecDeque::new();
+    for digest in digests {
+        if !algorithms.contains(&digest.algorithm()) {
+            algorithms.push_back(digest.algorithm());
+        }
+    }
+    algorithms
 }

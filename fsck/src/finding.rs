@@ -1,339 +1,796 @@
-//! What a check says: findings with stable codes, notes, counts; and why it
-//! could not look.
+//! What is found: stable codes, their levels, what they mean and what to do,
+//! and what a finding is about.
 //!
 //! Codes are never given another meaning: scripts rest on them. A finding is
-//! something that should not be; a note is something that a crash or a normal
-//! run leaves behind.
+//! something that should not be; a note is something that a crash, a normal
+//! run or a choice of the operator leaves behind, and does not make a store
+//! unclean. `docs/fsck.md` lists every code; a test compares.
+//!
+//! A new code is an arm of [`Code`] and a row in [`Code::facts`].
 
 use std::fmt;
-use std::path::PathBuf;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-/// Findings and notes kept, each; what comes after is only counted.
-const KEPT: usize = 10_000;
-
-/// How bad a finding is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+/// How bad something is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
+    /// Nothing is wrong.
+    Note,
     /// Nothing is lost.
     Warning,
-    /// One blob or upload is damaged; the rest is not.
+    /// One blob, upload or name is damaged; the rest is not.
     Damage,
-    /// The log has lost something: a start is refused or would be wrong.
+    /// The store has lost something: a start is refused or would be wrong.
     Error,
 }
 
-/// What was found, by kind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Code {
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Level::Note => "note",
+            Level::Warning => "warning",
+            Level::Damage => "damage",
+            Level::Error => "error",
+        })
+    }
+}
+
+/// The codes, and the list of them all.
+macro_rules! codes {
+    ($($(#[$doc:meta])* $code:ident,)*) => {
+        /// What was found, by kind.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(into = "&'static str", try_from = "String")]
+        #[expect(missing_docs, reason = "the row in `facts` says what each one means")]
+        pub enum Code {
+            $($(#[$doc])* $code,)*
+        }
+
+        impl Code {
+            /// Every code.
+            pub const ALL: &'static [Code] = &[$(Code::$code,)*];
+        }
+    };
+}
+
+codes! {
     SuperblockFile,
     SuperblockSlot,
     SuperblockNone,
+    SuperblockTorn,
     JournalMissing,
     JournalHeader,
     JournalGroup,
     JournalRecord,
     JournalChain,
+    JournalYoung,
+    JournalTorn,
+    JournalCut,
+    JournalUnclean,
+    JournalUnused,
+    JournalRecycled,
     SegmentMissing,
     SegmentHeader,
     SegmentGroup,
     SegmentFooter,
+    SegmentUnused,
+    SegmentUnsealed,
+    SegmentLeft,
+    SegmentOrphan,
     RecordBody,
     RecordPayload,
     ExtentHeader,
     ExtentPayload,
+    ExtentOverlap,
+    ExtentBeyond,
     BlobSize,
     BlobDigest,
     BlobAlias,
+    BlobQuarantined,
+    UploadSize,
+    CopyMissing,
+    IndexMissingRow,
+    IndexExtraRow,
+    IndexDiffers,
+    IndexSpace,
+    IndexAhead,
+    IndexUnreadable,
+    IndexMissing,
+    IndexBehind,
+    IndexLag,
+    IndexSkipped,
+    SpaceUnowned,
+    FileForeign,
+    FileUnreadable,
+    ContentPartial,
     CatalogMissing,
     CatalogUnreadable,
     CatalogIntegrity,
     CatalogOther,
     CatalogOlder,
     CatalogTotals,
+    CatalogNone,
+    CatalogOutdated,
     ManifestBlob,
     ManifestBytes,
     ManifestRow,
     ManifestEdges,
+    ManifestEnded,
     TagManifest,
     LinkBlob,
     LinkSize,
     LinkRepository,
+    LinkEnded,
 }
 
 const RESTORE: &str = "keep a copy of the folder, then restore the store from a backup";
 const PUSH: &str = "pull it once, so that the server puts it into quarantine, then push it again; or restore it from a backup";
 const ODD: &str = "keep a copy of the folder and report this: the store should not write it";
-
+const REMAKE: &str = "stop the server and remove the folder index/: the next start makes it again from the log; report this, for the store should not write it";
+const NONE: &str = "none needed";
 const REBUILD: &str =
-    "rebuild the catalog from the copies and notes in the store: orlop-fsck DIR --repair";
-const PAIR: &str = "put the right catalog back and check again; or rebuild it: orlop-fsck DIR --repair; or take this one: orlop catalog adopt";
+    "make the catalog again from the copies and notes in the store: orlop-fsck DIR --repair";
+const PAIR: &str = "put the right catalog back and check again; or make it again: orlop-fsck DIR --repair; or take this one: orlop catalog adopt";
 const HEAL: &str = "push it again, or restore it: orlop-fsck DIR --repair --source FROM";
 
 impl Code {
-    /// Its name, its level and what to do.
-    fn facts(self) -> (&'static str, Level, &'static str) {
+    /// Its name, its level, what it means and what to do.
+    const fn facts(self) -> (&'static str, Level, &'static str, &'static str) {
+        use Level::{Damage, Error, Note, Warning};
         match self {
-            Code::SuperblockFile => {
-                let remedy = "copy the other superblock file to the missing name, then check again";
-                ("superblock.file", Level::Error, remedy)
-            }
+            Code::SuperblockFile => (
+                "superblock.file",
+                Error,
+                "one of the two superblock files is missing",
+                "copy the other superblock file to the missing name, then check again",
+            ),
             Code::SuperblockSlot => (
                 "superblock.slot",
-                Level::Warning,
+                Warning,
+                "a superblock slot that was durable does not hold, or is another store's; a newer one holds",
                 "none needed: the next writes replace the slot; watch the disk",
             ),
-            Code::SuperblockNone => ("superblock.none", Level::Error, RESTORE),
+            Code::SuperblockNone => (
+                "superblock.none",
+                Error,
+                "no superblock slot holds, so nothing else can be read",
+                RESTORE,
+            ),
+            Code::SuperblockTorn => (
+                "superblock.torn",
+                Note,
+                "the superblock slot that was being written at a crash is torn; the one before it holds",
+                NONE,
+            ),
             Code::JournalMissing => (
                 "journal.missing",
-                Level::Error,
+                Error,
+                "a journal file that must be there is not: what was acknowledged in it is lost",
                 "put the missing file back, or restore the store from a backup",
             ),
-            Code::JournalHeader => ("journal.header", Level::Error, RESTORE),
-            Code::JournalGroup => ("journal.group", Level::Error, RESTORE),
-            Code::JournalRecord => ("journal.record", Level::Error, RESTORE),
-            Code::JournalChain => ("journal.chain", Level::Error, RESTORE),
+            Code::JournalHeader => (
+                "journal.header",
+                Error,
+                "the first block of a journal file does not hold, or is another store's",
+                RESTORE,
+            ),
+            Code::JournalGroup => (
+                "journal.group",
+                Error,
+                "the header of a group that was durable does not hold; the records of that group are lost",
+                RESTORE,
+            ),
+            Code::JournalRecord => (
+                "journal.record",
+                Error,
+                "the header of a record that was durable does not hold; it and the rest of its group are lost",
+                RESTORE,
+            ),
+            Code::JournalChain => (
+                "journal.chain",
+                Error,
+                "a journal file does not end as the header of the next one says",
+                RESTORE,
+            ),
+            Code::JournalYoung => (
+                "journal.young",
+                Note,
+                "a new store that has no journal yet",
+                NONE,
+            ),
+            Code::JournalTorn => (
+                "journal.torn",
+                Note,
+                "the end of the journal was being written at a crash; nothing in it was acknowledged",
+                "none needed: the next start cuts it",
+            ),
+            Code::JournalCut => (
+                "journal.cut",
+                Note,
+                "a torn end was cut here by an earlier start",
+                NONE,
+            ),
+            Code::JournalUnclean => (
+                "journal.unclean",
+                Note,
+                "the store was not closed in order",
+                "none needed: the next start replays the end of the journal",
+            ),
+            Code::JournalUnused => (
+                "journal.unused",
+                Note,
+                "a journal file that never came to use",
+                NONE,
+            ),
+            Code::JournalRecycled => (
+                "journal.recycled",
+                Note,
+                "a journal file that was recycled and is still there",
+                "none needed: the next start takes it as a spare or removes it",
+            ),
             Code::SegmentMissing => (
                 "segment.missing",
-                Level::Error,
+                Error,
+                "a segment or journal file that the log refers to is missing, or its first block does not hold",
                 "put the missing file back, or restore what it held from a backup",
             ),
-            Code::SegmentHeader => ("segment.header", Level::Error, RESTORE),
-            Code::SegmentGroup => ("segment.group", Level::Error, RESTORE),
+            Code::SegmentHeader => (
+                "segment.header",
+                Error,
+                "the first block of a segment does not hold, or names another segment or store",
+                RESTORE,
+            ),
+            Code::SegmentGroup => (
+                "segment.group",
+                Error,
+                "a group or record in a sealed small or meta segment does not hold; the index cannot be made again from it",
+                RESTORE,
+            ),
             Code::SegmentFooter => (
                 "segment.footer",
-                Level::Warning,
+                Warning,
+                "the footer of a sealed segment does not hold, or is not the one that the log names",
                 "none needed for reading: payload is checked without it; watch the disk",
             ),
-            Code::RecordBody => ("record.body", Level::Error, ODD),
-            Code::RecordPayload => ("record.payload", Level::Damage, PUSH),
-            Code::ExtentHeader => ("extent.header", Level::Damage, PUSH),
-            Code::ExtentPayload => ("extent.payload", Level::Damage, PUSH),
-            Code::BlobSize => ("blob.size", Level::Damage, PUSH),
-            Code::BlobDigest => ("blob.digest", Level::Damage, PUSH),
-            Code::BlobAlias => ("blob.alias", Level::Damage, ODD),
-            Code::CatalogMissing => ("catalog.missing", Level::Error, REBUILD),
-            Code::CatalogUnreadable => ("catalog.unreadable", Level::Error, REBUILD),
-            Code::CatalogIntegrity => ("catalog.integrity", Level::Error, REBUILD),
-            Code::CatalogOther => ("catalog.other", Level::Error, PAIR),
-            Code::CatalogOlder => ("catalog.older", Level::Error, PAIR),
-            Code::CatalogTotals => ("catalog.totals", Level::Error, REBUILD),
-            Code::ManifestBlob => ("manifest.blob", Level::Damage, HEAL),
-            Code::ManifestBytes => ("manifest.bytes", Level::Damage, HEAL),
-            Code::ManifestRow => ("manifest.row", Level::Damage, REBUILD),
-            Code::ManifestEdges => ("manifest.edges", Level::Error, REBUILD),
-            Code::TagManifest => ("tag.manifest", Level::Damage, REBUILD),
-            Code::LinkBlob => ("link.blob", Level::Damage, HEAL),
-            Code::LinkSize => ("link.size", Level::Warning, REBUILD),
-            Code::LinkRepository => ("link.repository", Level::Warning, REBUILD),
+            Code::SegmentUnused => (
+                "segment.unused",
+                Note,
+                "a segment file that never came to use",
+                NONE,
+            ),
+            Code::SegmentUnsealed => (
+                "segment.unsealed",
+                Note,
+                "what an interrupted pass of recycling left; the journal has it all",
+                "none needed: the next start removes it",
+            ),
+            Code::SegmentLeft => (
+                "segment.left",
+                Note,
+                "a small or meta segment that the log does not name: a pass of recycling was interrupted behind it; the journal has it all",
+                NONE,
+            ),
+            Code::SegmentOrphan => (
+                "segment.orphan",
+                Note,
+                "a raw segment in which nothing is referred to",
+                NONE,
+            ),
+            Code::RecordBody => (
+                "record.body",
+                Error,
+                "the body of a record says what cannot be, though its checksum holds",
+                ODD,
+            ),
+            Code::RecordPayload => (
+                "record.payload",
+                Damage,
+                "the bytes of a small blob, or of an upload's end, do not hold",
+                PUSH,
+            ),
+            Code::ExtentHeader => (
+                "extent.header",
+                Damage,
+                "the header block of an extent does not hold, or is not the one that its blob names",
+                PUSH,
+            ),
+            Code::ExtentPayload => (
+                "extent.payload",
+                Damage,
+                "bytes of an extent do not hold, or are not there",
+                PUSH,
+            ),
+            Code::ExtentOverlap => (
+                "extent.overlap",
+                Damage,
+                "two extents that are in use share bytes",
+                ODD,
+            ),
+            Code::ExtentBeyond => (
+                "extent.beyond",
+                Damage,
+                "an extent lies behind the end of its sealed segment's frames",
+                ODD,
+            ),
+            Code::BlobSize => (
+                "blob.size",
+                Damage,
+                "a blob has another number of bytes than its commit says",
+                PUSH,
+            ),
+            Code::BlobDigest => (
+                "blob.digest",
+                Damage,
+                "the bytes of a blob are not those of its SHA-256, though their checksums hold",
+                PUSH,
+            ),
+            Code::BlobAlias => (
+                "blob.alias",
+                Damage,
+                "the bytes of a blob are not those of a further digest it is known by",
+                ODD,
+            ),
+            Code::BlobQuarantined => (
+                "blob.quarantined",
+                Note,
+                "the server found this blob damaged before; it is not served",
+                "push it again to heal it",
+            ),
+            Code::UploadSize => (
+                "upload.size",
+                Damage,
+                "an open upload has another number of durable bytes than its last checkpoint says",
+                "none possible for this upload: its client begins again",
+            ),
+            Code::CopyMissing => (
+                "copy.missing",
+                Warning,
+                "a copy of the catalog that the log names is not in the store, or in quarantine",
+                "make a backup of catalog.db now; the server makes a new copy in time",
+            ),
+            Code::IndexMissingRow => (
+                "index.missing-row",
+                Warning,
+                "the index lacks a row that the log gives: what it stands for is not found",
+                REMAKE,
+            ),
+            Code::IndexExtraRow => (
+                "index.extra-row",
+                Warning,
+                "the index has a row that the log does not give",
+                REMAKE,
+            ),
+            Code::IndexDiffers => (
+                "index.differs",
+                Warning,
+                "a row of the index says something else than the log",
+                REMAKE,
+            ),
+            Code::IndexSpace => (
+                "index.space",
+                Warning,
+                "the index counts other bytes of a segment in use than its blobs and uploads have",
+                REMAKE,
+            ),
+            Code::IndexAhead => (
+                "index.ahead",
+                Error,
+                "the index has seen records that the log does not have: the log lost its end after it was durable; a start is refused",
+                "put the lost journal files back, or restore the store from a backup; to go on without what was lost, keep a copy of the folder and remove index/",
+            ),
+            Code::IndexUnreadable => (
+                "index.unreadable",
+                Warning,
+                "the index cannot be read",
+                "none needed if a start goes well: the server makes it again from the log; else stop it and remove the folder index/; watch the disk",
+            ),
+            Code::IndexMissing => (
+                "index.missing",
+                Note,
+                "there is no index",
+                "none needed: the next start makes it from the log",
+            ),
+            Code::IndexBehind => (
+                "index.behind",
+                Note,
+                "the index ends before the journal begins, or was being made again; its rows were not compared",
+                "none needed: the next start makes it again from the log",
+            ),
+            Code::IndexLag => (
+                "index.lag",
+                Note,
+                "the index ends before the log does; its rows were compared with what the log said there",
+                "none needed: the next start replays the rest",
+            ),
+            Code::IndexSkipped => (
+                "index.skipped",
+                Note,
+                "the index was not compared, as was asked for, or because this program was built without RocksDB",
+                "check again with the released program and without --no-index",
+            ),
+            Code::SpaceUnowned => (
+                "space.unowned",
+                Note,
+                "sealed segments have extents that nothing refers to, such as those of abandoned uploads",
+                NONE,
+            ),
+            Code::FileForeign => (
+                "file.foreign",
+                Note,
+                "a file in the data folder that is not the store's",
+                "none needed; the store leaves it alone",
+            ),
+            Code::FileUnreadable => (
+                "file.unreadable",
+                Error,
+                "the disk cannot read a part of a file; the check took it for zeros, so other findings follow from it",
+                "copy the folder to another disk with a tool that goes on after errors, such as ddrescue, and check the copy",
+            ),
+            Code::ContentPartial => (
+                "content.partial",
+                Note,
+                "not all content was read and compared, as was asked for or because the time ran out",
+                "go on from where it ended: --from with the position in the note; or check again with --content all",
+            ),
+            Code::CatalogMissing => (
+                "catalog.missing",
+                Error,
+                "the store has seen a catalog with names, and there is none",
+                REBUILD,
+            ),
+            Code::CatalogUnreadable => (
+                "catalog.unreadable",
+                Error,
+                "SQLite cannot read the catalog, or it is another program's",
+                REBUILD,
+            ),
+            Code::CatalogIntegrity => (
+                "catalog.integrity",
+                Error,
+                "a page, an index or a reference between tables of the catalog does not hold",
+                REBUILD,
+            ),
+            Code::CatalogOther => (
+                "catalog.other",
+                Error,
+                "the catalog is not the one that the store knows",
+                PAIR,
+            ),
+            Code::CatalogOlder => (
+                "catalog.older",
+                Error,
+                "the catalog is older than one that the store has seen: names given since are missing",
+                PAIR,
+            ),
+            Code::CatalogTotals => (
+                "catalog.totals",
+                Error,
+                "a repository has more or fewer manifests or references than it counts: rows were lost, or came",
+                REBUILD,
+            ),
+            Code::CatalogNone => (
+                "catalog.none",
+                Note,
+                "the store has no catalog, and has seen none that had names",
+                "none needed: the next start makes one",
+            ),
+            Code::CatalogOutdated => (
+                "catalog.outdated",
+                Note,
+                "the catalog has the tables of an older release; its rows were not checked",
+                "none needed: the next start brings it up to date; check again after that",
+            ),
+            Code::ManifestBlob => (
+                "manifest.blob",
+                Damage,
+                "the bytes of a manifest are in quarantine, were collected, or never were in the store",
+                HEAL,
+            ),
+            Code::ManifestBytes => (
+                "manifest.bytes",
+                Damage,
+                "the bytes of a manifest are damaged, or no manifest of its type",
+                HEAL,
+            ),
+            Code::ManifestRow => (
+                "manifest.row",
+                Damage,
+                "type, size, subject or annotations of a manifest are not those in its bytes",
+                REBUILD,
+            ),
+            Code::ManifestEdges => (
+                "manifest.edges",
+                Error,
+                "what a manifest refers to is not what its bytes refer to: a collection would take the wrong blobs",
+                REBUILD,
+            ),
+            Code::ManifestEnded => (
+                "manifest.ended",
+                Note,
+                "the blob of a deleted manifest was collected",
+                NONE,
+            ),
+            Code::TagManifest => (
+                "tag.manifest",
+                Damage,
+                "a tag names a manifest that its repository does not have",
+                REBUILD,
+            ),
+            Code::LinkBlob => (
+                "link.blob",
+                Damage,
+                "a repository has a blob that never was in the store",
+                HEAL,
+            ),
+            Code::LinkSize => (
+                "link.size",
+                Warning,
+                "the size in a link is not the blob's",
+                REBUILD,
+            ),
+            Code::LinkRepository => (
+                "link.repository",
+                Warning,
+                "a link belongs to no repository",
+                REBUILD,
+            ),
+            Code::LinkEnded => (
+                "link.ended",
+                Note,
+                "a link to a blob that was collected since, or of a deleted repository",
+                NONE,
+            ),
         }
     }
-}
 
-/// Something that should not be.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Finding {
     /// Its stable name.
-    pub code: &'static str,
-    /// How bad it is.
-    pub level: Level,
-    /// What it is about.
-    pub object: String,
-    /// What should be there.
-    pub expected: String,
-    /// What is.
-    pub found: String,
-    /// What to do.
-    pub remedy: &'static str,
-}
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        self.facts().0
+    }
 
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let level = match self.level {
-            Level::Warning => "warning",
-            Level::Damage => "damage",
-            Level::Error => "error",
-        };
-        writeln!(f, "{level} {}: {}", self.code, self.object)?;
-        writeln!(f, "  expected {}", self.expected)?;
-        writeln!(f, "  found    {}", self.found)?;
-        writeln!(f, "  remedy   {}", self.remedy)
+    /// How bad it is.
+    #[must_use]
+    pub const fn level(self) -> Level {
+        self.facts().1
+    }
+
+    /// What it means.
+    #[must_use]
+    pub const fn meaning(self) -> &'static str {
+        self.facts().2
+    }
+
+    /// What to do.
+    #[must_use]
+    pub const fn remedy(self) -> &'static str {
+        self.facts().3
+    }
+
+    /// The code with this name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Code> {
+        Code::ALL.iter().copied().find(|code| code.name() == name)
     }
 }
 
-/// What was looked at.
-#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize)]
-pub struct Counts {
-    /// Files of the journal that count.
-    pub journal_files: u64,
-    /// Segment files.
-    pub segments: u64,
-    /// Records of the log.
-    pub records: u64,
-    /// Blobs that can be had.
-    pub blobs: u64,
-    /// Blobs in quarantine.
-    pub quarantined: u64,
-    /// Uploads that may go on.
-    pub uploads: u64,
-    /// Digests of blobs that were compared with their bytes.
-    pub digests: u64,
-    /// Bytes of blobs and uploads that were read and compared.
-    pub bytes: u64,
-    /// Manifests of the catalog that were held against their bytes.
-    pub manifests: u64,
-    /// Tags of the catalog.
-    pub tags: u64,
-    /// Links of the catalog.
-    pub links: u64,
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
 }
 
-/// All that a check says.
-#[derive(Debug, Default, Serialize)]
-pub struct Report {
-    folder: String,
-    clean: bool,
-    findings: Vec<Finding>,
-    findings_left_off: u64,
-    notes: Vec<String>,
-    notes_left_off: u64,
-    /// What was looked at.
-    pub counts: Counts,
+impl From<Code> for &'static str {
+    fn from(code: Code) -> Self {
+        code.name()
+    }
 }
 
-impl Report {
-    pub(crate) fn new(folder: &std::path::Path) -> Self {
+impl TryFrom<String> for Code {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, String> {
+        Code::parse(&name).ok_or_else(|| format!("{name} is no code of this version"))
+    }
+}
+
+/// A repository, and the tags in it, that a finding reaches.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Affected {
+    /// The repository's name.
+    pub repository: String,
+    /// Its tags that lead to the object.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+}
+
+/// What a finding is about. Only what is known is there.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Object {
+    /// A blob, by its digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blob: Option<String>,
+    /// An upload, by its id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upload: Option<String>,
+    /// A segment: class, id and generation, as in the name of its file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub segment: Option<String>,
+    /// A file, by its path below the data folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// Offset in the file, bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offset: Option<u64>,
+    /// Bytes from there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub length: Option<u64>,
+    /// A table of the index or of the catalog.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table: Option<String>,
+    /// A row of the table, by its key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// What the catalog says would be missed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub affected: Vec<Affected>,
+}
+
+impl Object {
+    /// A file below the data folder.
+    #[must_use]
+    pub fn file(path: impl Into<String>) -> Self {
         Self {
-            folder: folder.display().to_string(),
-            clean: true,
+            file: Some(path.into()),
             ..Self::default()
         }
     }
 
-    /// Adds a finding.
-    pub(crate) fn find(
-        &mut self,
+    /// A blob.
+    #[must_use]
+    pub fn blob(digest: impl fmt::Display) -> Self {
+        Self {
+            blob: Some(digest.to_string()),
+            ..Self::default()
+        }
+    }
+
+    /// An upload.
+    #[must_use]
+    pub fn upload(id: impl fmt::Display) -> Self {
+        Self {
+            upload: Some(id.to_string()),
+            ..Self::default()
+        }
+    }
+
+    /// A row of a table.
+    #[must_use]
+    pub fn row(table: impl Into<String>, key: impl Into<String>) -> Self {
+        Self {
+            table: Some(table.into()),
+            key: Some(key.into()),
+            ..Self::default()
+        }
+    }
+
+    /// The same, in this file.
+    #[must_use]
+    pub fn inside(mut self, path: impl Into<String>) -> Self {
+        self.file = Some(path.into());
+        self
+    }
+
+    /// The same, in this segment.
+    #[must_use]
+    pub fn segment(mut self, segment: impl Into<String>) -> Self {
+        self.segment = Some(segment.into());
+        self
+    }
+
+    /// The same, at this offset of its file.
+    #[must_use]
+    pub fn at(mut self, offset: impl Into<u64>) -> Self {
+        self.offset = Some(offset.into());
+        self
+    }
+
+    /// The same, with this many bytes.
+    #[must_use]
+    pub fn len(mut self, length: impl Into<u64>) -> Self {
+        self.length = Some(length.into());
+        self
+    }
+}
+
+impl fmt::Display for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut parts = Vec::new();
+        if let Some(table) = &self.table {
+            parts.push(format!(
+                "row {} of {table}",
+                self.key.as_deref().unwrap_or("?")
+            ));
+        }
+        if let Some(blob) = &self.blob {
+            parts.push(format!("blob {blob}"));
+        }
+        if let Some(upload) = &self.upload {
+            parts.push(format!("upload {upload}"));
+        }
+        match (&self.file, &self.segment) {
+            (Some(file), _) => parts.push(file.clone()),
+            (None, Some(segment)) => parts.push(format!("segment {segment}")),
+            (None, None) => {}
+        }
+        f.write_str(&parts.join(" in "))?;
+        match self.offset {
+            Some(offset) => write!(f, " at {offset}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Something that should not be, or a note.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// Its stable code.
+    pub code: Code,
+    /// How bad it is.
+    pub level: Level,
+    /// What it is about, in words.
+    pub about: String,
+    /// What it is about, field by field.
+    pub object: Object,
+    /// What should be there; empty in a note.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub expected: String,
+    /// What is.
+    pub found: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+impl Finding {
+    /// A finding of this code.
+    #[must_use]
+    pub fn new(
         code: Code,
-        object: impl fmt::Display,
+        object: Object,
         expected: impl fmt::Display,
         found: impl fmt::Display,
-    ) {
-        self.clean = false;
-        if self.findings.len() >= KEPT {
-            self.findings_left_off = self.findings_left_off.saturating_add(1);
-            return;
-        }
-        let (code, level, remedy) = code.facts();
-        let (object, expected, found) =
-            (object.to_string(), expected.to_string(), found.to_string());
-        self.findings.push(Finding {
+    ) -> Self {
+        Self {
             code,
-            level,
+            level: code.level(),
+            about: object.to_string(),
             object,
-            expected,
-            found,
-            remedy,
-        });
-    }
-
-    /// Adds a note.
-    pub(crate) fn note(&mut self, note: impl fmt::Display) {
-        if self.notes.len() >= KEPT {
-            self.notes_left_off = self.notes_left_off.saturating_add(1);
-        } else {
-            self.notes.push(note.to_string());
+            expected: expected.to_string(),
+            found: found.to_string(),
+            remedy: code.remedy().to_owned(),
         }
-    }
-
-    /// What should not be.
-    #[must_use]
-    pub fn findings(&self) -> &[Finding] {
-        &self.findings
-    }
-
-    /// Whether there is no finding.
-    #[must_use]
-    pub fn clean(&self) -> bool {
-        self.clean
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for finding in &self.findings {
-            write!(f, "{finding}")?;
+        let colon = if self.about.is_empty() { "" } else { ": " };
+        if self.level == Level::Note {
+            return writeln!(f, "note {}: {}{colon}{}", self.code, self.about, self.found);
         }
-        if self.findings_left_off > 0 {
-            writeln!(f, "and {} findings more", self.findings_left_off)?;
+        writeln!(f, "{} {}: {}", self.level, self.code, self.about)?;
+        writeln!(f, "  expected {}", self.expected)?;
+        writeln!(f, "  found    {}", self.found)?;
+        for affected in &self.object.affected {
+            writeln!(
+                f,
+                "  affects  {} {}",
+                affected.repository,
+                affected.tags.join(" ")
+            )?;
         }
-        for note in &self.notes {
-            writeln!(f, "note: {note}")?;
-        }
-        if self.notes_left_off > 0 {
-            writeln!(f, "and {} notes more", self.notes_left_off)?;
-        }
-        let Counts {
-            journal_files,
-            segments,
-            records,
-            blobs,
-            quarantined,
-            uploads,
-            digests,
-            bytes,
-            manifests,
-            tags,
-            links,
-        } = &self.counts;
-        writeln!(
-            f,
-            "{}: {journal_files} journal files, {segments} segments, {records} records, {blobs} blobs, \
-             {quarantined} in quarantine, {uploads} open uploads, {digests} digests compared over {bytes} bytes; \
-             catalog: {manifests} manifests, {tags} tags, {links} links",
-            self.folder
-        )?;
-        if self.clean {
-            writeln!(f, "clean")
-        } else {
-            let all = (self.findings.len() as u64).saturating_add(self.findings_left_off);
-            writeln!(f, "findings: {all}")
-        }
+        writeln!(f, "  remedy   {}", self.remedy)
     }
 }
-
-/// Why it could not look.
-#[derive(Debug, thiserror::Error)]
-pub enum Trouble {
-    /// A server has the store open.
-    #[error("the store in {} is in use by {holder}; stop it first", folder.display())]
-    Running {
-        /// The data folder.
-        folder: PathBuf,
-        /// Who holds it.
-        holder: String,
-    },
-    /// It is no store.
-    #[error("{} is not a data folder of Orlop: it has no superblock", .0.display())]
-    NotAStore(PathBuf),
-    /// A newer version wrote it.
-    #[error("{0} was written by a newer version; check the store with that version's orlop-fsck")]
-    Newer(String),
-    /// Something cannot be done.
-    #[error("{0}")]
-    Refused(String),
-    /// The system refused.
-    #[error("cannot {op} {}: {source}", path.display())]
-    Io {
-        /// What was tried.
-        op: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-}
-
-/// What a check gives, or why it could not look.
-pub type Result<T> = std::result::Result<T, Trouble>;

@@ -10,82 +10,27 @@ use std::path::Path;
 
 use orlop_format::group::{Entries, Entry, Head, Volume};
 use orlop_format::journal::{FileHeader, file_name, parse_name};
-use orlop_format::location::{Home, Place};
-use orlop_format::record::Record;
+use orlop_format::location::Home;
 use orlop_format::superblock::Superblock;
 use orlop_format::{BLOCK, Malformed};
 
-use crate::file::{Source, blank, names};
-use crate::finding::{Code, Report, Result, Trouble};
+use crate::file::{Source, Window, blank, names};
+use crate::finding::{Code, Object};
+use crate::log::Log;
+use crate::progress::Progress;
+use crate::report::Report;
+use crate::trouble::{Result, Trouble};
 
-/// A record of the log.
-#[derive(Debug)]
-pub(crate) struct Item {
-    pub(crate) lsn: u64,
-    pub(crate) place: Place,
-    /// Whether its payload's checksum held.
-    pub(crate) good: bool,
-    pub(crate) record: Record,
-}
+/// What the names of files that wait for use begin with.
+const SPARE: &str = "spare-";
+/// What the name of one that is being written begins with.
+const MAKING: &str = "making-";
 
-impl Item {
-    /// Reads an entry's body. Damage that a checksum missed is a finding, a
-    /// newer kind ends the check.
-    pub(crate) fn read(
-        entry: &Entry<'_>,
-        file: &Source,
-        report: &mut Report,
-    ) -> Result<Option<Self>> {
-        let object = || format!("{} at {}", file.path().display(), entry.place.offset);
-        match entry.record() {
-            Ok(record) => {
-                report.counts.records = report.counts.records.saturating_add(1);
-                Ok(Some(Self {
-                    lsn: entry.lsn,
-                    place: entry.place,
-                    good: entry.payload_good,
-                    record,
-                }))
-            }
-            Err(Malformed::Newer(what)) => {
-                Err(Trouble::Newer(format!("the {what} in {}", object())))
-            }
-            Err(error) => {
-                report.find(
-                    Code::RecordBody,
-                    object(),
-                    format!("a body of kind {:?}", entry.kind),
-                    error,
-                );
-                Ok(None)
-            }
-        }
-    }
-}
-
-/// A journal file.
-#[derive(Debug)]
-pub(crate) struct File {
-    pub(crate) source: Source,
-    pub(crate) header: FileHeader,
-}
-
-impl File {
-    pub(crate) fn volume(&self) -> Volume {
-        Volume {
-            home: Home::Journal(self.header.sequence),
-            salt: self.header.salt,
-        }
-    }
-}
-
-/// The journal.
+/// The files that count, by sequence, with their length.
 #[derive(Debug, Default)]
 pub(crate) struct Journal {
-    /// Its files, by sequence.
-    pub(crate) files: BTreeMap<u64, File>,
-    /// Its records, in order.
-    pub(crate) items: Vec<Item>,
+    pub(crate) files: BTreeMap<u64, FileHeader>,
+    bytes: u64,
 }
 
 /// What must come next.
@@ -99,125 +44,159 @@ struct Next {
     lsn: Option<u64>,
 }
 
-/// Reads and checks the journal. `young` says that the store has nothing that
-/// a journal would have had to name.
-pub(crate) fn load(
-    folder: &Path,
-    slot: &Superblock,
-    young: bool,
-    report: &mut Report,
-) -> Result<Journal> {
-    let mut journal = Journal {
-        files: open(&folder.join("journal"), slot, report)?,
-        items: Vec::new(),
-    };
-    report.counts.journal_files = journal.files.len() as u64;
-    check_start(&journal, slot, young, report);
-    let headers: Vec<FileHeader> = journal.files.values().map(|file| file.header).collect();
-    for (index, file) in journal.files.values().enumerate() {
-        let next = headers.get(index.saturating_add(1));
-        if let Some(next) = next.filter(|next| next.previous != file.header.sequence) {
-            report.find(
-                Code::JournalMissing,
-                format_args!("journal/{}", file_name(next.previous)),
-                format_args!("the file before {}", file_name(next.sequence)),
-                "no such file, or none with a header that holds",
-            );
-        }
-        let next = next.filter(|next| next.previous == file.header.sequence);
-        let mut walk = Walk {
-            file,
-            stop: next.map(|next| next.previous_end),
-            report,
-            items: &mut journal.items,
-        };
-        let end = walk.run()?;
-        if let Some(next) = next {
-            meet(file, &end, next, report);
-        }
-    }
-    if let Some(last) = journal.items.last()
-        && !matches!(last.record, Record::Mark { clean: true })
-    {
-        report
-            .note("the store was not closed in order; a start will replay the end of the journal");
-    }
-    Ok(journal)
+fn name(sequence: u64) -> String {
+    format!("journal/{}", file_name(sequence))
 }
 
-/// Opens the files that count.
-fn open(folder: &Path, slot: &Superblock, report: &mut Report) -> Result<BTreeMap<u64, File>> {
-    let mut files = BTreeMap::new();
-    for name in names(folder)? {
-        let object = format!("journal/{name}");
-        if name.starts_with("spare-") {
-            continue;
+impl Journal {
+    /// Finds the files that count. `young` says that the store has nothing
+    /// that a journal would have had to name.
+    pub(crate) fn open(
+        folder: &Path,
+        slot: &Superblock,
+        young: bool,
+        report: &mut Report,
+    ) -> Result<Self> {
+        let mut journal = Self::default();
+        for name in names(&folder.join("journal"))? {
+            journal.file(folder, &name, slot, report)?;
         }
-        let Some(sequence) = parse_name(&name) else {
-            report.note(format_args!("{object} is not the store's"));
-            continue;
+        report.counts.journal_files = journal.files.len() as u64;
+        journal.check_start(slot, young, report);
+        Ok(journal)
+    }
+
+    fn file(
+        &mut self,
+        folder: &Path,
+        name: &str,
+        slot: &Superblock,
+        report: &mut Report,
+    ) -> Result<()> {
+        let path = format!("journal/{name}");
+        let object = || Object::file(&path);
+        if name.starts_with(SPARE) {
+            return Ok(());
+        }
+        if name.starts_with(MAKING) {
+            report.note(
+                Code::JournalUnused,
+                object(),
+                "a spare file that was being written",
+            );
+            return Ok(());
+        }
+        let Some(sequence) = parse_name(name) else {
+            report.note(Code::FileForeign, object(), "not the store's");
+            return Ok(());
         };
         if sequence < slot.journal {
-            report.note(format_args!("{object} was recycled and is still there"));
-            continue;
+            report.note(Code::JournalRecycled, object(), "recycled, and still there");
+            return Ok(());
         }
-        let Some(source) = Source::open(&folder.join(&name))? else {
-            continue;
+        let Some(source) = Source::open(folder, &path)? else {
+            return Ok(());
         };
         let block = source.block(0)?;
+        source.report(report);
         match FileHeader::decode(&block) {
             Ok(header) if header.store != slot.store => {
-                report.find(
-                    Code::JournalHeader,
-                    object,
-                    "the id of this store",
-                    "another store's",
-                );
+                let expected = "the id of this store";
+                report.find(Code::JournalHeader, object(), expected, "another store's");
             }
             Ok(header) if header.sequence == sequence => {
-                files.insert(sequence, File { source, header });
+                self.bytes = self.bytes.saturating_add(source.len());
+                self.files.insert(sequence, header);
             }
             Ok(header) => {
-                report.note(format_args!(
-                    "{object} was never used: it has the header of file {}",
-                    header.sequence
-                ));
+                let found = format!("never used: it has the header of file {}", header.sequence);
+                report.note(Code::JournalUnused, object(), found);
             }
             Err(Malformed::Newer(what)) => {
-                return Err(Trouble::Newer(format!("the {what} of {object}")));
+                return Err(Trouble::Newer(format!("the {what} of {path}")));
             }
             Err(_) if blank(&block) => {
-                report.note(format_args!("{object} was never used: it has no header"))
+                report.note(
+                    Code::JournalUnused,
+                    object(),
+                    "never used: it has no header",
+                );
             }
-            Err(error) => report.find(Code::JournalHeader, object, "a header that holds", error),
+            Err(error) => {
+                report.find(Code::JournalHeader, object(), "a header that holds", error);
+            }
+        }
+        Ok(())
+    }
+
+    /// The journal must go back to what was recycled.
+    fn check_start(&self, slot: &Superblock, young: bool, report: &mut Report) {
+        let begin = slot.recycled.saturating_add(1);
+        let wanted = format!("a file that begins at LSN {begin} or before");
+        let object = Object::file("journal");
+        match self.files.values().next() {
+            Some(first) if first.first_lsn <= begin => {}
+            Some(first) => {
+                let name = file_name(first.sequence);
+                let found = format!("{name} begins at LSN {}", first.first_lsn);
+                report.find(Code::JournalMissing, object, wanted, found);
+            }
+            None if young => report.note(Code::JournalYoung, object, "no file yet"),
+            None => report.find(Code::JournalMissing, object, wanted, "no file"),
         }
     }
-    Ok(files)
-}
 
-/// The journal must go back to what was recycled.
-fn check_start(journal: &Journal, slot: &Superblock, young: bool, report: &mut Report) {
-    let wanted = format!(
-        "a file that begins at LSN {} or before",
-        slot.recycled.saturating_add(1)
-    );
-    match journal.files.values().next().map(|file| file.header) {
-        Some(first) if first.first_lsn <= slot.recycled.saturating_add(1) => {}
-        Some(first) => {
-            let found = format!(
-                "{} begins at LSN {}",
-                file_name(first.sequence),
-                first.first_lsn
-            );
-            report.find(Code::JournalMissing, "the journal", wanted, found);
+    /// Walks all files in order and hands their records to the log.
+    pub(crate) fn walk(
+        &self,
+        folder: &Path,
+        log: &mut Log,
+        progress: &Progress,
+        report: &mut Report,
+    ) -> Result<()> {
+        progress.stage("journal", self.bytes);
+        let mut files = self.files.values().peekable();
+        while let Some(header) = files.next() {
+            let next = files.peek().copied();
+            let follows = next.filter(|next| next.previous == header.sequence);
+            if let (Some(next), None) = (next, follows) {
+                report.find(
+                    Code::JournalMissing,
+                    Object::file(name(next.previous)),
+                    format_args!("the file before {}", file_name(next.sequence)),
+                    "no such file, or none with a header that holds",
+                );
+            }
+            let Some(source) = Source::open(folder, &name(header.sequence))? else {
+                continue;
+            };
+            let end = Walk {
+                header,
+                source: &source,
+                window: Window::new(&source),
+                ahead: Window::new(&source),
+                stop: follows.map(|next| next.previous_end),
+                report,
+                log,
+            }
+            .run()?;
+            source.report(report);
+            source.release(0, source.len());
+            if let Some(next) = follows {
+                meet(header, &end, next, report);
+            }
+            progress.advance(source.len());
         }
-        None if young => report.note("the store has no journal yet"),
-        None => report.find(Code::JournalMissing, "the journal", wanted, "no file"),
+        if !self.files.is_empty() && !log.closed && log.end > 0 {
+            let found = "a start will replay the end of the journal";
+            report.note(Code::JournalUnclean, Object::file("journal"), found);
+        }
+        Ok(())
     }
 }
 
 /// A file must end as the next one's header says.
-fn meet(file: &File, end: &Next, next: &FileHeader, report: &mut Report) {
+fn meet(file: &FileHeader, end: &Next, next: &FileHeader, report: &mut Report) {
     let found = (
         end.group,
         end.chain.unwrap_or(next.chain),
@@ -228,37 +207,44 @@ fn meet(file: &File, end: &Next, next: &FileHeader, report: &mut Report) {
         let say = |(group, chain, lsn): (u64, u32, u64)| {
             format!("group {group}, chain {chain:08x} and LSN {lsn} to follow")
         };
-        report.find(
-            Code::JournalChain,
-            file.source.path().display(),
-            say(wanted),
-            say(found),
-        );
+        let object = Object::file(name(file.sequence));
+        report.find(Code::JournalChain, object, say(wanted), say(found));
     }
 }
 
 struct Walk<'a> {
-    file: &'a File,
+    header: &'a FileHeader,
+    source: &'a Source,
+    window: Window<'a>,
+    /// Looks for groups further on, without moving the other.
+    ahead: Window<'a>,
     /// Where the next file says that this one ends.
     stop: Option<u32>,
     report: &'a mut Report,
-    items: &'a mut Vec<Item>,
+    log: &'a mut Log,
 }
 
 impl Walk<'_> {
-    fn limit(&self) -> u64 {
-        self.stop.map_or(self.file.source.len(), u64::from)
+    fn volume(&self) -> Volume {
+        Volume {
+            home: Home::Journal(self.header.sequence),
+            salt: self.header.salt,
+        }
     }
 
-    fn object(&self, offset: u64) -> String {
-        format!("{} at {offset}", self.file.source.path().display())
+    fn limit(&self) -> u64 {
+        self.stop.map_or(self.source.len(), u64::from)
+    }
+
+    fn object(&self, offset: u64) -> Object {
+        Object::file(self.source.name()).at(offset)
     }
 
     /// The first group of this file with a number above `number` at `from` or
     /// behind.
-    fn later(&self, number: u64, from: u64) -> Result<Option<(u64, Head)>> {
-        let volume = self.file.volume();
-        self.file.source.search(from, self.limit(), |block| {
+    fn later(&mut self, number: u64, from: u64) -> Result<Option<(u64, Head)>> {
+        let (volume, limit) = (self.volume(), self.limit());
+        self.ahead.search(from, limit, |block| {
             Head::decode(&volume, block)
                 .ok()
                 .filter(|head| head.number > number)
@@ -266,22 +252,20 @@ impl Walk<'_> {
     }
 
     fn run(&mut self) -> Result<Next> {
-        let header = self.file.header;
         let mut next = Next {
             offset: BLOCK as u64,
-            group: header.first_group,
-            chain: Some(header.chain),
-            lsn: Some(header.first_lsn),
+            group: self.header.first_group,
+            chain: Some(self.header.chain),
+            lsn: Some(self.header.first_lsn),
         };
+        let volume = self.volume();
         while next.offset < self.limit() {
-            let block = self.file.source.block(next.offset)?;
-            let head = Head::decode(&self.file.volume(), &block)
-                .ok()
-                .filter(|head| {
-                    head.number == next.group
-                        && next.chain.is_none_or(|chain| chain == head.chain)
-                        && next.lsn.is_none_or(|lsn| lsn == head.lsn)
-                });
+            let block = self.window.at(next.offset, BLOCK as u64)?;
+            let head = Head::decode(&volume, block).ok().filter(|head| {
+                head.number == next.group
+                    && next.chain.is_none_or(|chain| chain == head.chain)
+                    && next.lsn.is_none_or(|lsn| lsn == head.lsn)
+            });
             let torn = match head {
                 Some(head) => self.group(&head, &mut next)?,
                 None => self.no_group(&mut next)?,
@@ -307,85 +291,81 @@ impl Walk<'_> {
             None => "no header that holds".to_owned(),
         };
         let object = self.object(next.offset);
-        self.report.find(
-            Code::JournalGroup,
-            object,
-            format_args!("group {}", next.group),
-            found,
-        );
+        let expected = format!("group {}", next.group);
+        self.report
+            .find(Code::JournalGroup, object, expected, found);
         next.lsn = None;
-        match later {
-            Some((offset, head)) => {
-                *next = Next {
-                    offset,
-                    group: head.number,
-                    chain: Some(head.chain),
-                    lsn: None,
-                };
-                Ok(false)
-            }
-            None => Ok(true),
-        }
+        let Some((offset, head)) = later else {
+            return Ok(true);
+        };
+        *next = Next {
+            offset,
+            group: head.number,
+            chain: Some(head.chain),
+            lsn: None,
+        };
+        Ok(false)
     }
 
     /// Takes the records of a group. True when it is torn: the file ends.
     fn group(&mut self, head: &Head, next: &mut Next) -> Result<bool> {
         let base = next.offset;
-        let volume = self.file.volume();
-        let bytes = self.file.source.read(base, u64::from(head.bytes))?;
+        let volume = self.volume();
+        // The window moves on only with the next group.
+        let mut window = std::mem::replace(&mut self.window, Window::new(self.source));
+        let bytes = window.at(base, u64::from(head.bytes))?;
         let behind = base.saturating_add(u64::from(head.bytes));
-        let entries = || {
-            Entries::new(
-                volume,
-                head,
-                u32::try_from(base).unwrap_or(u32::MAX),
-                &bytes,
-            )
-        };
-        let whole = || entries().all(|entry| entry.is_ok_and(|entry| entry.payload_good));
-        let proven = self.stop.is_some() || whole() || self.later(head.number, behind)?.is_some();
+        let start = u32::try_from(base).unwrap_or(u32::MAX);
+        let mut entries = Entries::new(volume, head, start, bytes);
+        let mut read = Vec::new();
+        loop {
+            let at = entries.offset();
+            let Some(entry) = entries.next() else { break };
+            read.push((at, entry.map(|entry| (entry, entries.last_crc()))));
+        }
+        let whole = read
+            .iter()
+            .all(|(_, entry)| matches!(entry, Ok((entry, _)) if entry.payload_good));
+        let proven = self.stop.is_some() || whole || self.later(head.number, behind)?.is_some();
         *next = Next {
             offset: behind,
             group: head.number.saturating_add(1),
             chain: Some(head.crc),
             lsn: Some(head.lsn),
         };
-        let mut entries = entries();
-        loop {
-            let at = entries.offset();
+        let mut torn = false;
+        for (at, entry) in read {
             if self.stop.is_some_and(|stop| at >= stop) {
-                if entries.next().is_some() {
-                    let object = self.object(u64::from(at));
-                    self.report.note(format_args!(
-                        "{object}: a torn tail was cut here by the next file"
-                    ));
-                }
-                return Ok(false);
+                let object = self.object(u64::from(at));
+                let found = "a torn tail was cut here by the next file";
+                self.report.note(Code::JournalCut, object, found);
+                break;
             }
-            match entries.next() {
-                None => return Ok(false),
-                Some(Ok(entry)) if proven || entry.payload_good => {
+            match entry {
+                Ok((entry, crc)) if proven || entry.payload_good => {
                     self.take(&entry, next)?;
-                    next.chain = Some(entries.last_crc());
+                    next.chain = Some(crc);
                 }
-                Some(Err(error)) if proven => {
+                Err(error) if proven => {
                     let object = self.object(u64::from(at));
                     let expected = format!("a record of group {} that holds", head.number);
                     self.report
                         .find(Code::JournalRecord, object, expected, error);
                     next.lsn = None;
                     next.chain = None;
-                    return Ok(false);
+                    break;
                 }
-                Some(_) => {
+                _ => {
                     let object = self.object(u64::from(at));
-                    self.report.note(format_args!(
-                        "{object}: torn tail; nothing in it was acknowledged"
-                    ));
-                    return Ok(true);
+                    let found = "torn tail; nothing in it was acknowledged";
+                    self.report.note(Code::JournalTorn, object, found);
+                    torn = true;
+                    break;
                 }
             }
         }
+        self.window = window;
+        Ok(torn)
     }
 
     fn take(&mut self, entry: &Entry<'_>, next: &mut Next) -> Result<()> {
@@ -396,8 +376,6 @@ impl Walk<'_> {
                 .find(Code::JournalRecord, object, expected, found);
         }
         next.lsn = Some(entry.lsn.saturating_add(1));
-        self.items
-            .extend(Item::read(entry, &self.file.source, self.report)?);
-        Ok(())
+        self.log.take(entry, self.source, self.report)
     }
 }

@@ -9,7 +9,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use crate::file::trouble;
-use crate::finding::{Result, Trouble};
+use crate::trouble::{Result, Trouble};
 
 /// Bytes of the lock file that are read to name its holder.
 const TEXT: u64 = 256;

@@ -9,109 +9,161 @@ use std::path::Path;
 
 use orlop_format::group::{Entries, Head, Volume};
 use orlop_format::location::{Class, Home, SegmentId};
-use orlop_format::segment::{FileHeader, Footer, parse_name};
+use orlop_format::segment::{FileHeader, Footer, UNSEALED, file_name, parse_name};
 use orlop_format::superblock::Superblock;
 use orlop_format::{BLOCK, Malformed};
 
-use crate::file::{Source, blank, names};
-use crate::finding::{Code, Report, Result, Trouble};
-use crate::journal::Item;
-use crate::replay::Seal;
-
-/// Classes that the store writes.
-const CLASSES: [Class; 3] = [Class::Raw, Class::Small, Class::Meta];
+use crate::file::{Source, Window, blank, names};
+use crate::finding::{Code, Object};
+use crate::log::{Log, Seal};
+use crate::options::path;
+use crate::progress::Progress;
+use crate::report::Report;
+use crate::trouble::{Result, Trouble};
 
 /// A segment file with a header that holds.
 #[derive(Debug)]
 pub(crate) struct Segment {
-    pub(crate) source: Source,
     pub(crate) header: FileHeader,
-    /// Where its groups end, or where the first one that does not hold lies.
+    /// Bytes of the file.
+    pub(crate) len: u64,
+    /// What the walk over its groups found, of a small or meta segment.
+    groups: Option<Groups>,
+}
+
+/// What a walk over groups found.
+#[derive(Debug)]
+struct Groups {
+    /// Where they end, or where the first one that does not hold lies.
     end: u64,
-    /// Offset and checksum of each group.
-    groups: Vec<(u32, u32)>,
-    /// A record in it that does not hold.
+    count: usize,
+    /// A record that does not hold.
     broken: Option<(u32, Malformed)>,
-    footer: Option<Footer>,
+    /// Hash of the footer at the end, if it names these groups.
+    footer: std::result::Result<[u8; 32], String>,
 }
 
-impl Segment {
-    pub(crate) fn volume(&self) -> Volume {
-        Volume {
-            home: Home::Segment(self.header.segment),
-            salt: self.header.salt,
-        }
-    }
-
-    /// Its frames, if it has a footer that holds.
-    pub(crate) fn frames(&self) -> Option<&[(u32, u32)]> {
-        self.footer.as_ref().map(|footer| footer.frames.as_slice())
-    }
+/// A segment as the object of a finding.
+pub(crate) fn object(id: &SegmentId) -> Object {
+    Object::file(path(&Home::Segment(*id))).segment(file_name(id))
 }
 
-/// How a segment is named in a report.
-pub(crate) fn name(id: &SegmentId) -> String {
-    format!(
-        "data/{}/{}",
-        id.class.folder(),
-        orlop_format::segment::file_name(id)
-    )
-}
-
-/// The segments, and the records in them.
+/// The segments.
 #[derive(Debug, Default)]
 pub(crate) struct Segments {
     pub(crate) files: BTreeMap<SegmentId, Segment>,
-    /// Records of small and meta segments.
-    pub(crate) items: Vec<Item>,
 }
 
-/// Reads the headers of all segments and the records of small and meta ones.
-pub(crate) fn load(folder: &Path, slot: &Superblock, report: &mut Report) -> Result<Segments> {
-    let mut segments = Segments::default();
-    for class in CLASSES {
-        let below = folder.join("data").join(class.folder());
-        for file in names(&below)? {
-            let object = format!("data/{}/{file}", class.folder());
-            let Some((id, generation)) = parse_name(&file) else {
-                report.note(format_args!("{object} is not the store's"));
-                continue;
-            };
-            let id = SegmentId {
-                volume: 0,
-                class,
-                generation,
-                id,
-            };
-            let Some(source) = Source::open(&below.join(&file))? else {
-                continue;
-            };
-            let Some(header) = header(&source, &id, slot, &object, report)? else {
-                continue;
-            };
-            let mut segment = Segment {
-                source,
-                header,
-                end: BLOCK as u64,
-                groups: Vec::new(),
-                broken: None,
-                footer: None,
-            };
-            if class != Class::Raw {
-                records(&mut segment, &mut segments.items, report)?;
+impl Segments {
+    /// Reads the headers of all segments.
+    pub(crate) fn open(folder: &Path, slot: &Superblock, report: &mut Report) -> Result<Self> {
+        let mut segments = Self::default();
+        for class in Class::ALL {
+            let below = format!("data/{}", class.folder());
+            for name in names(&folder.join(&below))? {
+                let path = format!("{below}/{name}");
+                if name.strip_prefix(UNSEALED).and_then(parse_name).is_some() {
+                    let found = "an interrupted pass of recycling left it";
+                    report.note(Code::SegmentUnsealed, Object::file(path), found);
+                    continue;
+                }
+                // Nothing writes chunks yet.
+                let parsed = parse_name(&name).filter(|_| class != Class::Chunk);
+                let Some((id, generation)) = parsed else {
+                    report.note(Code::FileForeign, Object::file(path), "not the store's");
+                    continue;
+                };
+                let id = SegmentId {
+                    volume: 0,
+                    class,
+                    generation,
+                    id,
+                };
+                let Some(source) = Source::open(folder, &path)? else {
+                    continue;
+                };
+                let header = header(&source, &id, slot, report)?;
+                source.report(report);
+                let Some(header) = header else { continue };
+                let segment = Segment {
+                    header,
+                    len: source.len(),
+                    groups: None,
+                };
+                segments.files.insert(id, segment);
+                report.counts.segments = report.counts.segments.saturating_add(1);
             }
-            segments.files.insert(id, segment);
-            report.counts.segments = report.counts.segments.saturating_add(1);
         }
+        Ok(segments)
     }
-    Ok(segments)
+
+    /// Walks small and meta segments, in the order of content, and hands their
+    /// records to the log.
+    pub(crate) fn walk(
+        &mut self,
+        folder: &Path,
+        log: &mut Log,
+        progress: &Progress,
+        report: &mut Report,
+    ) -> Result<()> {
+        let total = self
+            .files
+            .iter()
+            .filter(|(id, _)| id.class != Class::Raw)
+            .map(|(_, segment)| segment.len)
+            .fold(0, u64::saturating_add);
+        progress.stage("small and meta segments", total);
+        for class in [Class::Small, Class::Meta] {
+            let files = self.files.iter_mut().filter(|(id, _)| id.class == class);
+            for (id, segment) in files {
+                let Some(source) = Source::open(folder, &path(&Home::Segment(*id)))? else {
+                    continue;
+                };
+                segment.groups = Some(walk(&segment.header, &source, log, report)?);
+                source.report(report);
+                source.release(0, source.len());
+                progress.advance(source.len());
+            }
+        }
+        Ok(())
+    }
+
+    /// Holds the segments against the seals in the log.
+    pub(crate) fn check(
+        &self,
+        folder: &Path,
+        seals: &BTreeMap<SegmentId, Seal>,
+        report: &mut Report,
+    ) -> Result<()> {
+        for (id, seal) in seals {
+            match self.files.get(id) {
+                Some(segment) => {
+                    if let Some(groups) = &segment.groups {
+                        grouped(folder, id, segment, groups, seal, report)?;
+                    }
+                }
+                None => report.find(
+                    Code::SegmentMissing,
+                    object(id),
+                    "a sealed segment",
+                    "no file, or no header",
+                ),
+            }
+        }
+        for (id, segment) in self.files.iter().filter(|(id, _)| !seals.contains_key(id)) {
+            if let Some(groups) = &segment.groups {
+                let found = format!("{} groups, and no seal in the log", groups.count);
+                report.note(Code::SegmentLeft, object(id), found);
+            }
+        }
+        Ok(())
+    }
 }
 
 fn header(
     source: &Source,
     id: &SegmentId,
     slot: &Superblock,
-    object: &str,
     report: &mut Report,
 ) -> Result<Option<FileHeader>> {
     let block = source.block(0)?;
@@ -121,144 +173,166 @@ fn header(
         }
         Ok(header) => {
             let found = if header.store == slot.store {
-                name(&header.segment)
+                path(&Home::Segment(header.segment))
             } else {
                 "another store's id".to_owned()
             };
-            report.find(
-                Code::SegmentHeader,
-                object,
-                "a header of this segment and store",
-                found,
-            );
+            let expected = "a header of this segment and store";
+            report.find(Code::SegmentHeader, object(id), expected, found);
         }
         Err(Malformed::Newer(what)) => {
-            return Err(Trouble::Newer(format!("the {what} of {object}")));
+            return Err(Trouble::Newer(format!("the {what} of {}", source.name())));
         }
         Err(_) if blank(&block) => {
-            report.note(format_args!("{object} was never used: it has no header"))
+            let found = "never used: it has no header";
+            report.note(Code::SegmentUnused, object(id), found);
         }
-        Err(error) => report.find(Code::SegmentHeader, object, "a header that holds", error),
+        Err(error) => {
+            report.find(
+                Code::SegmentHeader,
+                object(id),
+                "a header that holds",
+                error,
+            );
+        }
     }
     Ok(None)
 }
 
 /// Walks the groups of a small or meta segment up to its footer.
-fn records(segment: &mut Segment, items: &mut Vec<Item>, report: &mut Report) -> Result<()> {
-    let volume = segment.volume();
-    let (mut number, mut chain) = (1u64, Some(0u32));
-    while segment.end < segment.source.len() {
-        let block = segment.source.block(segment.end)?;
-        let head = Head::decode(&volume, &block)
+fn walk(
+    header: &FileHeader,
+    source: &Source,
+    log: &mut Log,
+    report: &mut Report,
+) -> Result<Groups> {
+    let volume = Volume {
+        home: Home::Segment(header.segment),
+        salt: header.salt,
+    };
+    let mut window = Window::new(source);
+    let mut frames = Vec::new();
+    let mut broken = None;
+    let (mut end, mut number, mut chain) = (BLOCK as u64, 1u64, Some(0u32));
+    while end < source.len() {
+        let block = window.at(end, BLOCK as u64)?;
+        let head = Head::decode(&volume, block)
             .ok()
             .filter(|head| head.number == number && chain.is_none_or(|chain| chain == head.chain));
         let Some(head) = head else { break };
-        let bytes = segment.source.read(segment.end, u64::from(head.bytes))?;
-        let base = u32::try_from(segment.end).unwrap_or(u32::MAX);
-        let mut entries = Entries::new(volume, &head, base, &bytes);
+        let bytes = window.at(end, u64::from(head.bytes))?;
+        let base = u32::try_from(end).unwrap_or(u32::MAX);
+        let mut entries = Entries::new(volume, &head, base, bytes);
         loop {
             let at = entries.offset();
             match entries.next() {
                 None => break,
-                Some(Ok(entry)) => items.extend(Item::read(&entry, &segment.source, report)?),
+                Some(Ok(entry)) => log.take(&entry, source, report)?,
                 Some(Err(error)) => {
-                    segment.broken.get_or_insert((at, error));
+                    broken.get_or_insert((at, error));
                     break;
                 }
             }
         }
-        segment.groups.push((base, entries.last_crc()));
-        segment.end = segment.end.saturating_add(u64::from(head.bytes));
+        frames.push((base, entries.last_crc()));
+        end = end.saturating_add(u64::from(head.bytes));
         // Behind a record that does not hold the chain is not known.
-        chain = segment.broken.is_none().then(|| entries.last_crc());
+        chain = broken.is_none().then(|| entries.last_crc());
         number = number.saturating_add(1);
     }
-    Ok(())
+    let rest = source.len().saturating_sub(end);
+    let footer = match Footer::decode(header, window.at(end, rest.min(FOOTER))?) {
+        Ok(footer) if footer.frames == frames || broken.is_some() => Ok(footer.hash()),
+        Ok(footer) => Err(format!(
+            "a footer that names {} groups, of which not all are these {}",
+            footer.frames.len(),
+            frames.len()
+        )),
+        Err(error) => Err(error.to_string()),
+    };
+    Ok(Groups {
+        end,
+        count: frames.len(),
+        broken,
+        footer,
+    })
 }
 
-impl Segments {
-    /// Holds the segments against the seals in the log.
-    pub(crate) fn check(
-        &mut self,
-        seals: &BTreeMap<SegmentId, Seal>,
-        report: &mut Report,
-    ) -> Result<()> {
-        for (id, seal) in seals {
-            match self.files.get_mut(id) {
-                Some(segment) => sealed(segment, seal, report)?,
-                None => report.find(
-                    Code::SegmentMissing,
-                    name(id),
-                    "a sealed segment",
-                    "no file, or no header",
-                ),
-            }
-        }
-        for (id, segment) in self
-            .files
-            .iter()
-            .filter(|(id, _)| id.class != Class::Raw && !seals.contains_key(id))
-        {
-            report.note(format_args!(
-                "{} was never sealed: an interrupted recycling left it; the journal has its {} groups",
-                name(id),
-                segment.groups.len()
-            ));
-        }
-        Ok(())
-    }
-}
+/// Bytes that a footer takes at most: a header, a hash, a count, and two
+/// numbers for each frame.
+pub(crate) const FOOTER: u64 =
+    (64 + 36 + 8 * orlop_format::segment::MAX_FRAMES as u64).next_multiple_of(BLOCK as u64);
 
-/// A sealed segment has the footer that its seal names, and is whole.
-fn sealed(segment: &mut Segment, seal: &Seal, report: &mut Report) -> Result<()> {
-    let object = name(&segment.header.segment);
-    if let Some((at, error)) = segment.broken {
+/// A sealed small or meta segment has the footer that its seal names, and is
+/// whole.
+fn grouped(
+    folder: &Path,
+    id: &SegmentId,
+    segment: &Segment,
+    groups: &Groups,
+    seal: &Seal,
+    report: &mut Report,
+) -> Result<()> {
+    if let Some((at, error)) = groups.broken {
         report.find(
             Code::SegmentGroup,
-            format_args!("{object} at {at}"),
+            object(id).at(at),
             "a record that holds",
             error,
         );
     }
-    let grouped = segment.header.segment.class != Class::Raw;
-    if grouped && segment.end != u64::from(seal.used) {
+    let used = u64::from(seal.used);
+    if groups.end != used {
         report.find(
             Code::SegmentGroup,
-            format_args!("{object} at {}", segment.end),
-            format_args!("groups up to {}", seal.used),
+            object(id).at(groups.end),
+            format_args!("groups up to {used}"),
             "no group that holds",
         );
+        // The walk did not get to the footer.
+        return footer(folder, id, segment, seal, report).map(drop);
     }
-    let used = u64::from(seal.used);
-    let rest = segment.source.len().saturating_sub(used);
-    let footer = match Footer::decode(&segment.header, &segment.source.read(used, rest)?) {
-        Ok(footer) => footer,
-        Err(error) => {
-            report.find(
-                Code::SegmentFooter,
-                format_args!("{object} at {used}"),
-                "a footer that holds",
-                error,
-            );
-            return Ok(());
+    match &groups.footer {
+        Ok(hash) if *hash == seal.hash => {}
+        Ok(_) => other_hash(id, report),
+        Err(found) => {
+            let object = object(id).at(used);
+            report.find(Code::SegmentFooter, object, "a footer that holds", found);
         }
-    };
-    if footer.hash() != seal.hash {
-        report.find(
-            Code::SegmentFooter,
-            &object,
-            "the hash in its seal record",
-            "another hash",
-        );
     }
-    if grouped && segment.end == used && footer.frames != segment.groups {
-        report.find(
-            Code::SegmentFooter,
-            &object,
-            format_args!("{} groups as they are in the file", segment.groups.len()),
-            format_args!("{} others", footer.frames.len()),
-        );
-    }
-    segment.footer = Some(footer);
     Ok(())
+}
+
+fn other_hash(id: &SegmentId, report: &mut Report) {
+    report.find(
+        Code::SegmentFooter,
+        object(id),
+        "the hash in its seal record",
+        "another hash",
+    );
+}
+
+/// The footer of a sealed segment, if it holds and is the one its seal names.
+pub(crate) fn footer(
+    folder: &Path,
+    id: &SegmentId,
+    segment: &Segment,
+    seal: &Seal,
+    report: &mut Report,
+) -> Result<Option<Footer>> {
+    let used = u64::from(seal.used);
+    let Some(source) = Source::open(folder, &path(&Home::Segment(*id)))? else {
+        return Ok(None);
+    };
+    let bytes = source.read(used, FOOTER)?;
+    source.report(report);
+    match Footer::decode(&segment.header, &bytes) {
+        Ok(footer) if footer.hash() == seal.hash => return Ok(Some(footer)),
+        Ok(_) => other_hash(id, report),
+        Err(error) => {
+            let object = object(id).at(used);
+            report.find(Code::SegmentFooter, object, "a footer that holds", error);
+        }
+    }
+    Ok(None)
 }

@@ -6,7 +6,9 @@ use orlop_format::superblock::{FILES, SLOTS, Superblock};
 use orlop_format::{BLOCK, Malformed};
 
 use crate::file::{Source, blank};
-use crate::finding::{Code, Report, Result, Trouble};
+use crate::finding::{Code, Object};
+use crate::report::Report;
+use crate::trouble::{Result, Trouble};
 
 /// Checks every slot; returns the one that holds, if any does.
 pub(crate) fn check(folder: &Path, report: &mut Report) -> Result<Option<Superblock>> {
@@ -14,7 +16,7 @@ pub(crate) fn check(folder: &Path, report: &mut Report) -> Result<Option<Superbl
     let mut invalid = Vec::new();
     let mut missing = Vec::new();
     for (file, name) in FILES.iter().enumerate() {
-        let Some(source) = Source::open(&folder.join(name))? else {
+        let Some(source) = Source::open(folder, name)? else {
             missing.push(*name);
             continue;
         };
@@ -47,12 +49,17 @@ pub(crate) fn check(folder: &Path, report: &mut Report) -> Result<Option<Superbl
         return Err(Trouble::NotAStore(folder.to_owned()));
     }
     for name in missing {
-        report.find(Code::SuperblockFile, name, "a file of two slots", "no file");
+        report.find(
+            Code::SuperblockFile,
+            Object::file(name),
+            "a file of two slots",
+            "no file",
+        );
     }
     let Some(newest) = valid.iter().max_by_key(|slot| slot.sequence).copied() else {
         report.find(
             Code::SuperblockNone,
-            "the superblock",
+            Object::default(),
             "a valid slot",
             "none in all its files",
         );
@@ -60,21 +67,22 @@ pub(crate) fn check(folder: &Path, report: &mut Report) -> Result<Option<Superbl
     };
     let next = Superblock::slot(newest.sequence.saturating_add(1));
     for (file, offset, found) in invalid {
-        let object = format!(
-            "{} at {offset}",
-            FILES.get(file).copied().unwrap_or_default()
-        );
+        let object = Object::file(FILES.get(file).copied().unwrap_or_default())
+            .at(offset)
+            .len(BLOCK as u64);
         if (file, offset) == next {
-            report.note(format_args!(
-                "{object} is torn: the write after sequence {} did not end",
+            let found = format!(
+                "torn: the write after sequence {} did not end",
                 newest.sequence
-            ));
+            );
+            report.note(Code::SuperblockTorn, object, found);
         } else {
             report.find(Code::SuperblockSlot, object, "a valid slot", found);
         }
     }
     for slot in valid.iter().filter(|slot| slot.store != newest.store) {
-        let object = format!("the superblock slot with sequence {}", slot.sequence);
+        let (file, offset) = Superblock::slot(slot.sequence);
+        let object = Object::file(FILES.get(file).copied().unwrap_or_default()).at(offset);
         report.find(
             Code::SuperblockSlot,
             object,

@@ -256,9 +256,16 @@ fn healed(name: &str, source: impl FnOnce(&Client, &[Vec<u8>], &oci::Manifest) -
     image.put(&client, "heal/repo", "v1");
     let held = source(&client, &blobs, &image);
     server.stop();
-    for bytes in blobs.iter().chain([&image.bytes]) {
+    for bytes in &blobs {
         rot(server.data(), bytes);
     }
+    // What lies in its middle is in the copies of the catalog, too.
+    let at = image
+        .bytes
+        .windows(9)
+        .position(|w| w == b"\"layers\":")
+        .unwrap();
+    rot(server.data(), &image.bytes[at - 32..at + 32]);
     let folder = server.data().to_path_buf();
     let none = fsck(&folder, &["--repair"]);
     assert!(none.out.contains("--source"), "{name}: {}", none.out);
@@ -286,6 +293,38 @@ fn healed(name: &str, source: impl FnOnce(&Client, &[Vec<u8>], &oci::Manifest) -
     }
     let ran = fsck(&folder, &[]);
     assert!(ran.ok, "{name}: {}{}", ran.out, ran.err);
+}
+
+/// The end of the journal became zeros, as in a copy made from a bad disk: the
+/// index has seen what the log lost, and a start refuses.
+#[test]
+fn a_journal_that_lost_its_end_is_gone_on_with_after_a_repair() {
+    let mut server = Server::start();
+    let client = server.client();
+    let image = oci::image(&client, "end/repo", &[b"layer"]);
+    image.put(&client, "end/repo", "v1");
+    server.stop();
+    let folder = server.data().to_path_buf();
+    let path = folder.join("journal/J-0000000000000001");
+    let mut bytes = fs::read(&path).unwrap();
+    // The last group is the mark of the stop.
+    let is_group = |block: &[u8]| block.starts_with(b"ORLR") && block[5] == 1;
+    let last = bytes.chunks(4096).rposition(is_group).unwrap() * 4096;
+    bytes[last..last + 4096].fill(0);
+    fs::write(&path, bytes).unwrap();
+    let refused = Setup::default().data(&folder).start_refused(SOON);
+    refused.names(&["journal", "index"]);
+    let plan = fsck(&folder, &["--repair"]);
+    assert!(plan.out.contains("gives up"), "{}", plan.out);
+    repaired(&folder, &[]);
+    for _ in 0..2 {
+        server.start_again();
+        image.is_at(&server.client(), "end/repo", "v1");
+        server.client().push_blob("end/repo", b"more");
+        server.stop();
+    }
+    let ran = fsck(&folder, &[]);
+    assert!(ran.ok, "{}{}", ran.out, ran.err);
 }
 
 /// A second source, as long as it is needed.

@@ -14,8 +14,12 @@ use orlop_format::journal;
 use orlop_format::location::{Extent, Home, Place, SegmentId};
 use orlop_format::segment::{self, ExtentHeader};
 
+use orlop_format::row::{self, State};
+use rusqlite::{Connection, OptionalExtension as _};
+
 use crate::file::Source;
-use crate::finding::Result;
+use crate::options::path;
+use crate::trouble::{Result, Trouble};
 
 /// Whether a blob can be had, as the log says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +44,8 @@ pub(crate) struct Known {
     /// LSN of its commit, or of the tombstone that ended it.
     pub(crate) birth: u64,
     pub(crate) size: u64,
+    /// Whether the store itself made it.
+    pub(crate) internal: bool,
     pub(crate) at: At,
 }
 
@@ -47,6 +53,83 @@ pub(crate) struct Known {
 pub(crate) trait Blobs {
     /// What the log says of a blob; `None`: it never was.
     fn find(&self, digest: &Digest) -> Result<Option<Known>>;
+}
+
+/// Further digests and the SHA-256 they mean, in a database that SQLite keeps in
+/// a nameless file as soon as it is large.
+#[derive(Debug, Default)]
+pub(crate) struct Aliases {
+    sql: Option<Connection>,
+}
+
+impl Aliases {
+    /// Adds one.
+    pub(crate) fn push(&mut self, digest: &Digest, sha256: &[u8; 32]) -> Result<()> {
+        let sql = match self.sql.take() {
+            Some(sql) => sql,
+            None => Self::open().map_err(unkept)?,
+        };
+        let pushed = sql
+            .prepare_cached("INSERT OR REPLACE INTO alias VALUES (?1, ?2)")
+            .and_then(|mut insert| insert.execute((digest.encode(), sha256)));
+        self.sql = Some(sql);
+        pushed.map(|_| ()).map_err(unkept)
+    }
+
+    fn open() -> rusqlite::Result<Connection> {
+        let sql = Connection::open("")?;
+        sql.execute_batch(
+            "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; BEGIN; \
+             CREATE TABLE alias (digest BLOB PRIMARY KEY, sha256 BLOB) WITHOUT ROWID",
+        )?;
+        Ok(sql)
+    }
+
+    fn get(&self, digest: &Digest) -> Result<Option<[u8; 32]>> {
+        let Some(sql) = &self.sql else {
+            return Ok(None);
+        };
+        sql.prepare_cached("SELECT sha256 FROM alias WHERE digest = ?1")
+            .and_then(|mut select| {
+                select
+                    .query_row((digest.encode(),), |row| row.get(0))
+                    .optional()
+            })
+            .map_err(unkept)
+    }
+}
+
+fn unkept(error: rusqlite::Error) -> Trouble {
+    Trouble::Refused(format!(
+        "further digests cannot be kept in a scratch file: {error}"
+    ))
+}
+
+impl Blobs for crate::state::State {
+    fn find(&self, digest: &Digest) -> Result<Option<Known>> {
+        let sha256: Option<[u8; 32]> = match digest.algorithm() {
+            Algorithm::Sha256 => digest.bytes().try_into().ok(),
+            _ => self.others.get(digest)?,
+        };
+        let Some(sha256) = sha256 else {
+            return Ok(None);
+        };
+        Ok(self.blobs.get(&sha256)?.map(|blob| Known {
+            sha256,
+            life: match blob.state {
+                State::Live => Life::Live,
+                State::Quarantined => Life::Quarantined,
+                State::Dead => Life::Dead,
+            },
+            birth: blob.birth,
+            size: blob.size,
+            internal: blob.internal,
+            at: match blob.form {
+                row::Form::Inline(place) => At::Record(place),
+                row::Form::Extents(extents) => At::Extents(extents),
+            },
+        }))
+    }
 }
 
 /// Reads blobs of a data folder.
@@ -120,11 +203,7 @@ impl Reader {
     fn volume(&self, home: &Home) -> Result<Option<(Source, Volume)>> {
         let (source, salt) = match home {
             Home::Journal(sequence) => {
-                let path = self
-                    .folder
-                    .join("journal")
-                    .join(journal::file_name(*sequence));
-                let Some(source) = Source::open(&path)? else {
+                let Some(source) = Source::open(&self.folder, &path(home))? else {
                     return Ok(None);
                 };
                 match journal::FileHeader::decode(&source.block(0)?) {
@@ -141,8 +220,8 @@ impl Reader {
     }
 
     fn segment(&self, id: &SegmentId) -> Result<Option<(Source, segment::FileHeader)>> {
-        let folder = self.folder.join("data").join(id.class.folder());
-        let Some(source) = Source::open(&folder.join(segment::file_name(id)))? else {
+        let home = Home::Segment(*id);
+        let Some(source) = Source::open(&self.folder, &path(&home))? else {
             return Ok(None);
         };
         match segment::FileHeader::decode(&source.block(0)?) {

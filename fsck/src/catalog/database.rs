@@ -11,7 +11,9 @@ use orlop_format::digest::Digest;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 
 use crate::file::trouble;
-use crate::finding::{Result, Trouble};
+use crate::finding::Affected;
+use crate::scratch::Scratch;
+use crate::trouble::{Result, Trouble};
 
 /// The catalog in the data folder.
 pub(crate) const FILE: &str = "catalog.db";
@@ -27,8 +29,8 @@ pub(crate) const SCHEMA: i64 = super::tables::MIGRATIONS.len() as i64;
 const CACHE_KIB: i64 = 16 * 1024;
 /// Lines of SQLite's own check that are reported.
 const LINES: usize = 20;
-/// Tags of one manifest that are named.
-const TAGS: i64 = 20;
+/// Tags of one manifest or repository that are named.
+const TAGS: usize = 20;
 /// Repositories and manifests that are named for one blob.
 const HOLDERS: i64 = 100;
 
@@ -50,16 +52,13 @@ pub(crate) struct Database {
 }
 
 impl Database {
-    /// Copies the catalog and what is beside it to a folder below `scratch`,
+    /// Copies the catalog and what is beside it to a scratch folder
     /// and opens the copy. `None` when there is none.
     pub(crate) fn copy(
         folder: &Path,
-        scratch: &Path,
+        scratch: &Scratch,
     ) -> Result<Option<std::result::Result<Self, rusqlite::Error>>> {
-        let copies = tempfile::Builder::new()
-            .prefix("orlop-fsck-")
-            .tempdir_in(scratch)
-            .map_err(trouble("make a folder in", scratch))?;
+        let copies = scratch.folder()?;
         if !copy_file(&folder.join(FILE), &copies.path().join(FILE))? {
             return Ok(None);
         }
@@ -81,65 +80,55 @@ impl Database {
         integrity(&self.sql)
     }
 
-    /// Repositories that name a blob, with the tags that need it, as they are
-    /// printed. Bounded: the rest is only counted by an ellipsis.
-    pub(crate) fn affected(&self, digest: &Digest) -> rusqlite::Result<Vec<String>> {
+    /// Repositories that name a blob, with the tags that need it. Bounded.
+    pub(crate) fn affected(&self, digest: &Digest) -> rusqlite::Result<Vec<Affected>> {
+        // The copy is private: what makes the question cheap may be added.
+        self.sql.execute_batch(
+            "CREATE INDEX IF NOT EXISTS fsck_edge ON edge (digest); \
+             CREATE INDEX IF NOT EXISTS fsck_manifest ON manifest (digest);",
+        )?;
         let encoded = digest.encode();
-        let mut by_manifest = self.sql.prepare_cached(
-            "SELECT r.id, r.name, m.digest FROM manifest m JOIN repository r ON r.id = m.repository \
+        let mut select = self.sql.prepare_cached(
+            "SELECT r.name, r.id, m.digest FROM manifest m JOIN repository r ON r.id = m.repository \
              WHERE m.digest = ?1 AND m.deleted_at IS NULL AND r.deleted_at IS NULL \
-             UNION SELECT r.id, r.name, e.manifest FROM edge e \
+             UNION SELECT r.name, r.id, e.manifest FROM edge e \
              JOIN repository r ON r.id = e.repository \
              JOIN manifest m ON m.repository = e.repository AND m.digest = e.manifest \
              WHERE e.digest = ?1 AND m.deleted_at IS NULL AND r.deleted_at IS NULL \
-             LIMIT ?2",
+             UNION SELECT r.name, r.id, NULL FROM link l JOIN repository r ON r.id = l.repository \
+             WHERE l.digest = ?1 AND r.deleted_at IS NULL \
+             ORDER BY 1 LIMIT ?2",
         )?;
-        let mut found = Vec::new();
-        let mut rows = by_manifest.query((&encoded, HOLDERS))?;
+        let mut found: Vec<Affected> = Vec::new();
+        let mut rows = select.query((&encoded, HOLDERS))?;
         while let Some(row) = rows.next()? {
-            let (id, name): (i64, String) = (row.get(0)?, row.get(1)?);
-            let manifest: Vec<u8> = row.get(2)?;
-            found.push(self.named(id, &name, &manifest)?);
-        }
-        let mut linked = self.sql.prepare_cached(
-            "SELECT r.name FROM link l JOIN repository r ON r.id = l.repository \
-             WHERE l.digest = ?1 AND r.deleted_at IS NULL LIMIT ?2",
-        )?;
-        let names = linked.query_map((&encoded, HOLDERS), |row| row.get::<_, String>(0))?;
-        for name in names {
-            let name = name?;
-            let known = |of: &String| {
-                of.strip_prefix(name.as_str())
-                    .is_some_and(|rest| rest.starts_with([':', '@']))
+            let repository: String = row.get(0)?;
+            let manifest: Option<Vec<u8>> = row.get(2)?;
+            let mut tags = match manifest {
+                Some(manifest) => self.tags(row.get(1)?, &manifest)?,
+                None => Vec::new(),
             };
-            if !found.iter().any(known) {
-                found.push(name);
+            match found.last_mut() {
+                Some(last) if last.repository == repository => last.tags.append(&mut tags),
+                _ => found.push(Affected { repository, tags }),
             }
         }
-        found.sort();
-        found.dedup();
+        for affected in &mut found {
+            affected.tags.sort();
+            affected.tags.dedup();
+            affected.tags.truncate(TAGS);
+        }
         Ok(found)
     }
 
-    /// A manifest by repository and tags, or by its digest if it has none.
-    pub(crate) fn named(
-        &self,
-        repository: i64,
-        name: &str,
-        manifest: &[u8],
-    ) -> rusqlite::Result<String> {
+    /// The first tags of a manifest.
+    pub(crate) fn tags(&self, repository: i64, manifest: &[u8]) -> rusqlite::Result<Vec<String>> {
         let mut tags = self.sql.prepare_cached(
-            "SELECT name FROM tag WHERE repository = ?1 AND manifest = ?2 \
+            "SELECT name FROM tag WHERE manifest = ?2 AND repository + 0 = ?1 \
              AND deleted_at IS NULL ORDER BY name LIMIT ?3",
         )?;
-        let tags: Vec<String> = tags
-            .query_map((repository, manifest, TAGS), |row| row.get(0))?
-            .collect::<rusqlite::Result<_>>()?;
-        Ok(if tags.is_empty() {
-            format!("{name}@{}", text(manifest))
-        } else {
-            format!("{name}:{}", tags.join(","))
-        })
+        tags.query_map((repository, manifest, TAGS as i64), |row| row.get(0))?
+            .collect()
     }
 }
 

@@ -17,23 +17,28 @@ pub(crate) mod totals;
 
 use std::path::Path;
 
+use orlop_format::digest::Digest;
 use orlop_format::superblock::Superblock;
 
 use crate::catalog::blobs::Blobs;
 use crate::catalog::database::{Database, FILE, Identity, SCHEMA, WAL};
-use crate::finding::{Code, Report, Result, Trouble};
+use crate::finding::{Code, Object};
+use crate::report::Report;
+use crate::scratch::Scratch;
+use crate::trouble::{Result, Trouble};
 
-/// Checks the catalog. Gives back the copy if it can be asked for names.
+/// Checks the catalog, and says of each finding about a blob which names it
+/// reaches.
 pub(crate) fn check(
     folder: &Path,
-    scratch: &Path,
+    scratch: &Scratch,
     slot: &Superblock,
     log: &dyn Blobs,
     report: &mut Report,
-) -> Result<Option<Database>> {
+) -> Result<()> {
     let Some(opened) = Database::copy(folder, scratch)? else {
         missing(folder, slot, report);
-        return Ok(None);
+        return Ok(());
     };
     let checked = opened.and_then(|database| {
         let usable = whole(&database, slot, report)?;
@@ -43,7 +48,7 @@ pub(crate) fn check(
         Ok(checked) => checked,
         Err(error) => {
             unreadable(&error, report);
-            return Ok(None);
+            return Ok(());
         }
     };
     match usable {
@@ -51,16 +56,38 @@ pub(crate) fn check(
             "the catalog {} (it needs migration {found}, this version knows {SCHEMA})",
             folder.join(FILE).display()
         ))),
-        Usable::No => Ok(None),
-        Usable::Yes => match rows::check(&database, folder, log, report) {
-            Ok(()) => Ok(Some(database)),
-            Err(Stop::Trouble(trouble)) => Err(trouble),
-            Err(Stop::Sql(error)) => {
-                unreadable(&error, report);
-                Ok(None)
+        Usable::No => Ok(()),
+        Usable::Yes => {
+            let walked = rows::check(&database, folder, log, report)
+                .and_then(|()| Ok(affect(&database, report)?));
+            match walked {
+                Ok(()) => Ok(()),
+                Err(Stop::Trouble(trouble)) => Err(trouble),
+                Err(Stop::Sql(error)) => {
+                    unreadable(&error, report);
+                    Ok(())
+                }
             }
-        },
+        }
     }
+}
+
+/// Says which names the findings about blobs reach.
+fn affect(database: &Database, report: &mut Report) -> rusqlite::Result<()> {
+    let mut failed = Ok(());
+    report.affect(|object| {
+        let blob = object.blob.as_deref().map(Digest::parse);
+        if let Some(Ok(digest)) = blob
+            && object.affected.is_empty()
+            && failed.is_ok()
+        {
+            match database.affected(&digest) {
+                Ok(affected) => object.affected = affected,
+                Err(error) => failed = Err(error),
+            }
+        }
+    });
+    failed
 }
 
 /// What ends a walk over rows.
@@ -92,7 +119,7 @@ fn missing(folder: &Path, slot: &Superblock, report: &mut Report) {
     if slot.catalog_sequence > 0 {
         report.find(
             Code::CatalogMissing,
-            FILE,
+            catalog(),
             format_args!(
                 "a catalog at change {} or later: the store has seen it",
                 slot.catalog_sequence
@@ -102,19 +129,19 @@ fn missing(folder: &Path, slot: &Superblock, report: &mut Report) {
     } else if folder.join(WAL).exists() {
         report.find(
             Code::CatalogMissing,
-            FILE,
+            catalog(),
             format_args!("the file that {WAL} belongs to"),
             "no file",
         );
     } else {
-        report.note("the store has no catalog, and has seen none that had names");
+        report.note(Code::CatalogNone, catalog(), "no file");
     }
 }
 
 fn unreadable(error: &rusqlite::Error, report: &mut Report) {
     report.find(
         Code::CatalogUnreadable,
-        FILE,
+        catalog(),
         "a catalog that SQLite can read",
         error,
     );
@@ -126,7 +153,12 @@ fn whole(database: &Database, slot: &Superblock, report: &mut Report) -> rusqlit
     let identity = match database.identity()? {
         Ok(identity) => identity,
         Err(found) => {
-            report.find(Code::CatalogUnreadable, FILE, "a catalog of Orlop", found);
+            report.find(
+                Code::CatalogUnreadable,
+                catalog(),
+                "a catalog of Orlop",
+                found,
+            );
             return Ok(Usable::No);
         }
     };
@@ -137,7 +169,7 @@ fn whole(database: &Database, slot: &Superblock, report: &mut Report) -> rusqlit
     for line in &broken {
         report.find(
             Code::CatalogIntegrity,
-            FILE,
+            catalog(),
             "tables and indexes that hold",
             line,
         );
@@ -145,10 +177,8 @@ fn whole(database: &Database, slot: &Superblock, report: &mut Report) -> rusqlit
     pair(&identity, slot, report);
     // Older tables have other columns; the next start brings them up to date.
     if identity.schema < SCHEMA {
-        report.note(format_args!(
-            "the catalog has the tables of migration {}; its rows are checked once a server has brought it to {SCHEMA}",
-            identity.schema
-        ));
+        let found = format!("the tables of migration {}", identity.schema);
+        report.note(Code::CatalogOutdated, catalog(), found);
         return Ok(Usable::No);
     }
     Ok(if broken.is_empty() {
@@ -163,14 +193,14 @@ fn pair(identity: &Identity, slot: &Superblock, report: &mut Report) {
     if slot.catalog != [0; 16] && slot.catalog != identity.id {
         report.find(
             Code::CatalogOther,
-            FILE,
+            catalog(),
             format_args!("catalog {}", hex(&slot.catalog)),
             format_args!("catalog {}", hex(&identity.id)),
         );
     } else if identity.sequence < slot.catalog_sequence {
         report.find(
             Code::CatalogOlder,
-            FILE,
+            catalog(),
             format_args!(
                 "change {} or later: the store has seen it",
                 slot.catalog_sequence
@@ -178,6 +208,11 @@ fn pair(identity: &Identity, slot: &Superblock, report: &mut Report) {
             format_args!("change {}", identity.sequence),
         );
     }
+}
+
+/// The catalog as a whole.
+fn catalog() -> Object {
+    Object::file(FILE)
 }
 
 /// Bytes as they are printed.

@@ -14,7 +14,8 @@ use super::blobs::{Blobs, Known, Life, Reader};
 use super::database::{Database, text};
 use super::manifest::{Edge, Rows, is_of};
 use super::totals::Totals;
-use crate::finding::{Code, Report};
+use crate::finding::{Affected, Code, Object};
+use crate::report::Report;
 
 /// Checks every row.
 pub(crate) fn check(
@@ -77,7 +78,7 @@ impl Walk<'_> {
                 };
                 self.report.find(
                     Code::CatalogTotals,
-                    format_args!("repository {name}"),
+                    Object::row("repository", &name),
                     say(&kept),
                     say(&counted),
                 );
@@ -137,17 +138,19 @@ impl Walk<'_> {
     }
 
     fn manifest(&mut self, row: &Row) -> Result<(), Stop> {
-        let name = self
-            .database
-            .named(row.repository, &row.name, &row.digest)?;
-        let object = format!("manifest {name}");
+        let mut object = Object::row("manifest", format!("{}@{}", row.name, text(&row.digest)));
+        object.affected.push(Affected {
+            repository: row.name.clone(),
+            tags: self.database.tags(row.repository, &row.digest)?,
+        });
         let Some(digest) = whole(&row.digest) else {
             let expected = "a digest";
             self.report
                 .find(Code::ManifestRow, object, expected, text(&row.digest));
             return Ok(());
         };
-        let Some(blob) = self.had(&object, &digest, row.hidden, Code::ManifestBlob)? else {
+        object.blob = Some(digest.to_string());
+        let Some(blob) = self.had(&object, &digest, row.hidden)? else {
             return Ok(());
         };
         let limit = MANIFEST_BYTES_MAX as u64;
@@ -163,7 +166,7 @@ impl Walk<'_> {
         };
         self.report.counts.manifests = self.report.counts.manifests.saturating_add(1);
         match Rows::of(&bytes, &row.rows.media_type) {
-            Ok(rows) if is_of(&bytes, &digest) => self.compare(&object, &rows, &row.rows),
+            Ok(rows) if is_of(&bytes, &digest) => self.compare(object, &rows, &row.rows),
             Ok(_) => self.report.find(
                 Code::ManifestBytes,
                 object,
@@ -180,12 +183,12 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn compare(&mut self, object: &str, bytes: &Rows, row: &Rows) {
+    fn compare(&mut self, object: Object, bytes: &Rows, row: &Rows) {
         let columns = bytes.differ(row);
         if !columns.is_empty() {
             self.report.find(
                 Code::ManifestRow,
-                object,
+                object.clone(),
                 format_args!("{} as in its bytes", columns.join(", ")),
                 "something else in its row",
             );
@@ -209,33 +212,34 @@ impl Walk<'_> {
     /// The blob behind a row, if it can be read; what is wrong is found.
     fn had(
         &mut self,
-        object: &str,
+        object: &Object,
         digest: &Digest,
         hidden: bool,
-        code: Code,
     ) -> Result<Option<Known>, Stop> {
+        let code = Code::ManifestBlob;
         let expected = format!("blob {digest} in the store");
         match self.log.find(digest)? {
             Some(blob) if blob.life == Life::Live => return Ok(Some(blob)),
             Some(blob) if blob.life == Life::Quarantined => {
                 self.report.find(
                     code,
-                    object,
+                    object.clone(),
                     expected,
                     "it is in quarantine: its bytes are damaged",
                 );
             }
-            Some(blob) if hidden => self.report.note(format_args!(
-                "{object} is deleted, and blob {digest} ended at LSN {}",
-                blob.birth
-            )),
+            Some(blob) if hidden => self.report.note(
+                Code::ManifestEnded,
+                object.clone(),
+                format_args!("the blob ended at LSN {}", blob.birth),
+            ),
             Some(blob) => {
                 let found = format!("it was collected at LSN {}", blob.birth);
-                self.report.find(code, object, expected, found);
+                self.report.find(code, object.clone(), expected, found);
             }
             None => self
                 .report
-                .find(code, object, expected, "it never was there"),
+                .find(code, object.clone(), expected, "it never was there"),
         }
         Ok(None)
     }
@@ -261,7 +265,7 @@ impl Walk<'_> {
             let repository = repository.as_deref().unwrap_or("?");
             self.report.find(
                 Code::TagManifest,
-                format_args!("tag {repository}:{tag}"),
+                tag_object(repository, &tag, &manifest),
                 format_args!("manifest {} in its repository", text(&manifest)),
                 found,
             );
@@ -288,14 +292,17 @@ impl Walk<'_> {
                 let number: i64 = row.get(5)?;
                 self.report.find(
                     Code::LinkRepository,
-                    format_args!("link of {}", text(&encoded)),
+                    Object::row("link", text(&encoded)),
                     format_args!("repository number {number}"),
                     "no such repository",
                 );
                 continue;
             };
             let link = Link {
-                object: format!("link {name} → {}", text(&encoded)),
+                object: Object {
+                    blob: Some(text(&encoded)),
+                    ..Object::row("link", format!("{name} {}", text(&encoded)))
+                },
                 digest: whole(&encoded),
                 size: row.get(1)?,
                 birth: row.get(2)?,
@@ -310,7 +317,7 @@ impl Walk<'_> {
         let Link { object, size, .. } = link;
         let Some(digest) = &link.digest else {
             self.report
-                .find(Code::LinkBlob, object, "a digest", "another form");
+                .find(Code::LinkBlob, object.clone(), "a digest", "another form");
             return Ok(());
         };
         match self.log.find(digest)? {
@@ -319,7 +326,7 @@ impl Walk<'_> {
                 if i64::try_from(blob.size).ok() != Some(*size) {
                     self.report.find(
                         Code::LinkSize,
-                        object,
+                        object.clone(),
                         format_args!("{} bytes", blob.size),
                         format_args!("{size} bytes"),
                     );
@@ -331,34 +338,26 @@ impl Walk<'_> {
                     .birth
                     .is_none_or(|birth| birth.unsigned_abs() < blob.birth) =>
             {
-                self.report.note(format_args!(
-                    "{object} is left over: the blob ended at LSN {}",
-                    blob.birth
-                ));
+                let found = format!("the blob ended at LSN {}", blob.birth);
+                self.report.note(Code::LinkEnded, object.clone(), found);
             }
             Some(_) => self.report.find(
                 Code::LinkBlob,
-                object,
+                object.clone(),
                 "the blob in the store",
                 "the end of an earlier one",
             ),
-            None if link.hidden => self.report.note(format_args!(
-                "{object} is deleted, and the blob is not there"
-            )),
-            None => {
-                let affected = self.database.affected(digest)?;
-                let others: Vec<String> = affected
-                    .into_iter()
-                    .filter(|name| name.contains([':', '@']))
-                    .collect();
-                let found = if others.is_empty() {
-                    "it never was there".to_owned()
-                } else {
-                    format!("it never was there; needed by {}", others.join(", "))
-                };
-                self.report
-                    .find(Code::LinkBlob, object, "the blob in the store", found);
-            }
+            None if link.hidden => self.report.note(
+                Code::LinkEnded,
+                object.clone(),
+                "the repository is deleted, and the blob is not there",
+            ),
+            None => self.report.find(
+                Code::LinkBlob,
+                object.clone(),
+                "the blob in the store",
+                "it never was there",
+            ),
         }
         Ok(())
     }
@@ -366,11 +365,21 @@ impl Walk<'_> {
 
 /// A row that gives a repository a blob.
 struct Link {
-    object: String,
+    object: Object,
     digest: Option<Digest>,
     size: i64,
     birth: Option<i64>,
     hidden: bool,
+}
+
+fn tag_object(repository: &str, tag: &str, manifest: &[u8]) -> Object {
+    let mut object = Object::row("tag", format!("{repository}:{tag}"));
+    object.blob = Some(text(manifest));
+    object.affected.push(Affected {
+        repository: repository.to_owned(),
+        tags: vec![tag.to_owned()],
+    });
+    object
 }
 
 /// A digest that takes all of a column.

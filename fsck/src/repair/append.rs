@@ -19,7 +19,7 @@ use orlop_format::superblock::Superblock;
 use super::hands::Hands;
 use super::log::End;
 use crate::file::trouble;
-use crate::finding::{Result, Trouble};
+use crate::trouble::{Result, Trouble};
 
 /// Zeros that are written at once.
 const ZEROS: usize = 1024 * 1024;

@@ -1,55 +1,44 @@
 //! What a person types to repair a store, and what is printed for it.
-//!
-//! Exit status: 0 when nothing is wrong any more, 1 when something is left or
-//! would be done, 2 when it could not look or a step failed.
 
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::path::Path;
 
 use super::{Options, Outcome, Plan, apply, plan};
-use crate::finding::Result;
+use crate::trouble::Result;
 
 /// Flags of a repair.
 #[derive(Debug, clap::Args)]
 pub(crate) struct RepairArgs {
     /// Say what a repair would do, and do it only with --apply
     #[arg(long)]
-    pub(crate) repair: bool,
+    repair: bool,
 
     /// Do what the plan says
     #[arg(long, requires = "repair")]
     apply: bool,
 
-    /// Where lost blobs may come from: the folder of another store or of an OCI
-    /// layout, or <https://HOST/REPOSITORY> (ORLOP_SOURCE_USER and
-    /// ORLOP_SOURCE_PASSWORD in the environment); may be given again
+    /// Where lost blobs may come from: the folder of another store or of an OCI layout, or <https://HOST/REPOSITORY>; may be given again
     #[arg(long, value_name = "FROM", requires = "repair")]
     source: Vec<String>,
-
-    /// Where a repair puts its scratch files
-    #[arg(long, value_name = "DIR", requires = "repair")]
-    scratch: Option<PathBuf>,
 }
 
 impl RepairArgs {
-    /// Plans, shows, and applies if that was asked for.
-    pub(crate) fn run(&self, folder: &Path, json: bool) -> ExitCode {
-        match self.try_run(folder, json) {
-            Ok(true) => ExitCode::SUCCESS,
-            Ok(false) => ExitCode::from(1),
-            Err(trouble) => {
-                eprintln!("orlop-fsck: {trouble}");
-                ExitCode::from(2)
-            }
-        }
+    /// Whether a repair was asked for.
+    pub(crate) fn wanted(&self) -> bool {
+        self.repair
     }
 
-    /// Whether nothing is wrong.
-    fn try_run(&self, folder: &Path, json: bool) -> Result<bool> {
+    /// Plans, shows, and applies if that was asked for. True when nothing is
+    /// wrong.
+    pub(crate) fn run(
+        &self,
+        folder: &Path,
+        check: crate::options::Options,
+        json: bool,
+    ) -> Result<bool> {
         let options = Options {
             sources: self.source.clone(),
-            scratch: self.scratch.clone(),
+            check,
         };
         let plan = plan(folder, options)?;
         if !json {

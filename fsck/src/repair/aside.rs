@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::hands::Hands;
 use crate::file::{names, trouble};
-use crate::finding::{Result, Trouble};
+use crate::trouble::{Result, Trouble};
 
 /// What begins the name of a folder of one repair.
 const PREFIX: &str = "repair-";

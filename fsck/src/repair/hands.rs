@@ -11,7 +11,7 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use crate::file::trouble;
-use crate::finding::Result;
+use crate::trouble::Result;
 
 /// One change to a data folder.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -23,7 +23,7 @@ use super::log::Log;
 use super::source::Source;
 use crate::catalog::blobs::{Blobs, Life};
 use crate::file::trouble;
-use crate::finding::{Result, Trouble};
+use crate::trouble::{Result, Trouble};
 
 /// Bytes of a segment, as the server fills them.
 const SEGMENT: u64 = 256 * 1024 * 1024;

@@ -20,8 +20,9 @@ use orlop_format::{BLOCK, Malformed, journal, segment};
 use rusqlite::{Connection, OptionalExtension as _};
 
 use crate::catalog::blobs::{At, Blobs, Known, Life};
-use crate::file::{Source, blank, names, trouble};
-use crate::finding::{Result, Trouble};
+use crate::file::{Source, Window, blank, names};
+use crate::scratch::Scratch;
+use crate::trouble::{Result, Trouble};
 
 const TABLES: &str = "
     CREATE TABLE record (lsn INTEGER, bad INTEGER, kind INTEGER, place BLOB, body BLOB,
@@ -83,11 +84,8 @@ fn broken(object: impl std::fmt::Display, reason: impl std::fmt::Display) -> Tro
 
 impl Log {
     /// Reads the log of the store in `folder`.
-    pub(crate) fn read(folder: &Path, scratch: &Path, slot: &Superblock) -> Result<Self> {
-        let place = tempfile::Builder::new()
-            .prefix("orlop-fsck-")
-            .tempdir_in(scratch)
-            .map_err(trouble("make a folder in", scratch))?;
+    pub(crate) fn read(folder: &Path, scratch: &Scratch, slot: &Superblock) -> Result<Self> {
+        let place = scratch.folder()?;
         let connection = Connection::open(place.path().join("log.db")).map_err(sql)?;
         connection
             .execute_batch("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;")
@@ -111,8 +109,8 @@ impl Log {
 
     fn segments(&mut self, folder: &Path, slot: &Superblock) -> Result<()> {
         for class in Class::ALL {
-            let below = folder.join("data").join(class.folder());
-            for name in names(&below)? {
+            let below = format!("data/{}", class.folder());
+            for name in names(&folder.join(&below))? {
                 let Some((id, generation)) = segment::parse_name(&name) else {
                     continue;
                 };
@@ -126,7 +124,7 @@ impl Log {
                     generation,
                     id,
                 };
-                if let Some(source) = Source::open(&below.join(&name))? {
+                if let Some(source) = Source::open(folder, &format!("{below}/{name}"))? {
                     self.segment(&source, &id, slot)?;
                 }
             }
@@ -217,13 +215,12 @@ impl Log {
     }
 
     fn journal(&mut self, folder: &Path, slot: &Superblock) -> Result<()> {
-        let below = folder.join("journal");
         let mut files = Vec::new();
-        for name in names(&below)? {
+        for name in names(&folder.join("journal"))? {
             let Some(sequence) = journal::parse_name(&name).filter(|s| *s >= slot.journal) else {
                 continue;
             };
-            let Some(source) = Source::open(&below.join(&name))? else {
+            let Some(source) = Source::open(folder, &format!("journal/{name}"))? else {
                 continue;
             };
             let block = source.block(0)?;
@@ -505,8 +502,8 @@ impl Log {
 
 impl Blobs for Log {
     fn find(&self, digest: &Digest) -> Result<Option<Known>> {
-        let text = "SELECT sha256, life, birth, size, at FROM blob WHERE sha256 = ?1";
-        let by_alias = "SELECT b.sha256, life, birth, size, at FROM alias a \
+        let text = "SELECT sha256, life, birth, size, internal, at FROM blob WHERE sha256 = ?1";
+        let by_alias = "SELECT b.sha256, life, birth, size, internal, at FROM alias a \
             JOIN blob b ON b.sha256 = a.sha256 WHERE a.digest = ?1";
         let (text, key) = match digest.algorithm() {
             Algorithm::Sha256 => (text, digest.bytes().to_vec()),
@@ -523,13 +520,14 @@ impl Blobs for Log {
                             row.get::<_, u8>(1)?,
                             row.get::<_, i64>(2)?,
                             row.get::<_, i64>(3)?,
-                            row.get::<_, Vec<u8>>(4)?,
+                            row.get::<_, bool>(4)?,
+                            row.get::<_, Vec<u8>>(5)?,
                         ))
                     })
                     .optional()
             })
             .map_err(sql)?;
-        Ok(row.and_then(|(sha256, life, birth, size, at)| {
+        Ok(row.and_then(|(sha256, life, birth, size, internal, at)| {
             Some(Known {
                 sha256,
                 life: match life {
@@ -539,6 +537,7 @@ impl Blobs for Log {
                 },
                 birth: birth.unsigned_abs(),
                 size: size.unsigned_abs(),
+                internal,
                 at: decode(&at)?,
             })
         }))
@@ -588,7 +587,7 @@ fn decode(bytes: &[u8]) -> Option<At> {
 /// Offset of a valid group of this file's life with a number of at least
 /// `number`, at `from` or behind.
 fn later(source: &Source, volume: &Volume, number: u64, from: u32) -> Result<Option<u64>> {
-    let found = source.search(u64::from(from), source.len(), |block| {
+    let found = Window::new(source).search(u64::from(from), source.len(), |block| {
         Head::decode(volume, block)
             .ok()
             .filter(|head| head.number >= number)

@@ -40,7 +40,8 @@ pub use self::plan::{Action, Options, Plan};
 use crate::catalog::database::{FILE, SHM, WAL};
 use crate::check;
 use crate::file::trouble;
-use crate::finding::{Report, Result};
+use crate::report::Report;
+use crate::trouble::Result;
 
 /// Repair's own folder within the data folder: what is being made. It goes
 /// away at the end, and at the beginning of the next repair.
@@ -81,7 +82,7 @@ pub fn apply(plan: &Plan, watcher: &mut Watcher<'_>) -> Result<Outcome> {
         run(&mut hands, plan, &own, &mut done, &mut left)?;
         hands.clear(&own)?;
     }
-    let after = check::held(folder)?;
+    let after = check::held(folder, plan.check(), std::time::Instant::now())?;
     Ok(Outcome { done, left, after })
 }
 
@@ -101,7 +102,7 @@ fn run(
         ));
     }
     let Some(slot) = plan.slot else { return Ok(()) };
-    if !plan.orders.damaged.is_empty() || !plan.orders.wanted.is_empty() {
+    if plan.cut || !plan.orders.damaged.is_empty() || !plan.orders.wanted.is_empty() {
         blobs(hands, plan, own, &slot, done, left)?;
     }
     if plan.index {
@@ -165,7 +166,7 @@ fn blobs(
     let mut healed = heal::heal(hands, (folder, own), slot, &log, &plan.orders, &mut sources)?;
     let said = std::mem::take(&mut healed.done);
     left.append(&mut healed.left);
-    if healed.is_empty() {
+    if healed.is_empty() && !plan.cut {
         return Ok(());
     }
     let taken = format!(
@@ -178,6 +179,12 @@ fn blobs(
     };
     aside::take(hands, folder, own, vec![unused])?;
     append::append(hands, folder, own, slot, &end, healed.records())?;
+    if plan.cut {
+        done.push(format!(
+            "the journal goes on in a new file behind LSN {}",
+            end.next_lsn.saturating_sub(1)
+        ));
+    }
     done.extend(said);
     Ok(())
 }

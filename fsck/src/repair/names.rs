@@ -23,7 +23,7 @@ use crate::catalog::manifest::{Rows, is_of};
 use crate::catalog::note::{Note, Unread};
 use crate::catalog::tables;
 use crate::file::trouble;
-use crate::finding::{Result, Trouble};
+use crate::trouble::{Result, Trouble};
 
 /// Numbers of changes that are left out behind the last one that is known:
 /// the lost catalog may have given some of them to changes that nobody told

@@ -8,8 +8,10 @@ use std::fmt;
 use std::fs::File;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use orlop_format::digest::Digest;
+use orlop_format::journal;
 use orlop_format::superblock::{FILES, Superblock};
 use serde::Serialize;
 
@@ -20,34 +22,37 @@ use super::source::{self, Source};
 use crate::catalog::blobs::{Blobs, Life};
 use crate::catalog::database::FILE;
 use crate::file::trouble;
-use crate::finding::{Finding, Report, Result, Trouble};
+use crate::finding::{Code, Finding};
+use crate::report::Report;
+use crate::scratch::Scratch;
+use crate::trouble::{Result, Trouble};
 use crate::{check, lock, superblock};
 
 /// Findings that a catalog made again has not.
-const NAMES: &[&str] = &[
-    "catalog.missing",
-    "catalog.unreadable",
-    "catalog.integrity",
-    "catalog.other",
-    "catalog.older",
-    "catalog.totals",
-    "manifest.row",
-    "manifest.edges",
-    "tag.manifest",
-    "link.size",
-    "link.repository",
+const NAMES: &[Code] = &[
+    Code::CatalogMissing,
+    Code::CatalogUnreadable,
+    Code::CatalogIntegrity,
+    Code::CatalogOther,
+    Code::CatalogOlder,
+    Code::CatalogTotals,
+    Code::ManifestRow,
+    Code::ManifestEdges,
+    Code::TagManifest,
+    Code::LinkSize,
+    Code::LinkRepository,
 ];
 /// Findings about a blob whose bytes are damaged.
-const DAMAGE: &[&str] = &[
-    "record.payload",
-    "extent.header",
-    "extent.payload",
-    "blob.size",
-    "blob.digest",
-    "segment.missing",
+const DAMAGE: &[Code] = &[
+    Code::RecordPayload,
+    Code::ExtentHeader,
+    Code::ExtentPayload,
+    Code::BlobSize,
+    Code::BlobDigest,
+    Code::SegmentMissing,
 ];
 /// Findings about a blob that a name needs.
-const WANTED: &[&str] = &["manifest.blob", "manifest.bytes", "link.blob"];
+const WANTED: &[Code] = &[Code::ManifestBlob, Code::ManifestBytes, Code::LinkBlob];
 
 /// What repair may use.
 #[derive(Debug, Clone, Default)]
@@ -55,8 +60,8 @@ pub struct Options {
     /// Where blobs may come from: folders of stores or OCI layouts, and
     /// `https://HOST/REPOSITORY`.
     pub sources: Vec<String>,
-    /// Where scratch files go; the system's folder if none is given.
-    pub scratch: Option<PathBuf>,
+    /// How the store is checked, before and after.
+    pub check: crate::options::Options,
 }
 
 /// One thing that repair does.
@@ -83,7 +88,7 @@ pub struct Plan {
     #[serde(skip)]
     folder: PathBuf,
     #[serde(skip)]
-    scratch: PathBuf,
+    scratch: Scratch,
     #[serde(skip)]
     options: Options,
     #[serde(skip)]
@@ -93,6 +98,9 @@ pub struct Plan {
     pub(super) superblock: Option<usize>,
     #[serde(skip)]
     pub(super) orders: Orders,
+    /// Whether the journal goes on in a new file whatever else is done.
+    #[serde(skip)]
+    pub(super) cut: bool,
     #[serde(skip)]
     pub(super) index: bool,
     #[serde(skip)]
@@ -108,9 +116,9 @@ impl Plan {
         }
         own(folder)?;
         let lock = lock::take_or_make(folder)?;
-        let before = check::held(folder)?;
+        let before = check::held(folder, &options.check, Instant::now())?;
         let slot = superblock::check(folder, &mut Report::new(folder))?;
-        let scratch = options.scratch.clone().unwrap_or_else(std::env::temp_dir);
+        let scratch = Scratch::new(options.check.scratch.as_deref());
         let mut plan = Self {
             actions: Vec::new(),
             cannot: Vec::new(),
@@ -121,6 +129,7 @@ impl Plan {
             slot,
             superblock: None,
             orders: Orders::default(),
+            cut: false,
             index: false,
             catalog: None,
             _lock: lock,
@@ -151,7 +160,7 @@ impl Plan {
         &self.folder
     }
 
-    pub(super) fn scratch(&self) -> &Path {
+    pub(super) fn scratch(&self) -> &Scratch {
         &self.scratch
     }
 
@@ -163,7 +172,11 @@ impl Plan {
             .collect()
     }
 
-    fn has(&self, codes: &[&str]) -> Vec<&Finding> {
+    pub(super) fn check(&self) -> &crate::options::Options {
+        &self.options.check
+    }
+
+    fn has(&self, codes: &[Code]) -> Vec<&Finding> {
         self.before
             .findings()
             .iter()
@@ -203,6 +216,7 @@ impl Plan {
             }
             Err(trouble) => return Err(trouble),
         };
+        self.tail(&log);
         self.blobs(&log)?;
         self.index();
         self.names(&log, &slot)
@@ -229,19 +243,41 @@ impl Plan {
         );
     }
 
+    /// A start does not go on where the disk cannot read the end of the
+    /// journal: what was there is not known, and unsure is not torn.
+    fn tail(&mut self, log: &Log) {
+        let Some(end) = log.end else { return };
+        let file = format!("journal/{}", journal::file_name(end.sequence));
+        let lost = self.has(&[Code::FileUnreadable]).iter().any(|finding| {
+            let object = &finding.object;
+            let behind = object
+                .offset
+                .unwrap_or_default()
+                .saturating_add(object.length.unwrap_or_default());
+            object.file.as_ref() == Some(&file) && behind > u64::from(end.offset)
+        });
+        if !lost {
+            return;
+        }
+        self.cut = true;
+        self.act(
+            "journal.cut",
+            file,
+            format!(
+                "begins a new journal file behind LSN {}: the disk cannot read what follows at {}",
+                end.next_lsn.saturating_sub(1),
+                end.offset
+            ),
+            Some(
+                "whatever the unreadable part held; some of it may have been acknowledged"
+                    .to_owned(),
+            ),
+        );
+    }
+
     fn blobs(&mut self, log: &Log) -> Result<()> {
-        let about = |finding: &&&Finding| finding.object.starts_with("blob ");
-        let damaged: BTreeSet<Digest> = self
-            .has(DAMAGE)
-            .iter()
-            .filter(about)
-            .flat_map(|finding| digests(&finding.object))
-            .collect();
-        let mut wanted: BTreeSet<Digest> = self
-            .has(WANTED)
-            .iter()
-            .flat_map(|finding| digests(&finding.object).chain(digests(&finding.expected)))
-            .collect();
+        let damaged: BTreeSet<Digest> = blobs(&self.has(DAMAGE));
+        let mut wanted: BTreeSet<Digest> = blobs(&self.has(WANTED));
         wanted.extend(log.quarantined()?);
         let mut missing = BTreeSet::new();
         for digest in wanted {
@@ -255,6 +291,13 @@ impl Plan {
         if log.end.is_none() {
             return Ok(());
         }
+        // The server makes a new copy of the catalog by itself.
+        let mut outer = BTreeSet::new();
+        for digest in damaged.union(&missing) {
+            if log.find(digest)?.is_none_or(|blob| !blob.internal) {
+                outer.insert(*digest);
+            }
+        }
         let has_source = !self.options.sources.is_empty();
         for digest in &damaged {
             self.act(
@@ -264,7 +307,7 @@ impl Plan {
                 None,
             );
         }
-        for digest in damaged.union(&missing) {
+        for digest in &outer {
             if has_source {
                 self.act(
                     "blob.restore",
@@ -291,7 +334,7 @@ impl Plan {
             .before
             .findings()
             .iter()
-            .filter(|finding| finding.code.starts_with("index."))
+            .filter(|finding| finding.code.name().starts_with("index."))
             .count();
         if wrong > 0 && self.folder.join("index").exists() {
             self.index = true;
@@ -301,13 +344,19 @@ impl Plan {
                 format!(
                     "moves it to quarantine/ ({wrong} findings); the next start makes it again from the log"
                 ),
-                None,
+                (!self.has(&[Code::IndexAhead]).is_empty()).then(|| {
+                    "what the end of the log held, which the index has seen and the log has lost; put lost journal files back instead if there are any".to_owned()
+                }),
             );
         }
     }
 
     fn names(&mut self, log: &Log, slot: &Superblock) -> Result<()> {
-        let found: BTreeSet<&str> = self.has(NAMES).iter().map(|finding| finding.code).collect();
+        let found: BTreeSet<&str> = self
+            .has(NAMES)
+            .iter()
+            .map(|finding| finding.code.name())
+            .collect();
         let mut why: Vec<&str> = found.into_iter().collect();
         let mut noted = false;
         log.notes(0, &mut |_, _| {
@@ -360,10 +409,12 @@ fn own(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The digests that a text names.
-fn digests(text: &str) -> impl Iterator<Item = Digest> + '_ {
-    text.split(|c: char| !(c.is_ascii_alphanumeric() || c == ':'))
-        .filter_map(|word| Digest::parse(word).ok())
+/// The blobs that findings are about.
+fn blobs(findings: &[&Finding]) -> BTreeSet<Digest> {
+    findings
+        .iter()
+        .filter_map(|finding| Digest::parse(finding.object.blob.as_deref()?).ok())
+        .collect()
 }
 
 impl fmt::Display for Plan {

@@ -11,7 +11,7 @@ use reqwest::StatusCode;
 use reqwest::blocking::{Client, Response};
 
 use super::source::{Source, pour};
-use crate::finding::{Result, Trouble};
+use crate::trouble::{Result, Trouble};
 
 /// The variables with the name and the password for a registry.
 const USER: &str = "ORLOP_SOURCE_USER";

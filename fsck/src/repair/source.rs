@@ -11,7 +11,9 @@ use orlop_format::digest::Digest;
 use super::log::Log;
 use crate::catalog::blobs::{Blobs, Life, Reader};
 use crate::file::trouble;
-use crate::finding::{Report, Result, Trouble};
+use crate::report::Report;
+use crate::scratch::Scratch;
+use crate::trouble::{Result, Trouble};
 use crate::{lock, superblock};
 
 /// Bytes handed on at once.
@@ -28,7 +30,7 @@ pub(super) trait Source {
 }
 
 /// Opens what a person named: a URL, a store's folder or an OCI layout.
-pub(super) fn open(text: &str, scratch: &Path) -> Result<Box<dyn Source>> {
+pub(super) fn open(text: &str, scratch: &Scratch) -> Result<Box<dyn Source>> {
     if text.starts_with("http://") || text.starts_with("https://") {
         return registry(text);
     }
@@ -110,7 +112,7 @@ struct Store {
 }
 
 impl Store {
-    fn open(name: &str, folder: &Path, scratch: &Path) -> Result<Self> {
+    fn open(name: &str, folder: &Path, scratch: &Scratch) -> Result<Self> {
         if !folder.is_dir() {
             return Err(Trouble::NotAStore(folder.to_owned()));
         }

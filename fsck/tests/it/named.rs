@@ -12,10 +12,8 @@ use orlop_format::location::{Class, Extent, Home, SegmentId};
 use orlop_format::record::{Commit, Record, UploadId};
 use orlop_format::segment::{self, ExtentHeader};
 use orlop_format::superblock::{FILES, Superblock};
-use orlop_fsck::repair;
+use orlop_fsck::{Report, repair};
 use serde_json::json;
-
-use crate::support::Said;
 
 const STORE: [u8; 16] = *b"a store of names";
 pub(crate) const CATALOG: [u8; 16] = *b"a catalog by id.";
@@ -118,9 +116,8 @@ impl Named {
     pub(crate) fn whole() -> Named {
         let named = Named::without_catalog();
         named.repair(&[]);
-        let said = named.check();
-        assert_eq!(said.findings(), [""; 0]);
-        assert_eq!(said.status, 0, "{}", said.error);
+        let report = named.check();
+        assert!(report.clean(), "{report}");
         named
     }
 
@@ -312,9 +309,9 @@ impl Named {
         repaired(self.folder(), sources)
     }
 
-    /// Runs the program on the folder.
-    pub(crate) fn check(&self) -> Said {
-        crate::support::check(self.folder())
+    /// Checks the folder.
+    pub(crate) fn check(&self) -> Report {
+        orlop_fsck::check(self.folder()).unwrap()
     }
 }
 
@@ -327,6 +324,6 @@ pub(crate) fn repaired(folder: &Path, sources: &[&str]) -> repair::Outcome {
 pub(crate) fn options(sources: &[&str]) -> repair::Options {
     repair::Options {
         sources: sources.iter().map(ToString::to_string).collect(),
-        scratch: None,
+        check: orlop_fsck::Options::default(),
     }
 }
