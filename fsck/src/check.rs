@@ -8,6 +8,7 @@ use std::time::Instant;
 use orlop_format::row::State as Life;
 
 use crate::blobs::Blobs;
+use crate::catalog::blobs::Replayed;
 use crate::content::{Crew, Owner};
 use crate::file::names;
 use crate::finding::{Code, Object};
@@ -107,11 +108,16 @@ fn look(folder: &Path, options: &Options, started: Instant, report: &mut Report)
     accounts.check(folder, &segments, &seals, report)?;
     space::foreign(folder, report)?;
 
+    let blobs = Replayed {
+        blobs: std::mem::replace(&mut state.blobs, Blobs::new(&scratch)),
+        others: std::mem::take(&mut state.others),
+    };
     let files = state::files(&journal, &segments);
     state.content(&files, &mut choice, &mut crew, progress, report)?;
     cover(options, &choice, report);
     progress.stage("catalog", 0);
-    catalog::check(folder, &scratch, &slot, &state, report)
+    let noted = names.notes > 0 || !names.copies.is_empty();
+    catalog::check(folder, &scratch, &slot, (&blobs, noted), report)
 }
 
 /// The copies of the catalog must be in the store.

@@ -128,12 +128,15 @@ impl Source {
 
     fn lose(&self, at: u64, len: u64) {
         let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
-        match lost.last_mut() {
-            Some((start, length)) if start.saturating_add(*length) == at => {
-                *length = length.saturating_add(len);
-            }
-            _ if lost.len() >= MAX_LOST || lost.iter().any(|(start, _)| *start == at) => {}
-            _ => lost.push((at, len)),
+        if let Some((start, length)) = lost.last_mut()
+            && start.saturating_add(*length) == at
+        {
+            *length = length.saturating_add(len);
+            return;
+        }
+        let known = lost.iter().any(|(start, _)| *start == at);
+        if lost.len() < MAX_LOST && !known {
+            lost.push((at, len));
         }
     }
 

@@ -105,7 +105,16 @@ fn unkept(error: rusqlite::Error) -> Trouble {
     ))
 }
 
-impl Blobs for crate::state::State {
+/// The blobs of a log that was replayed.
+#[derive(Debug)]
+pub(crate) struct Replayed {
+    /// By SHA-256.
+    pub(crate) blobs: crate::blobs::Blobs,
+    /// By further digests.
+    pub(crate) others: Aliases,
+}
+
+impl Blobs for Replayed {
     fn find(&self, digest: &Digest) -> Result<Option<Known>> {
         let sha256: Option<[u8; 32]> = match digest.algorithm() {
             Algorithm::Sha256 => digest.bytes().try_into().ok(),

@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use orlop_format::digest::Digest;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 
-use crate::file::trouble;
 use crate::finding::Affected;
 use crate::scratch::Scratch;
 use crate::trouble::{Result, Trouble};

@@ -27,17 +27,18 @@ use crate::report::Report;
 use crate::scratch::Scratch;
 use crate::trouble::{Result, Trouble};
 
-/// Checks the catalog, and says of each finding about a blob which names it
+/// Checks the catalog beside the log's blobs, of which `noted` says whether any
+/// was ever named, and says of each finding about a blob which names it
 /// reaches.
 pub(crate) fn check(
     folder: &Path,
     scratch: &Scratch,
     slot: &Superblock,
-    log: &dyn Blobs,
+    (log, noted): (&dyn Blobs, bool),
     report: &mut Report,
 ) -> Result<()> {
     let Some(opened) = Database::copy(folder, scratch)? else {
-        missing(folder, slot, report);
+        missing(folder, slot, noted, report);
         return Ok(());
     };
     let checked = opened.and_then(|database| {
@@ -115,7 +116,7 @@ enum Usable {
     Newer(i64),
 }
 
-fn missing(folder: &Path, slot: &Superblock, report: &mut Report) {
+fn missing(folder: &Path, slot: &Superblock, noted: bool, report: &mut Report) {
     if slot.catalog_sequence > 0 {
         report.find(
             Code::CatalogMissing,
@@ -124,6 +125,13 @@ fn missing(folder: &Path, slot: &Superblock, report: &mut Report) {
                 "a catalog at change {} or later: the store has seen it",
                 slot.catalog_sequence
             ),
+            "no file",
+        );
+    } else if noted {
+        report.find(
+            Code::CatalogMissing,
+            catalog(),
+            "a catalog with the names that the log has noted",
             "no file",
         );
     } else if folder.join(WAL).exists() {

@@ -13,7 +13,7 @@ use orlop_format::BLOCK;
 use orlop_format::checksum;
 use orlop_format::digest::{Algorithm, Digest, Hasher};
 use orlop_format::location::{Class, Extent, SegmentId};
-use orlop_format::record::{Commit, INLINE_LIMIT, Record, UploadId};
+use orlop_format::record::{Commit, INLINE_LIMIT, MAX_EXTENTS, Record, UploadId};
 use orlop_format::segment::{self, ExtentHeader, Footer, MAX_EXTENT, MAX_FRAMES};
 use orlop_format::superblock::Superblock;
 
@@ -27,6 +27,10 @@ use crate::trouble::{Result, Trouble};
 
 /// Bytes of a segment, as the server fills them.
 const SEGMENT: u64 = 256 * 1024 * 1024;
+
+/// Bytes of a blob whose size is not known, at most: as many as a commit can
+/// name.
+const LARGEST: u64 = MAX_EXTENTS as u64 * MAX_EXTENT as u64;
 
 /// A blob that a source had.
 struct Fetched {
@@ -107,7 +111,9 @@ pub(super) fn heal(
     let mut fetched = Vec::new();
     for (number, digest) in orders.wanted.iter().enumerate() {
         let file = own.join(format!("blob-{number}"));
-        match fetch(hands, digest, &file, sources)? {
+        let known = log.find(digest)?.filter(|blob| blob.life != Life::Dead);
+        let most = known.map_or(LARGEST, |blob| blob.size);
+        match fetch(hands, (digest, most), &file, sources)? {
             Ok((blob, from)) => {
                 healed
                     .done
@@ -145,7 +151,7 @@ type Got = std::result::Result<(Fetched, String), String>;
 /// Asks the sources in turn; the text says why none of them served.
 fn fetch(
     hands: &mut Hands<'_>,
-    digest: &Digest,
+    (digest, most): (&Digest, u64),
     to: &Path,
     sources: &mut [Box<dyn Source>],
 ) -> Result<Got> {
@@ -160,6 +166,9 @@ fn fetch(
                 sha256.update(bytes);
                 asked.update(bytes);
                 size = size.saturating_add(bytes.len() as u64);
+                if size > most {
+                    return Err(Trouble::Refused(format!("more than its {most} bytes")));
+                }
                 file.write_all(bytes).map_err(trouble("write", to))
             });
             given = Some(match answer {

@@ -88,7 +88,9 @@ impl Log {
         let place = scratch.folder()?;
         let connection = Connection::open(place.path().join("log.db")).map_err(sql)?;
         connection
-            .execute_batch("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;")
+            .execute_batch(
+                "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -65536;",
+            )
             .map_err(sql)?;
         connection.execute_batch(TABLES).map_err(sql)?;
         let mut log = Self {

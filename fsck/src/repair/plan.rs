@@ -357,18 +357,10 @@ impl Plan {
             .iter()
             .map(|finding| finding.code.name())
             .collect();
-        let mut why: Vec<&str> = found.into_iter().collect();
-        let mut noted = false;
-        log.notes(0, &mut |_, _| {
-            noted = true;
-            Ok(())
-        })?;
-        if why.is_empty() && noted && !self.folder.join(FILE).exists() {
-            why.push("no file, but the log has names");
-        }
-        if why.is_empty() {
+        if found.is_empty() {
             return Ok(());
         }
+        let why: Vec<&str> = found.into_iter().collect();
         let origin = Origin::of(log, slot)?;
         let does = format!(
             "makes it again {}; what is there goes to quarantine/ ({})",

@@ -2,7 +2,8 @@
 //!
 //! `https://HOST/REPOSITORY`, read by the pull part of the distribution
 //! protocol. Name and password come from the environment and are sent as HTTP
-//! basic authentication, to that host only.
+//! basic authentication, to that host only, and over TLS or on this machine
+//! only.
 
 use std::time::Duration;
 
@@ -42,6 +43,18 @@ impl Registry {
         orlop_oci::RepositoryName::parse(repository).map_err(|_| wrong())?;
         if host.is_empty() || host.contains('@') {
             return Err(wrong());
+        }
+        let local = ["localhost", "127.0.0.1", "[::1]"];
+        let bare = host.rsplit_once(':').map_or(host, |(name, port)| {
+            match port.bytes().all(|byte| byte.is_ascii_digit()) {
+                true => name,
+                false => host,
+            }
+        });
+        if scheme == "http" && std::env::var_os(USER).is_some() && !local.contains(&bare) {
+            return Err(Trouble::Refused(format!(
+                "the password for {text} would be sent in the clear; write https://"
+            )));
         }
         let client = Client::builder()
             .connect_timeout(CONNECT)

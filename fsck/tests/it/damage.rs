@@ -120,7 +120,10 @@ fn a_missing_segment_is_found_with_what_it_held() {
         "{findings:#?}"
     );
     assert!(
-        findings.contains(&format!("error segment.missing blob {}", digest(1))),
+        findings.contains(&format!(
+            "error segment.missing blob {} in {RAW}",
+            digest(1)
+        )),
         "{findings:#?}"
     );
     let folder = Folder::golden();
@@ -140,7 +143,7 @@ fn a_missing_journal_file_is_found() {
     assert!(
         findings
             .iter()
-            .any(|f| f.starts_with("error journal.missing the journal")),
+            .any(|f| f.starts_with("error journal.missing journal")),
         "{findings:#?}"
     );
 
@@ -149,7 +152,7 @@ fn a_missing_journal_file_is_found() {
     folder.remove(TWO);
     folder
         .check()
-        .finds_one("error journal.missing the journal", "");
+        .finds_one("error journal.missing journal", "");
 }
 
 #[test]

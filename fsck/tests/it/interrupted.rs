@@ -358,7 +358,7 @@ fn copied(folder: &Path) -> tempfile::TempDir {
     copy
 }
 
-fn copy_tree(from: &Path, to: &Path) {
+pub(crate) fn copy_tree(from: &Path, to: &Path) {
     for (name, path) in listing(from) {
         if path.is_dir() {
             std::fs::create_dir_all(to.join(&name)).unwrap();

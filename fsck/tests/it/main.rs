@@ -15,6 +15,8 @@ mod clean; // nothing to find, and what a crash leaves is only noted
 #[cfg(test)]
 mod damage; // one finding for each kind of damage
 #[cfg(test)]
+mod golden; // one damaged store and one expected report for each code
+#[cfg(test)]
 mod interrupted; // a repair that was interrupted ends as one that was not
 #[cfg(test)]
 mod recipes_catalog; // a store and a report for each code about names

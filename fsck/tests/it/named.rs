@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use orlop_format::BLOCK;
 use orlop_format::checksum;
 use orlop_format::digest::{Algorithm, Digest};
-use orlop_format::group::{Builder, Volume};
+use orlop_format::group::{Builder, Entries, Head, Volume};
 use orlop_format::journal::{FileHeader, file_name};
 use orlop_format::location::{Class, Extent, Home, SegmentId};
 use orlop_format::record::{Commit, Record, UploadId};
@@ -112,6 +112,20 @@ fn manifest(repository: &str, bytes: &[u8], names: &[&str]) -> Vec<u8> {
 }
 
 impl Named {
+    /// Puts the store, with its catalog, in the place of another one.
+    pub(crate) fn instead_of(folder: &Path) {
+        let named = Named::whole();
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                std::fs::remove_dir_all(path).unwrap();
+            } else {
+                std::fs::remove_file(path).unwrap();
+            }
+        }
+        crate::interrupted::copy_tree(named.folder(), folder);
+    }
+
     /// The store with its catalog, whole.
     pub(crate) fn whole() -> Named {
         let named = Named::without_catalog();
@@ -297,13 +311,6 @@ impl Named {
         self.write(file, &bytes);
     }
 
-    /// Changes rows of the catalog; what they need is not asked.
-    pub(crate) fn sql(&self, text: &str) {
-        let sql = rusqlite::Connection::open(self.path("catalog.db")).unwrap();
-        sql.execute_batch("PRAGMA foreign_keys = OFF").unwrap();
-        sql.execute_batch(text).unwrap();
-    }
-
     /// Repairs the store.
     pub(crate) fn repair(&self, sources: &[&str]) -> repair::Outcome {
         repaired(self.folder(), sources)
@@ -326,4 +333,87 @@ pub(crate) fn options(sources: &[&str]) -> repair::Options {
         sources: sources.iter().map(ToString::to_string).collect(),
         check: orlop_fsck::Options::default(),
     }
+}
+
+/// Changes rows of a catalog; what they need is not asked.
+pub(crate) fn sql(folder: &Path, text: &str) {
+    let sql = rusqlite::Connection::open(folder.join("catalog.db")).unwrap();
+    sql.execute_batch("PRAGMA foreign_keys = OFF").unwrap();
+    sql.execute_batch(text).unwrap();
+}
+
+/// Writes a catalog without names.
+pub(crate) fn empty_catalog(path: &Path, id: [u8; 16], sequence: u64) {
+    let tables = concat!(
+        include_str!("../../../server/src/catalog/migrations/0001_names.sql"),
+        include_str!("../../../server/src/catalog/migrations/0002_pulls.sql"),
+        include_str!("../../../server/src/catalog/migrations/0003_lists.sql"),
+    );
+    let words = [
+        ("{id}", "INTEGER PRIMARY KEY AUTOINCREMENT"),
+        ("{ordinal}", "INTEGER PRIMARY KEY"),
+        ("{blob}", "BLOB"),
+        ("{text}", "TEXT"),
+        ("{clustered}", "WITHOUT ROWID"),
+    ];
+    let tables = words
+        .iter()
+        .fold(tables.to_owned(), |text, (word, meaning)| {
+            text.replace(word, meaning)
+        });
+    let sql = rusqlite::Connection::open(path).unwrap();
+    sql.execute_batch(&format!(
+        "PRAGMA application_id = {}; {tables}",
+        0x4f52_4c50
+    ))
+    .unwrap();
+    sql.execute(
+        "INSERT INTO catalog (one, id, sequence, schema, needs) VALUES (1, ?1, ?2, 3, 1)",
+        (id.as_slice(), i64::try_from(sequence).unwrap()),
+    )
+    .unwrap();
+}
+
+/// Leaves a journal that says nothing.
+pub(crate) fn no_records(folder: &Path) {
+    std::fs::remove_file(folder.join(RAW)).unwrap();
+    let path = folder.join(JOURNAL);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes.truncate(BLOCK);
+    std::fs::write(path, bytes).unwrap();
+    append(folder, vec![Record::Mark { clean: true }]);
+}
+
+/// Appends a group of records to the store's only journal file.
+pub(crate) fn append(folder: &Path, records: Vec<Record>) {
+    let path = folder.join(JOURNAL);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let header = FileHeader::decode(&bytes).unwrap();
+    let volume = Volume {
+        home: Home::Journal(header.sequence),
+        salt: header.salt,
+    };
+    let (mut at, mut number, mut lsn, mut chain) = (BLOCK, 1, 1, header.chain);
+    while at < bytes.len()
+        && let Ok(head) = Head::decode(&volume, &bytes[at..])
+    {
+        let offset = u32::try_from(at).unwrap();
+        let mut entries = Entries::new(volume, &head, offset, &bytes[at..]);
+        lsn = entries
+            .by_ref()
+            .map(|entry| entry.unwrap().lsn)
+            .max()
+            .unwrap()
+            + 1;
+        (number, chain) = (head.number + 1, entries.last_crc());
+        at += head.bytes as usize;
+    }
+    let mut builder = Builder::new(volume, u32::try_from(at).unwrap(), number, chain);
+    for record in records {
+        builder.push(lsn, &record, &[]);
+        lsn += 1;
+    }
+    bytes.truncate(at);
+    bytes.extend(builder.finish().0);
+    std::fs::write(path, bytes).unwrap();
 }

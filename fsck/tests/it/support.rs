@@ -3,6 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use orlop_format::group::{Builder, Entries, Head, Volume};
+use orlop_format::journal::FileHeader;
+use orlop_format::location::Home;
+use orlop_format::record::Record;
+
 use crate::v1;
 
 pub(crate) const ONE: &str = "journal/J-0000000000000002";
@@ -30,7 +35,7 @@ impl Folder {
             std::fs::create_dir_all(to.parent().unwrap()).unwrap();
             std::fs::copy(v1::folder().join(&path), to).unwrap();
         }
-        catalog(&folder.path("catalog.db"));
+        crate::named::empty_catalog(&folder.path("catalog.db"), v1::CATALOG, 41);
         folder
     }
 
@@ -43,6 +48,7 @@ impl Folder {
     }
 
     pub(crate) fn write(&self, file: &str, bytes: &[u8]) {
+        std::fs::create_dir_all(self.path(file).parent().unwrap()).unwrap();
         std::fs::write(self.path(file), bytes).unwrap();
     }
 
@@ -55,65 +61,66 @@ impl Folder {
         self.write(file, &bytes);
     }
 
+    /// Appends a group of records to the last journal file.
+    pub(crate) fn append(&self, records: Vec<(u64, Record, Vec<u8>)>) {
+        let mut bytes = self.read(TWO);
+        let header = FileHeader::decode(&bytes).unwrap();
+        let volume = Volume {
+            home: Home::Journal(header.sequence),
+            salt: header.salt,
+        };
+        let (mut at, mut number, mut chain) = (4096, header.first_group, header.chain);
+        while let Ok(head) = bytes
+            .get(at..)
+            .map_or(Err(()), |b| Head::decode(&volume, b).map_err(drop))
+        {
+            let mut entries = Entries::new(volume, &head, at as u32, &bytes[at..]);
+            assert!(entries.by_ref().all(|entry| entry.is_ok()));
+            (number, chain) = (head.number + 1, entries.last_crc());
+            at += head.bytes as usize;
+        }
+        let mut builder = Builder::new(volume, at as u32, number, chain);
+        for (lsn, record, payload) in records {
+            builder.push(lsn, &record, &payload);
+        }
+        bytes.truncate(at);
+        bytes.extend(builder.finish().0);
+        self.write(TWO, &bytes);
+    }
+
     pub(crate) fn remove(&self, file: &str) {
         std::fs::remove_file(self.path(file)).unwrap();
     }
 
-    /// Runs the program on the folder; it must change nothing.
+    /// The folder.
+    pub(crate) fn root(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// Runs the program on the folder.
     pub(crate) fn check(&self) -> Said {
-        check(self.0.path())
+        self.check_with(&[])
     }
-}
 
-/// Runs the program on a folder.
-pub(crate) fn check(folder: &Path) -> Said {
-    let output = Command::new(env!("CARGO_BIN_EXE_orlop-fsck"))
-        .arg(folder)
-        .args(["--output", "json"])
-        .output()
-        .unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    Said {
-        status: output.status.code().unwrap(),
-        report: serde_json::from_str(&text).unwrap_or_default(),
-        error: String::from_utf8(output.stderr).unwrap(),
+    /// Runs the program on the folder with more arguments.
+    pub(crate) fn check_with(&self, args: &[&str]) -> Said {
+        let output = Command::new(env!("CARGO_BIN_EXE_orlop-fsck"))
+            .arg(self.0.path())
+            .args(["--output", "json"])
+            .args(args)
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        Said {
+            status: output.status.code().unwrap(),
+            report: serde_json::from_str(&text).unwrap_or_default(),
+            error: String::from_utf8(output.stderr).unwrap(),
+        }
     }
-}
-
-/// The catalog that the golden store has seen, without names.
-fn catalog(path: &Path) {
-    let sql = rusqlite::Connection::open(path).unwrap();
-    let tables = concat!(
-        include_str!("../../../server/src/catalog/migrations/0001_names.sql"),
-        include_str!("../../../server/src/catalog/migrations/0002_pulls.sql"),
-        include_str!("../../../server/src/catalog/migrations/0003_lists.sql"),
-    );
-    let words = [
-        ("{id}", "INTEGER PRIMARY KEY AUTOINCREMENT"),
-        ("{ordinal}", "INTEGER PRIMARY KEY"),
-        ("{blob}", "BLOB"),
-        ("{text}", "TEXT"),
-        ("{clustered}", "WITHOUT ROWID"),
-    ];
-    let tables = words
-        .iter()
-        .fold(tables.to_owned(), |text, (word, meaning)| {
-            text.replace(word, meaning)
-        });
-    sql.execute_batch(&format!(
-        "PRAGMA application_id = {}; {tables}",
-        0x4f52_4c50
-    ))
-    .unwrap();
-    sql.execute(
-        "INSERT INTO catalog (one, id, sequence, schema, needs) VALUES (1, ?1, 41, 3, 1)",
-        (v1::CATALOG.as_slice(),),
-    )
-    .unwrap();
 }
 
 impl Said {
-    /// Level, code and object of each finding.
+    /// Level, code and what it is about, of each finding.
     pub(crate) fn findings(&self) -> Vec<String> {
         let findings = self.report["findings"]
             .as_array()
@@ -133,17 +140,21 @@ impl Said {
                     "{} {} {}",
                     text(finding, "level"),
                     text(finding, "code"),
-                    text(finding, "object")
+                    text(finding, "about")
                 )
             })
             .collect()
     }
 
+    /// Code, what it is about and what was found, of each note.
     pub(crate) fn notes(&self) -> Vec<String> {
         let notes = self.report["notes"].as_array().cloned().unwrap_or_default();
         notes
             .iter()
-            .map(|note| note.as_str().unwrap().to_owned())
+            .map(|note| {
+                let text = |field: &str| note[field].as_str().unwrap().to_owned();
+                format!("{} {}: {}", text("code"), text("about"), text("found"))
+            })
             .collect()
     }
 
