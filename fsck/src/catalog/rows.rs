@@ -138,7 +138,7 @@ impl Walk<'_> {
     }
 
     fn manifest(&mut self, row: &Row) -> Result<(), Stop> {
-        let mut object = Object::row("manifest", format!("{}@{}", row.name, text(&row.digest)));
+        let mut object = Object::row("manifest", &row.name);
         object.affected.push(Affected {
             repository: row.name.clone(),
             tags: self.database.tags(row.repository, &row.digest)?,
@@ -301,7 +301,7 @@ impl Walk<'_> {
             let link = Link {
                 object: Object {
                     blob: Some(text(&encoded)),
-                    ..Object::row("link", format!("{name} {}", text(&encoded)))
+                    ..Object::row("link", &name)
                 },
                 digest: whole(&encoded),
                 size: row.get(1)?,

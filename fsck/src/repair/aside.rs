@@ -59,7 +59,7 @@ pub(super) fn take(
     for thing in &there {
         let from = folder.join(&thing.from);
         let name = from.file_name().unwrap_or_default().to_owned();
-        hands.rename(&from, &place.join(name))?;
+        hands.move_away(&from, &place.join(name))?;
     }
     Ok(Some(place))
 }

@@ -24,6 +24,10 @@ pub enum Step {
     Sync(PathBuf),
     /// A file or folder gets another name.
     Rename(PathBuf, PathBuf),
+    /// A file gets a second name.
+    Link(PathBuf, PathBuf),
+    /// A file that has another name loses this one.
+    Unlink(PathBuf),
     /// The names in a folder are made durable.
     SyncFolder(PathBuf),
     /// Repair's own folder goes away.
@@ -97,6 +101,38 @@ impl<'a> Hands<'a> {
         match folders {
             [Some(to), Some(from)] if to != from => self.sync_folder(from),
             _ => Ok(()),
+        }
+    }
+
+    /// Moves a file or folder out of the way. A file has its new name, durably,
+    /// before it loses the old one: a rename between folders may be half
+    /// there after a loss of power.
+    pub(crate) fn move_away(&mut self, from: &Path, to: &Path) -> Result<()> {
+        if from.is_dir() {
+            return self.rename(from, to);
+        }
+        let step = Step::Link(from.to_owned(), to.to_owned());
+        self.tell("link", from, &step)?;
+        match std::fs::hard_link(from, to) {
+            // A file system without second names.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::Unsupported | ErrorKind::PermissionDenied
+                ) =>
+            {
+                return self.rename(from, to);
+            }
+            linked => linked.map_err(trouble("link", from))?,
+        }
+        if let Some(folder) = to.parent() {
+            self.sync_folder(folder)?;
+        }
+        self.tell("unlink", from, &Step::Unlink(from.to_owned()))?;
+        std::fs::remove_file(from).map_err(trouble("unlink", from))?;
+        match from.parent() {
+            Some(folder) => self.sync_folder(folder),
+            None => Ok(()),
         }
     }
 

@@ -3,7 +3,7 @@
 //! Reading order: `plan` decides what is to be done from what the check
 //! found; [`apply`] does it, in the order superblock, blobs, index, catalog,
 //! through `hands`, the only way in which anything is changed; `log` reads
-//! what repair makes things from; `names` and `verbs` make a catalog; `heal`,
+//! what repair makes things from, into `table`; `names` and `verbs` make a catalog; `heal`,
 //! `source` and `registry` bring bytes back; `append` writes to the log;
 //! `aside` moves away what is replaced.
 //!
@@ -22,6 +22,7 @@ mod plan;
 #[cfg(feature = "registry")]
 mod registry;
 mod source;
+mod table;
 mod verbs;
 
 use std::io::Write as _;

@@ -15,7 +15,8 @@ use orlop_format::superblock::Superblock;
 use orlop_oci::MANIFEST_BYTES_MAX;
 use rusqlite::Connection;
 
-use super::log::{Copy, Log};
+use super::log::Log;
+use super::table::Copy;
 use super::verbs::Verbs;
 use crate::catalog::blobs::{Blobs, Life, Reader};
 use crate::catalog::database::{self, SCHEMA};

@@ -78,7 +78,7 @@ impl Durable {
             Step::MakeFolder(path) => {
                 self.folders.remove(&inode(path));
             }
-            Step::Rename(..) | Step::Clear(_) => {}
+            Step::Rename(..) | Step::Link(..) | Step::Unlink(_) | Step::Clear(_) => {}
         }
     }
 
