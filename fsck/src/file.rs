@@ -106,37 +106,25 @@ impl Source {
     }
 
     fn pull(&self, offset: u64, bytes: &mut [u8]) -> Result<()> {
-        match self.file.read_exact_at(bytes, offset) {
-            Ok(()) => return Ok(()),
-            Err(error) if error.raw_os_error() == Some(Errno::IO.raw_os_error()) => {}
-            Err(error) => return Err(trouble("read", &self.path)(error)),
-        }
-        let mut at = offset;
-        for block in bytes.chunks_mut(BLOCK) {
-            match self.file.read_exact_at(block, at) {
-                Ok(()) => {}
-                Err(error) if error.raw_os_error() == Some(Errno::IO.raw_os_error()) => {
-                    block.fill(0);
-                    self.lose(at, block.len() as u64);
-                }
-                Err(error) => return Err(trouble("read", &self.path)(error)),
-            }
-            at = at.saturating_add(block.len() as u64);
-        }
-        Ok(())
+        let read = |bytes: &mut [u8], at| self.file.read_exact_at(bytes, at);
+        lenient(read, offset, bytes, |at, len| self.lose(at, len))
+            .map_err(trouble("read", &self.path))
     }
 
     fn lose(&self, at: u64, len: u64) {
         let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((start, length)) = lost.last_mut()
-            && start.saturating_add(*length) == at
-        {
-            *length = length.saturating_add(len);
+        let known =
+            |(start, length): &(u64, u64)| (*start..start.saturating_add(*length)).contains(&at);
+        if lost.iter().any(known) {
             return;
         }
-        let known = lost.iter().any(|(start, _)| *start == at);
-        if lost.len() < MAX_LOST && !known {
-            lost.push((at, len));
+        let full = lost.len() >= MAX_LOST;
+        match lost.last_mut() {
+            Some((start, length)) if start.saturating_add(*length) == at => {
+                *length = length.saturating_add(len);
+            }
+            _ if full => {}
+            _ => lost.push((at, len)),
         }
     }
 
@@ -164,6 +152,33 @@ impl Source {
     pub(crate) fn block(&self, offset: u64) -> Result<Vec<u8>> {
         self.read(offset, BLOCK as u64)
     }
+}
+
+/// Reads bytes at once; where the disk cannot, block by block, and those that
+/// it cannot read become zeros that are told of.
+fn lenient(
+    read: impl Fn(&mut [u8], u64) -> std::io::Result<()>,
+    offset: u64,
+    bytes: &mut [u8],
+    mut lose: impl FnMut(u64, u64),
+) -> std::io::Result<()> {
+    let bad = |error: &std::io::Error| error.raw_os_error() == Some(Errno::IO.raw_os_error());
+    match read(bytes, offset) {
+        Err(error) if bad(&error) => {}
+        done => return done,
+    }
+    let mut at = offset;
+    for block in bytes.chunks_mut(BLOCK) {
+        match read(block, at) {
+            Err(error) if bad(&error) => {
+                block.fill(0);
+                lose(at, block.len() as u64);
+            }
+            done => done?,
+        }
+        at = at.saturating_add(block.len() as u64);
+    }
+    Ok(())
 }
 
 /// Walks through a file with few large reads.
@@ -241,4 +256,48 @@ pub(crate) fn names(folder: &Path) -> Result<Vec<String>> {
     }
     names.sort();
     Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_that_the_disk_cannot_read_counts_as_zeros_and_is_reported() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("file"), vec![7; 5 * BLOCK]).unwrap();
+        let source = Source::open(folder.path(), "file").unwrap().unwrap();
+        let read = |bytes: &mut [u8], at: u64| {
+            let end = at + bytes.len() as u64;
+            if at < 4 * 4096 && end > 2 * 4096 {
+                return Err(Errno::IO.into());
+            }
+            source.file.read_exact_at(bytes, at)
+        };
+        let mut bytes = vec![1; 4 * BLOCK];
+        lenient(read, BLOCK as u64, &mut bytes, |at, len| {
+            source.lose(at, len)
+        })
+        .unwrap();
+        let wanted = [vec![7; BLOCK], vec![0; 2 * BLOCK], vec![7; BLOCK]].concat();
+        assert!(bytes == wanted);
+        // Told of once, however often it is read.
+        lenient(read, BLOCK as u64, &mut bytes, |at, len| {
+            source.lose(at, len)
+        })
+        .unwrap();
+        let mut report = Report::new(folder.path());
+        source.report(&mut report);
+        let [finding] = report.findings() else {
+            panic!("{report}")
+        };
+        assert_eq!(finding.code, Code::FileUnreadable);
+        assert_eq!(
+            finding.object,
+            Object::file("file").at(8192u64).len(8192u64)
+        );
+        // Another refusal is trouble.
+        let refuse = |_: &mut [u8], _| Err(Errno::ACCESS.into());
+        assert!(lenient(refuse, 0, &mut bytes, |_, _| {}).is_err());
+    }
 }

@@ -26,7 +26,7 @@ use crate::trouble::Result;
 
 use orlop_format::superblock::Superblock;
 
-pub(crate) use compare::{Account, Compare};
+pub(crate) use compare::Compare;
 use rocks::Database;
 
 /// Where the index lies.

@@ -337,10 +337,10 @@ pub(crate) fn blobs(
     watermark: u64,
     visit: impl FnMut([u8; 32], Folded<Blob>) -> Result<()>,
 ) -> Result<()> {
-    let apply = |_: &[u8; 32], state: &mut Option<Blob>, lsn, bytes: &[u8]| {
+    let apply = |_: &[u8; 32], state: &mut Option<Blob>, lsn: u64, bytes: &[u8]| {
         let event = BlobEvent::decode(&mut orlop_format::codec::Reader::new(bytes))?;
         Blob::apply(state, lsn, event);
-        Ok(())
+        Ok::<(), Malformed>(())
     };
     fold(sorted, watermark, apply, Blob::choose, visit)
 }
@@ -351,10 +351,10 @@ pub(crate) fn uploads(
     watermark: u64,
     mut visit: impl FnMut(UploadId, Folded<Upload>) -> Result<()>,
 ) -> Result<()> {
-    let apply = |id: &[u8; 16], state: &mut Option<Upload>, lsn, bytes: &[u8]| {
+    let apply = |id: &[u8; 16], state: &mut Option<Upload>, lsn: u64, bytes: &[u8]| {
         let event = UploadEvent::decode(&mut orlop_format::codec::Reader::new(bytes))?;
         Upload::apply(&UploadId(*id), state, lsn, event);
-        Ok(())
+        Ok::<(), Malformed>(())
     };
     fold(sorted, watermark, apply, Upload::choose, |id, folded| {
         visit(UploadId(id), folded)

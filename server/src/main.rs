@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use orlop::commands::{catalog, completions, config, doctor, maintenance, serve, version};
+use orlop::commands::{catalog, completions, config, doctor, fsck, maintenance, serve, version};
 
 /// A container registry on its own storage engine.
 #[derive(Parser)]
@@ -23,6 +23,8 @@ enum Command {
     Config(config::Args),
     /// Work on the catalog of a stopped store
     Catalog(catalog::Args),
+    /// Check a stopped store, as the program orlop-fsck does
+    Fsck(fsck::Args),
     /// Print a script that completes commands and flags in a shell
     Completions(completions::Args),
     /// Switch a server into maintenance and out of it
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Catalog(args) => catalog::run(&args),
+        Command::Fsck(args) => fsck::run(&args),
         Command::Completions(args) => completions::run(&args, Line::command()),
         Command::Maintenance(args) => maintenance::run(&args),
         Command::Version(args) => version::run(&args),

@@ -24,6 +24,11 @@ const CONFINED: &[Confined] = &[
         instead: "add a verb to server/src/catalog",
     },
     Confined {
+        name: "orlop_fsck",
+        homes: &["fsck/", "server/src/commands/fsck.rs", "tests/", "fuzz/"],
+        instead: "a check that shares code with the server is no check of it",
+    },
+    Confined {
         name: "rocksdb",
         homes: &["engine/index/", "fsck/"],
         instead: "use the trait Index of orlop-index",

@@ -67,6 +67,8 @@ const CRATES: &[CrateRule] = &[
             "orlop-index",
             "orlop-engine",
             "orlop-oci",
+            // For the command `orlop fsck` alone; the bans hold it there.
+            "orlop-fsck",
         ],
         only: None,
         never: &["rocksdb", "tokio-uring"],

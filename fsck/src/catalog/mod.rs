@@ -8,6 +8,7 @@
 //! Memory is bounded: rows are read one by one, blobs are looked up.
 
 pub(crate) mod blobs;
+pub(crate) mod codes;
 pub(crate) mod database;
 pub(crate) mod manifest;
 pub(crate) mod note;

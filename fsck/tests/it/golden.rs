@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use orlop_fsck::{Code, Level, Report};
 
-use crate::recipes_catalog;
 use crate::support::Folder;
+use crate::{recipes, recipes_catalog, recipes_index};
 
 /// Damage for a code: what is done to a copy of the golden store, and with
 /// which arguments it is checked.
@@ -28,13 +28,38 @@ pub(crate) const fn case(code: Code, damage: fn(&Folder)) -> Case {
     }
 }
 
+/// Codes that a changed copy of files cannot bring about, and the test that
+/// does instead.
+const ELSEWHERE: &[(Code, &str)] = &[(
+    Code::FileUnreadable,
+    "file::tests::a_block_that_the_disk_cannot_read_counts_as_zeros_and_is_reported",
+)];
+
 fn cases() -> impl Iterator<Item = &'static Case> {
-    recipes_catalog::CASES.iter()
+    recipes::CASES
+        .iter()
+        .chain(recipes_catalog::CASES)
+        .chain(recipes_index::CASES)
 }
 
 fn expected(code: Code) -> PathBuf {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
     folder.join(format!("{code}.json"))
+}
+
+#[test]
+fn every_code_has_a_case() {
+    for code in Code::ALL {
+        let count = cases().filter(|case| case.code == *code).count();
+        let elsewhere = ELSEWHERE.iter().any(|(other, _)| other == code);
+        assert_eq!(count, usize::from(!elsewhere), "cases of {code}");
+    }
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let code = Code::parse(name.strip_suffix(".json").unwrap());
+        assert!(code.is_some(), "{name} belongs to no code");
+    }
 }
 
 #[test]

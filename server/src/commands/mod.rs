@@ -4,6 +4,7 @@ pub mod catalog;
 pub mod completions;
 pub mod config;
 pub mod doctor;
+pub mod fsck;
 pub mod maintenance;
 pub mod serve;
 mod service;
