@@ -248,15 +248,7 @@ impl Plan {
     fn tail(&mut self, log: &Log) {
         let Some(end) = log.end else { return };
         let file = format!("journal/{}", journal::file_name(end.sequence));
-        let lost = self.has(&[Code::FileUnreadable]).iter().any(|finding| {
-            let object = &finding.object;
-            let behind = object
-                .offset
-                .unwrap_or_default()
-                .saturating_add(object.length.unwrap_or_default());
-            object.file.as_ref() == Some(&file) && behind > u64::from(end.offset)
-        });
-        if !lost {
+        if !is_lost(&self.has(&[Code::FileUnreadable]), &file, end.offset) {
             return;
         }
         self.cut = true;
@@ -401,6 +393,16 @@ fn own(folder: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Whether the disk cannot read a part of a file behind `end`.
+fn is_lost(findings: &[&Finding], file: &str, end: u32) -> bool {
+    findings.iter().any(|finding| {
+        let object = &finding.object;
+        let offset = object.offset.unwrap_or_default();
+        let behind = offset.saturating_add(object.length.unwrap_or_default());
+        object.file.as_deref() == Some(file) && behind > u64::from(end)
+    })
+}
+
 /// The blobs that findings are about.
 fn blobs(findings: &[&Finding]) -> BTreeSet<Digest> {
     findings
@@ -431,5 +433,28 @@ impl fmt::Display for Plan {
             writeln!(f, "there is nothing that can be repaired here")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::finding::Object;
+
+    #[test]
+    fn only_what_cannot_be_read_behind_the_end_of_the_journal_is_cut() {
+        let bad = |file: &str, offset: u64| {
+            let object = Object::file(file).at(offset).len(4096u64);
+            Finding::new(Code::FileUnreadable, object, "4096 bytes", "an error")
+        };
+        let last = "journal/J-0000000000000002";
+        for (finding, lost) in [
+            (bad(last, 8192), true),
+            (bad(last, 6000), true),
+            (bad(last, 4096), false),
+            (bad("journal/J-0000000000000001", 8192), false),
+        ] {
+            assert_eq!(is_lost(&[&finding], last, 8192), lost, "{finding}");
+        }
     }
 }
