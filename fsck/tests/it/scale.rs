@@ -2,19 +2,23 @@
 //!
 //! A plain run writes a log of 20,000 small blobs. `ORLOP_FSCK_BLOBS=10000000`
 //! and `ORLOP_FSCK_DIR` choose another size and folder, and print what it took;
-//! docs/fsck.md has the figures.
+//! docs/fsck.md has the figures. `ORLOP_FSCK_MIB` sets the size of the store of
+//! large blobs, and prints the rates of the check, of one thread that hashes,
+//! and of one that only reads.
 
 use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
+use orlop_format::checksum;
 use orlop_format::digest::{Algorithm, Digest};
 use orlop_format::group::{Builder, Volume};
 use orlop_format::journal::{FileHeader, file_name};
-use orlop_format::location::{Home, Place};
-use orlop_format::record::{Commit, Record};
+use orlop_format::location::{Class, Extent, Home, Place, SegmentId};
+use orlop_format::record::{Commit, Record, UploadId};
 use orlop_format::row::{self, Blob, Form, Names, State};
+use orlop_format::segment::{self, ExtentHeader};
 use orlop_format::superblock::Superblock;
 use rocksdb::{DB, Options, WriteBatch};
 
@@ -63,7 +67,7 @@ fn write(folder: &Path, count: u64) {
                 put(&index, &mut rows, ordinal, lsn, sha256, place);
                 lsn += 1;
             }
-            index.write_without_wal(&rows).unwrap();
+            index.write_without_wal(rows).unwrap();
             let (bytes, crc) = builder.finish();
             file.write_all(&bytes).unwrap();
             (at, number, chain) = (at + bytes.len(), number + 1, crc);
@@ -75,18 +79,7 @@ fn write(folder: &Path, count: u64) {
         (lsn, number, chain) = (lsn + 1, number + 1, crc);
         previous_end = (at + bytes.len()) as u32;
     }
-    let slot = Superblock {
-        sequence: 1,
-        store: STORE,
-        catalog: [0; 16],
-        catalog_sequence: 0,
-        epoch: 1,
-        recycled: 0,
-        journal: 1,
-    };
-    std::fs::write(folder.join("superblock.0"), [0; 8192]).unwrap();
-    let slots = [slot.encode(), vec![0; 4096]].concat();
-    std::fs::write(folder.join("superblock.1"), slots).unwrap();
+    superblock(folder);
     let meta = index.cf_handle("meta.1").unwrap();
     index
         .put_cf(meta, row::NEXT_ORDINAL, (count + 1).to_le_bytes())
@@ -99,6 +92,21 @@ fn write(folder: &Path, count: u64) {
     for family in ["default", "meta.1", "blob.1", "ordinal.1"] {
         index.flush_cf(index.cf_handle(family).unwrap()).unwrap();
     }
+}
+
+fn superblock(folder: &Path) {
+    let slot = Superblock {
+        sequence: 1,
+        store: STORE,
+        catalog: [0; 16],
+        catalog_sequence: 0,
+        epoch: 1,
+        recycled: 0,
+        journal: 1,
+    };
+    std::fs::write(folder.join("superblock.0"), [0; 8192]).unwrap();
+    let slots = [slot.encode(), vec![0; 4096]].concat();
+    std::fs::write(folder.join("superblock.1"), slots).unwrap();
 }
 
 fn index(folder: &Path) -> DB {
@@ -149,13 +157,14 @@ fn put(db: &DB, rows: &mut WriteBatch, ordinal: u64, lsn: u64, sha256: [u8; 32],
 }
 
 /// Checks a folder; gives the report and the peak of memory, MiB.
-fn check(folder: &Path) -> (serde_json::Value, u64) {
+fn check(folder: &Path, args: &[&str]) -> (serde_json::Value, u64) {
     let mut child = Command::new(
         std::env::var("ORLOP_FSCK").unwrap_or_else(|_| env!("CARGO_BIN_EXE_orlop-fsck").into()),
     )
     .arg(folder)
     .args(["--output", "json", "--scratch"])
     .arg(folder.parent().unwrap())
+    .args(args)
     .stdout(Stdio::piped())
     .spawn()
     .unwrap();
@@ -185,7 +194,7 @@ fn memory_does_not_grow_with_the_number_of_blobs() {
     write(&folder, count);
     println!("{count} blobs written in {:?}", start.elapsed());
     let start = Instant::now();
-    let (report, peak) = check(&folder);
+    let (report, peak) = check(&folder, &[]);
     println!(
         "checked in {:?}, peak of memory {peak} MiB",
         start.elapsed()
@@ -195,4 +204,163 @@ fn memory_does_not_grow_with_the_number_of_blobs() {
     assert_eq!(report["coverage"]["complete"], true);
     assert_eq!(report["counts"]["index_rows"], 2 * count + 2);
     assert!(peak > 0 && peak <= LIMIT, "{peak} MiB");
+}
+
+/// Bytes of one large blob.
+const BLOB: usize = 64 << 20;
+/// Payload of one extent.
+const EXTENT: usize = 8 << 20;
+
+/// Writes a store of large blobs, one to a segment's quarter; the digests too.
+fn write_large(folder: &Path, mib: u64) {
+    std::fs::create_dir_all(folder.join("journal")).unwrap();
+    std::fs::create_dir_all(folder.join("data/raw")).unwrap();
+    superblock(folder);
+    let header = FileHeader {
+        store: STORE,
+        sequence: 1,
+        salt: 0x5a17,
+        first_lsn: 1,
+        first_group: 1,
+        previous: 0,
+        previous_end: 0,
+        chain: 0,
+    };
+    let volume = Volume {
+        home: Home::Journal(1),
+        salt: header.salt,
+    };
+    let mut builder = Builder::new(volume, 4096, 1, 0);
+    let mut open: Option<(segment::FileHeader, std::fs::File, u32)> = None;
+    let blobs = mib * (1 << 20) / BLOB as u64;
+    for ordinal in 1..=blobs {
+        if (ordinal - 1) % 4 == 0 {
+            open = Some(raw(folder, ordinal));
+        }
+        let (segment, file, at) = open.as_mut().unwrap();
+        let bytes = crate::v1::content(ordinal, BLOB);
+        let mut extents = Vec::new();
+        for (offset, payload) in (0u64..).step_by(EXTENT).zip(bytes.chunks(EXTENT)) {
+            let header = ExtentHeader {
+                upload: UploadId([7; 16]),
+                offset,
+                len: payload.len() as u32,
+                table: checksum::table(payload),
+            };
+            let (block, body) = header.encode(segment, 0);
+            file.write_all(&block).unwrap();
+            file.write_all(payload).unwrap();
+            let extent = Extent {
+                segment: segment.segment,
+                offset: *at,
+                len: payload.len() as u32,
+                body,
+            };
+            *at += extent.footprint() as u32;
+            extents.push(extent);
+        }
+        let commit = Commit {
+            sha256: Digest::of(Algorithm::Sha256, &bytes)
+                .bytes()
+                .try_into()
+                .unwrap(),
+            aliases: vec![],
+            ordinal,
+            size: bytes.len() as u64,
+            internal: false,
+            upload: None,
+            extents,
+            note: vec![],
+        };
+        builder.push(ordinal, &Record::Commit(commit), b"");
+        if ordinal % 4 == 0 || ordinal == blobs {
+            file.sync_all().unwrap();
+        }
+    }
+    builder.push(blobs + 1, &Record::Mark { clean: true }, b"");
+    let journal = [header.encode(), builder.finish().0].concat();
+    std::fs::write(folder.join("journal").join(file_name(1)), journal).unwrap();
+}
+
+fn raw(folder: &Path, id: u64) -> (segment::FileHeader, std::fs::File, u32) {
+    let header = segment::FileHeader {
+        store: STORE,
+        segment: SegmentId {
+            volume: 0,
+            class: Class::Raw,
+            generation: 0,
+            id,
+        },
+        salt: 0x5e6 + id,
+        opened: 0,
+    };
+    let name = segment::file_name(&header.segment);
+    let mut file = std::fs::File::create(folder.join("data/raw").join(name)).unwrap();
+    file.write_all(&header.encode()).unwrap();
+    (header, file, 4096)
+}
+
+/// Reads all segments once, as `dd` would; bytes.
+fn read_all(folder: &Path) -> u64 {
+    let mut buffer = vec![0; 8 << 20];
+    let mut total = 0;
+    for entry in std::fs::read_dir(folder.join("data/raw")).unwrap() {
+        let mut file = std::fs::File::open(entry.unwrap().path()).unwrap();
+        loop {
+            match std::io::Read::read(&mut file, &mut buffer).unwrap() {
+                0 => break,
+                read => total += read as u64,
+            }
+        }
+    }
+    total
+}
+
+/// Has the system forget what it keeps of the segments.
+fn forget(folder: &Path) {
+    for entry in std::fs::read_dir(folder.join("data/raw")).unwrap() {
+        let file = std::fs::File::open(entry.unwrap().path()).unwrap();
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+    }
+}
+
+#[test]
+fn large_blobs_are_read_as_fast_as_the_disk_or_the_hash_allows() {
+    let asked = std::env::var("ORLOP_FSCK_MIB")
+        .ok()
+        .map(|text| text.parse().unwrap());
+    let mib: u64 = asked.unwrap_or(128);
+    let own = tempfile::tempdir().unwrap();
+    let below = std::env::var_os("ORLOP_FSCK_DIR").map_or(own.path().to_owned(), PathBuf::from);
+    let folder = below.join("large");
+    if !folder.exists() {
+        write_large(&folder, mib);
+    }
+    let rate = |bytes: u64, start: Instant| bytes as f64 / 1e6 / start.elapsed().as_secs_f64();
+    let mut last = None;
+    for round in 0..if asked.is_some() { 3 } else { 1 } {
+        forget(&folder);
+        let start = Instant::now();
+        let disk = rate(read_all(&folder), start);
+        let sample = crate::v1::content(1, 256 << 20 >> if asked.is_some() { 0 } else { 6 });
+        let start = Instant::now();
+        Digest::of(Algorithm::Sha256, &sample);
+        let hash = rate(sample.len() as u64, start);
+        for threads in ["1", "2"] {
+            forget(&folder);
+            let start = Instant::now();
+            let (report, peak) = check(&folder, &["--threads", threads]);
+            let bytes = report["coverage"]["bytes"].as_u64().unwrap();
+            println!(
+                "round {round}: read {disk:.0} MB/s, hash {hash:.0} MB/s on one thread, \
+                 check {:.0} MB/s with {threads} threads, {peak} MiB",
+                rate(bytes, start)
+            );
+            last = Some(report);
+        }
+    }
+    let report = last.unwrap();
+    assert_eq!(report["clean"], true, "{:#?}", report["findings"][0]);
+    assert_eq!(report["coverage"]["bytes"], mib / 64 * BLOB as u64);
+    assert_eq!(report["counts"]["extents"], mib / 64 * 8);
 }
