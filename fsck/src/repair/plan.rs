@@ -253,7 +253,7 @@ impl Plan {
         }
         self.cut = true;
         self.act(
-            "journal.cut",
+            "journal.end",
             file,
             format!(
                 "begins a new journal file behind LSN {}: the disk cannot read what follows at {}",
