@@ -23,12 +23,16 @@ use crate::trouble::{Result, Trouble};
 use crate::{catalog, lock, space, state, superblock};
 
 /// Checks the store in `folder`, which nobody may have open meanwhile: all of
-/// it, in this thread, without a word on the way.
+/// it but the names in its catalog, in this thread, without a word on the way.
 ///
 /// # Errors
 /// When it could not look.
 pub fn store(folder: &Path) -> Result<Report> {
-    with(folder, &Options::default())
+    let alone = Options {
+        catalog: false,
+        ..Options::default()
+    };
+    with(folder, &alone)
 }
 
 /// Checks the store in `folder` as the options say.
@@ -115,6 +119,9 @@ fn look(folder: &Path, options: &Options, started: Instant, report: &mut Report)
     let files = state::files(&journal, &segments);
     state.content(&files, &mut choice, &mut crew, progress, report)?;
     cover(options, &choice, report);
+    if !options.catalog {
+        return Ok(());
+    }
     progress.stage("catalog", 0);
     let noted = names.notes > 0 || !names.copies.is_empty();
     catalog::check(folder, &scratch, &slot, (&blobs, noted), report)

@@ -73,6 +73,10 @@ pub struct Flags {
     #[arg(long)]
     no_index: bool,
 
+    /// Do not compare the catalog with the store
+    #[arg(long, conflicts_with = "repair")]
+    no_catalog: bool,
+
     /// Show how far it is, also where standard error is no terminal
     #[arg(long, conflicts_with = "quiet")]
     progress: bool,
@@ -152,6 +156,7 @@ impl Flags {
             scratch: self.scratch.clone(),
             threads: self.threads.unwrap_or_else(threads),
             index: !self.no_index,
+            catalog: !self.no_catalog,
             progress: Arc::new(progress),
         }
     }

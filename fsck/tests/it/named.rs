@@ -318,8 +318,13 @@ impl Named {
 
     /// Checks the folder.
     pub(crate) fn check(&self) -> Report {
-        orlop_fsck::check(self.folder()).unwrap()
+        checked(self.folder())
     }
+}
+
+/// Checks a folder, its catalog too.
+pub(crate) fn checked(folder: &Path) -> Report {
+    orlop_fsck::check_with(folder, &orlop_fsck::Options::default()).unwrap()
 }
 
 /// Plans and applies a repair.

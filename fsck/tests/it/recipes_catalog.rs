@@ -207,7 +207,7 @@ fn repair_mends_every_damage_of_names_that_it_can() {
     for Case { code, damage, .. } in CASES {
         let folder = Folder::golden();
         damage(&folder);
-        let before = orlop_fsck::check(folder.root()).unwrap();
+        let before = named::checked(folder.root());
         // Notes of the golden store are none that a registry writes.
         if matches!(code, Code::CatalogMissing | Code::CatalogUnreadable) {
             continue;
