@@ -40,6 +40,7 @@ fn help_names_the_commands_and_an_unknown_one_fails() {
         "doctor",
         "config",
         "catalog",
+        "fsck",
         "completions",
         "version",
     ] {
@@ -67,6 +68,49 @@ fn doctor_passes_on_a_healthy_folder() {
     server
         .client()
         .blob_is("doctor/repo", &data::sha256(b"bytes"), b"bytes");
+}
+
+#[test]
+fn fsck_says_what_the_program_says_with_its_status() {
+    let mut server = Server::start();
+    let small = data::bytes(1, 3_000);
+    server.client().push_blob("fsck/repo", &small);
+    let large = data::bytes(2, 300_000);
+    server.client().push_blob("fsck/repo", &large);
+    let ask = || {
+        let fsck = ["fsck", "--output", "json", "--data"];
+        orlop().args(fsck).arg(server.data()).output().unwrap()
+    };
+    let running = ask();
+    assert_eq!(running.status.code(), Some(2));
+    let error = String::from_utf8_lossy(&running.stderr).into_owned();
+    assert!(
+        error.starts_with("orlop fsck: ") && error.contains("in use by process"),
+        "{error}"
+    );
+    server.stop();
+    let clean = || {
+        let fsck = ["fsck", "--output", "json", "--data"];
+        orlop().args(fsck).arg(server.data()).output().unwrap()
+    };
+    let said = clean();
+    let report: Value = serde_json::from_slice(&said.stdout).unwrap();
+    assert_eq!(said.status.code(), Some(0), "{report:#}");
+    assert_eq!(report["clean"], true);
+    assert_eq!(report["counts"]["blobs"], 2);
+    assert_eq!(report["index"]["compared"], true, "{report:#}");
+    let program = Command::new(place::binary("orlop-fsck"))
+        .arg(server.data())
+        .args(["--output", "json"])
+        .output()
+        .unwrap();
+    let other: Value = serde_json::from_slice(&program.stdout).unwrap();
+    assert_eq!(other["counts"], report["counts"]);
+    orlop_tests::damage::rot(server.data(), &small);
+    let said = clean();
+    let report: Value = serde_json::from_slice(&said.stdout).unwrap();
+    assert_eq!(said.status.code(), Some(1), "{report:#}");
+    assert_eq!(report["findings"][0]["code"], "record.payload");
 }
 
 #[test]

@@ -464,8 +464,10 @@ fn readable(copies: &Copies, place: &Place) -> bool {
 fn agrees(there: &Blob, found: &row::Blob) -> bool {
     let mut wanted = there.row.clone();
     if let (Form::Inline(_), Form::Inline(place)) = (&wanted.form, &found.form)
-        && readable(&there.copies, place)
+        && (readable(&there.copies, place) || there.copies.lost())
     {
+        // Of a record that is lost recycling keeps the name alone: the index
+        // goes on naming the place that it had.
         wanted.form = Form::Inline(*place);
     }
     // A start puts a blob into quarantine before the log says so.

@@ -102,16 +102,7 @@ async fn what_the_engine_writes_is_clean_with_its_index() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path()).await;
     fill(&store, 0..700).await;
-    for _ in 0..200 {
-        if store.health().await.counts.recycled >= 2 {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    assert!(
-        store.health().await.counts.recycled >= 2,
-        "nothing was recycled"
-    );
+    recycled(&store, 2).await;
     store.close().await.unwrap();
     let report = check(folder.path());
     clean(&report);
@@ -135,6 +126,44 @@ async fn what_the_engine_writes_is_clean_with_its_index() {
     fill(&store, 700..760).await;
     store.close().await.unwrap();
     clean(&check(folder.path()));
+}
+
+/// Waits for so many files to be recycled.
+async fn recycled(store: &Store, count: u64) {
+    for _ in 0..400 {
+        if store.health().await.counts.recycled >= count {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("nothing was recycled");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_blob_whose_record_rotted_is_in_quarantine_after_recycling_and_no_row_differs() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await;
+    fill(&store, 0..30).await;
+    store.close().await.unwrap();
+    let small = content(4, 20_000 + (3 * 7919) % 45_000);
+    flip(&folder.path().join("journal"), &small[100..140]);
+    let report = check(folder.path());
+    assert_eq!(report.findings().len(), 1, "{report}");
+    assert_eq!(report.findings()[0].code, Code::RecordPayload);
+    let store = open(folder.path()).await;
+    fill(&store, 100..800).await;
+    recycled(&store, 2).await;
+    store.close().await.unwrap();
+    let report = check(folder.path());
+    clean(&report);
+    assert_eq!(report.counts.quarantined, 1, "{report}");
+    // And with an index that was made again.
+    std::fs::remove_dir_all(folder.path().join("index")).unwrap();
+    let store = open(folder.path()).await;
+    store.close().await.unwrap();
+    let report = check(folder.path());
+    clean(&report);
+    assert_eq!(report.counts.quarantined, 1, "{report}");
 }
 
 /// The runtime's threads are gone, nothing was closed or flushed: what a kill
