@@ -111,17 +111,25 @@ async fn the_note_of_a_life_that_ended_is_kept_when_its_file_is_recycled() {
     let store = open(&sim, &MemoryIndex::default()).await.unwrap();
     let bytes = content(9, 5_000);
     let note = |text: &str| Some(format!("{text:*<40}").into_bytes());
-    let put = |text| store.put(bytes.clone(), sha256(&bytes), note(text));
-    put("the first name").await.unwrap();
+    let first = note("the first name");
+    store
+        .put(bytes.clone(), sha256(&bytes), first)
+        .await
+        .unwrap();
+    fill(&store, 1000..1003).await;
+    drop(store);
+    let sim = sim.crash(Crash::Lost);
     let image = sim.peek(&journal(1)).unwrap();
     let at = image.windows(64).position(|w| w == &bytes[..64]).unwrap() as u64;
     assert!(sim.poke(&journal(1), at + 9, &[0xff, 0xfe]));
-    until("quarantine", async || {
-        let _ = pull(&store, &sha256(&bytes)).await;
-        store.stat(&sha256(&bytes)).is_err()
-    })
-    .await;
-    put("the second name").await.unwrap();
+    let store = open(&sim, &MemoryIndex::default()).await.unwrap();
+    let found = store.stat(&sha256(&bytes));
+    assert!(matches!(found, Err(Error::NotFound { .. })), "{found:?}");
+    let second = note("the second name");
+    store
+        .put(bytes.clone(), sha256(&bytes), second)
+        .await
+        .unwrap();
     fill(&store, 0..400).await;
     until("recycling", async || {
         store.health().await.counts.recycled >= 2
