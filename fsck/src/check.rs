@@ -1,6 +1,6 @@
 //! The questions, in order: superblock, segments, journal, seals, what the log
-//! stands for beside the index, accounts, content. Each part reports what it
-//! finds; only what cannot be read at all ends the check.
+//! stands for beside the index, accounts, content, catalog. Each part reports what
+//! it finds; only what cannot be read at all ends the check.
 
 use std::path::Path;
 use std::time::Instant;
@@ -8,6 +8,7 @@ use std::time::Instant;
 use orlop_format::row::State as Life;
 
 use crate::blobs::Blobs;
+use crate::catalog::blobs::Replayed;
 use crate::content::{Crew, Owner};
 use crate::file::names;
 use crate::finding::{Code, Object};
@@ -19,15 +20,19 @@ use crate::report::Report;
 use crate::scratch::Scratch;
 use crate::segment::Segments;
 use crate::trouble::{Result, Trouble};
-use crate::{lock, space, state, superblock};
+use crate::{catalog, lock, space, state, superblock};
 
 /// Checks the store in `folder`, which nobody may have open meanwhile: all of
-/// it, in this thread, without a word on the way.
+/// it but the names in its catalog, in this thread, without a word on the way.
 ///
 /// # Errors
 /// When it could not look.
 pub fn store(folder: &Path) -> Result<Report> {
-    with(folder, &Options::default())
+    let alone = Options {
+        catalog: false,
+        ..Options::default()
+    };
+    with(folder, &alone)
 }
 
 /// Checks the store in `folder` as the options say.
@@ -40,6 +45,11 @@ pub fn with(folder: &Path, options: &Options) -> Result<Report> {
         return Err(Trouble::NotAStore(folder.to_owned()));
     }
     let _lock = lock::take(folder)?;
+    held(folder, options, started)
+}
+
+/// As [`with`], by who holds the store's lock.
+pub(crate) fn held(folder: &Path, options: &Options, started: Instant) -> Result<Report> {
     let mut report = Report::new(folder);
     let done = look(folder, options, started, &mut report);
     options.progress.clear();
@@ -102,10 +112,19 @@ fn look(folder: &Path, options: &Options, started: Instant, report: &mut Report)
     accounts.check(folder, &segments, &seals, report)?;
     space::foreign(folder, report)?;
 
+    let blobs = Replayed {
+        blobs: std::mem::replace(&mut state.blobs, Blobs::new(&scratch)),
+        others: std::mem::take(&mut state.others),
+    };
     let files = state::files(&journal, &segments);
     state.content(&files, &mut choice, &mut crew, progress, report)?;
     cover(options, &choice, report);
-    Ok(())
+    if !options.catalog {
+        return Ok(());
+    }
+    progress.stage("catalog", 0);
+    let noted = names.notes > 0 || !names.copies.is_empty();
+    catalog::check(folder, &scratch, &slot, (&blobs, noted), report)
 }
 
 /// The copies of the catalog must be in the store.

@@ -13,6 +13,7 @@ use clap::{Parser, ValueEnum};
 use crate::check;
 use crate::options::{Content, Options, Position};
 use crate::progress::Progress;
+use crate::repair::RepairArgs;
 use crate::report::Report;
 
 /// Threads that are used without being asked for, at most.
@@ -21,8 +22,8 @@ const MAX_THREADS: usize = 8;
 /// Check a stopped Orlop store.
 ///
 /// Reads superblock, journal and segments, compares the index with the log and
-/// every live blob with its digests. Changes nothing: each finding says what
-/// to do.
+/// every live blob with its digests, the catalog with both. Changes nothing
+/// unless it is asked to repair: each finding says what to do.
 #[derive(Debug, Parser)]
 #[command(
     version,
@@ -72,6 +73,10 @@ pub struct Flags {
     #[arg(long)]
     no_index: bool,
 
+    /// Do not compare the catalog with the store
+    #[arg(long, conflicts_with = "repair")]
+    no_catalog: bool,
+
     /// Show how far it is, also where standard error is no terminal
     #[arg(long, conflicts_with = "quiet")]
     progress: bool,
@@ -79,6 +84,9 @@ pub struct Flags {
     /// Do not show how far it is
     #[arg(long)]
     quiet: bool,
+
+    #[command(flatten)]
+    repair: RepairArgs,
 }
 
 /// How the report is printed.
@@ -108,6 +116,14 @@ impl Flags {
             let _ = writeln!(std::io::stderr(), "{program}: {error}");
             ExitCode::from(2)
         };
+        if self.repair.wanted() {
+            let json = matches!(self.output, Output::Json);
+            return match self.repair.run(folder, self.options(), json) {
+                Ok(true) => ExitCode::SUCCESS,
+                Ok(false) => ExitCode::from(1),
+                Err(trouble) => fail(&trouble),
+            };
+        }
         let report = match check::with(folder, &self.options()) {
             Ok(report) => report,
             Err(trouble) => return fail(&trouble),
@@ -140,6 +156,7 @@ impl Flags {
             scratch: self.scratch.clone(),
             threads: self.threads.unwrap_or_else(threads),
             index: !self.no_index,
+            catalog: !self.no_catalog,
             progress: Arc::new(progress),
         }
     }

@@ -106,6 +106,24 @@ codes! {
     FileForeign,
     FileUnreadable,
     ContentPartial,
+    CatalogMissing,
+    CatalogUnreadable,
+    CatalogIntegrity,
+    CatalogOther,
+    CatalogOlder,
+    CatalogTotals,
+    CatalogNone,
+    CatalogOutdated,
+    ManifestBlob,
+    ManifestBytes,
+    ManifestRow,
+    ManifestEdges,
+    ManifestEnded,
+    TagManifest,
+    LinkBlob,
+    LinkSize,
+    LinkRepository,
+    LinkEnded,
 }
 
 const RESTORE: &str = "keep a copy of the folder, then restore the store from a backup";
@@ -413,6 +431,24 @@ impl Code {
                 "not all content was read and compared, as was asked for or because the time ran out",
                 "go on from where it ended: --from with the position in the note; or check again with --content all",
             ),
+            Code::CatalogMissing
+            | Code::CatalogUnreadable
+            | Code::CatalogIntegrity
+            | Code::CatalogOther
+            | Code::CatalogOlder
+            | Code::CatalogTotals
+            | Code::CatalogNone
+            | Code::CatalogOutdated
+            | Code::ManifestBlob
+            | Code::ManifestBytes
+            | Code::ManifestRow
+            | Code::ManifestEdges
+            | Code::ManifestEnded
+            | Code::TagManifest
+            | Code::LinkBlob
+            | Code::LinkSize
+            | Code::LinkRepository
+            | Code::LinkEnded => crate::catalog::codes::facts(self),
         }
     }
 

@@ -2,18 +2,19 @@
 //! program `orlop-fsck`, `orlop fsck` and the tests are its callers.
 //!
 //! Reads the data folder with `orlop-format` and plain files, never with the
-//! engine, and changes nothing. Memory is bounded whatever the store holds:
-//! what grows with it is sorted through scratch files.
+//! engine, and changes nothing unless it is asked to repair. Memory is bounded
+//! whatever the store holds: what grows with it is sorted through scratch files.
 //!
 //! Reading order: `command` is what a person types, `options` what a caller
 //! chooses; `check` puts the questions in order; `superblock`, `journal` and
 //! `segment` ask them of files; `log`, `event` and `replay` make the state that
 //! the log stands for, `state` puts it together with the rest, `sort` and
 //! `scratch` keep it small; `content` reads every live blob, `space` accounts
-//! for segments, `index` compares RocksDB's rows; `finding`, `object` and
-//! `report` are what comes out.
+//! for segments, `index` compares RocksDB's rows, `catalog` the names; `repair`
+//! mends what was found; `finding`, `object` and `report` are what comes out.
 
 mod blobs;
+mod catalog;
 mod check;
 mod command;
 mod content;
@@ -27,6 +28,7 @@ mod log;
 mod object;
 mod options;
 mod progress;
+pub mod repair;
 mod replay;
 mod report;
 mod scratch;

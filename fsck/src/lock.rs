@@ -36,6 +36,22 @@ pub(crate) fn take(folder: &Path) -> Result<Option<File>> {
     }
 }
 
+/// As [`take`], and makes the lock file if there is none.
+pub(crate) fn take_or_make(folder: &Path) -> Result<File> {
+    let path = folder.join("LOCK");
+    for _ in 0..2 {
+        if let Some(file) = take(folder)? {
+            return Ok(file);
+        }
+        File::options()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .map_err(trouble("make", &path))?;
+    }
+    Err(trouble("lock", &path)(ErrorKind::NotFound.into()))
+}
+
 /// The lock file's first line is the holder's process id.
 fn holder(file: &File) -> String {
     let mut text = String::new();

@@ -173,6 +173,8 @@ pub struct Options {
     pub threads: usize,
     /// Whether the index is compared with the log.
     pub index: bool,
+    /// Whether the catalog is compared with the store.
+    pub catalog: bool,
     /// Who is told how far it is.
     pub progress: Arc<Progress>,
 }
@@ -187,6 +189,7 @@ impl Default for Options {
             scratch: None,
             threads: 0,
             index: true,
+            catalog: true,
             progress: Arc::default(),
         }
     }

@@ -44,6 +44,12 @@ pub struct Counts {
     pub unowned_extents: u64,
     /// Rows of the index that were compared with the log.
     pub index_rows: u64,
+    /// Manifests of the catalog that were held against their bytes.
+    pub manifests: u64,
+    /// Tags of the catalog.
+    pub tags: u64,
+    /// Links of the catalog.
+    pub links: u64,
 }
 
 /// How much of the content was compared with its digests.
@@ -213,13 +219,16 @@ impl fmt::Display for Report {
             digests,
             bytes,
             index_rows,
+            manifests,
+            tags,
+            links,
             ..
         } = &self.counts;
         writeln!(
             f,
             "{}: {journal_files} journal files, {segments} segments, {records} records, {blobs} blobs, \
              {quarantined} in quarantine, {uploads} open uploads, {digests} digests compared over {bytes} bytes, \
-             {index_rows} index rows compared, {:.1} s",
+             {index_rows} index rows compared, {manifests} manifests, {tags} tags and {links} links, {:.1} s",
             self.folder, self.seconds
         )?;
         if self.clean {

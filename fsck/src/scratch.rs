@@ -48,7 +48,6 @@ impl Scratch {
     }
 
     /// A folder that goes away.
-    #[cfg(feature = "index")]
     pub(crate) fn folder(&self) -> Result<tempfile::TempDir> {
         tempfile::Builder::new()
             .prefix("orlop-fsck-")

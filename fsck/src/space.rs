@@ -215,6 +215,7 @@ const KNOWN: &[&str] = &[
     "data",
     "index",
     "quarantine",
+    "repair.tmp",
     "catalog.db",
     "catalog.db-wal",
     "catalog.db-shm",
@@ -239,7 +240,10 @@ pub(crate) fn foreign(folder: &Path, report: &mut Report) -> Result<()> {
     }
     for name in names(&folder.join("quarantine"))? {
         let lsn = name.strip_prefix("record-");
-        if lsn.is_none_or(|lsn| lsn.len() != 16 || u64::from_str_radix(lsn, 16).is_err()) {
+        let is_record =
+            lsn.is_some_and(|lsn| lsn.len() == 16 && u64::from_str_radix(lsn, 16).is_ok());
+        let repair = name.strip_prefix("repair-");
+        if !is_record && repair.is_none_or(|number| number.parse::<u64>().is_err()) {
             note(format!("quarantine/{name}"));
         }
     }

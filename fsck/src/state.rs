@@ -11,6 +11,7 @@ use orlop_format::record::UploadId;
 use orlop_format::row::{Form, State as Life};
 
 use crate::blobs::Blobs;
+use crate::catalog::blobs::Aliases;
 use crate::content::{Crew, Files, Large, Owner};
 use crate::finding::Code;
 use crate::index::Compare;
@@ -35,6 +36,8 @@ const MAX_FURTHER: usize = 64;
 pub(crate) struct State {
     /// Blobs by SHA-256, as they are at the end of the log.
     pub(crate) blobs: Blobs,
+    /// Further digests, as they are at the end of the log.
+    pub(crate) others: Aliases,
     pub(crate) space: Space,
     content: Sorter,
     content_bytes: u64,
@@ -48,6 +51,7 @@ impl State {
     pub(crate) fn new(scratch: &Scratch) -> Self {
         Self {
             blobs: Blobs::new(scratch),
+            others: Aliases::default(),
             space: Space::new(scratch),
             content: Sorter::new(scratch, CONTENT),
             content_bytes: 0,
@@ -64,7 +68,7 @@ impl State {
         index: &mut Option<Compare<'_>>,
         report: &mut Report,
     ) -> Result<()> {
-        let further = &mut self.further;
+        let (further, others) = (&mut self.further, &mut self.others);
         let mut claim = |digest: Digest, sha256: [u8; 32]| {
             further.push(&[&sha256[..], &digest.encode()].concat())
         };
@@ -73,7 +77,10 @@ impl State {
                 index.alias(Some(&digest), folded.there.as_ref(), report, &mut claim)?;
             }
             match folded.end {
-                Some(sha256) => claim(digest, sha256),
+                Some(sha256) => {
+                    others.push(&digest, &sha256)?;
+                    claim(digest, sha256)
+                }
                 None => Ok(()),
             }
         })?;

@@ -20,6 +20,9 @@ pub enum Trouble {
     /// A newer version wrote it.
     #[error("{0} was written by a newer version; check the store with that version's orlop-fsck")]
     Newer(String),
+    /// Something cannot be done.
+    #[error("{0}")]
+    Refused(String),
     /// The system refused.
     #[error("cannot {op} {}: {source}", path.display())]
     Io {

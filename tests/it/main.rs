@@ -43,6 +43,7 @@ mod maintenance;
 mod notify;
 mod ops;
 mod recovery;
+mod repair;
 mod scrub;
 mod starting;
 mod stopping;

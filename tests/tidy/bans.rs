@@ -29,6 +29,11 @@ const CONFINED: &[Confined] = &[
         instead: "a check that shares code with the server is no check of it",
     },
     Confined {
+        name: "rusqlite",
+        homes: &["fsck/"],
+        instead: "add a verb to server/src/catalog",
+    },
+    Confined {
         name: "rocksdb",
         homes: &["engine/index/", "fsck/"],
         instead: "use the trait Index of orlop-index",

@@ -123,6 +123,8 @@ enum Keep {
     Ended(UploadId),
     /// It is rewritten without its payload's place mattering.
     Meta,
+    /// Only what it says of names and uploads, without its payload.
+    Bare,
     /// Its payload moves with it.
     Small(Moved),
 }
@@ -285,6 +287,13 @@ async fn place(
     match judge(core, entry)? {
         Keep::Drop => Ok(()),
         Keep::Meta => meta.push(core, entry, None).await,
+        Keep::Bare => {
+            let bare = Entry {
+                payload: &[],
+                ..entry.clone()
+            };
+            meta.push(core, &bare, None).await
+        }
         Keep::Ended(upload) => {
             let body = Record::Abandon { upload }.encode();
             let ended = Entry {
@@ -331,6 +340,8 @@ fn judge(core: &Core, entry: &Entry<'_>) -> Result<Keep> {
                 }
                 Form::Inline(_) => commit.upload.map_or(Keep::Drop, Keep::Ended),
             },
+            // An earlier life of the blob, and names that were given with it.
+            _ if !commit.note.is_empty() && !covered(core, entry.lsn)? => Keep::Bare,
             _ => commit.upload.map_or(Keep::Drop, Keep::Ended),
         },
         Record::Checkpoint(checkpoint) => match core.upload_row(&checkpoint.upload)? {
@@ -344,16 +355,8 @@ fn judge(core: &Core, entry: &Entry<'_>) -> Result<Keep> {
             Some(_) => Keep::Meta,
             None => Keep::Drop,
         },
-        // Notes older than both copies of the catalog are in those.
-        Record::Note(_) => {
-            let names = core.names()?;
-            let covered = names.copies.len() >= 2
-                && names
-                    .copies
-                    .first()
-                    .is_some_and(|copy| copy.lsn > entry.lsn);
-            if covered { Keep::Drop } else { Keep::Meta }
-        }
+        Record::Note(_) if covered(core, entry.lsn)? => Keep::Drop,
+        Record::Note(_) => Keep::Meta,
         Record::Copy { .. } => {
             let names = core.names()?;
             if names.copies.iter().any(|copy| copy.lsn == entry.lsn) {
@@ -370,6 +373,12 @@ fn judge(core: &Core, entry: &Entry<'_>) -> Result<Keep> {
         // A copy stands in its new place with the LSN of the original.
         Record::Move(_) | Record::Mark { .. } => Keep::Drop,
     })
+}
+
+/// Whether both copies of the catalog are newer than a note: then they have it.
+fn covered(core: &Core, lsn: u64) -> Result<bool> {
+    let names = core.names()?;
+    Ok(names.copies.len() >= 2 && names.copies.first().is_some_and(|copy| copy.lsn > lsn))
 }
 
 fn damage(file: &JournalFile, offset: u32, error: orlop_format::Malformed) -> Error {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use orlop_fsck::{Code, Level, Report};
 
 use crate::support::Folder;
-use crate::{recipes, recipes_index};
+use crate::{recipes, recipes_catalog, recipes_index};
 
 /// Damage for a code: what is done to a copy of the golden store, and with
 /// which arguments it is checked.
@@ -36,7 +36,10 @@ const ELSEWHERE: &[(Code, &str)] = &[(
 )];
 
 fn cases() -> impl Iterator<Item = &'static Case> {
-    recipes::CASES.iter().chain(recipes_index::CASES)
+    recipes::CASES
+        .iter()
+        .chain(recipes_catalog::CASES)
+        .chain(recipes_index::CASES)
 }
 
 fn expected(code: Code) -> PathBuf {

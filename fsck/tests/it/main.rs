@@ -7,6 +7,8 @@
 mod v1;
 
 #[cfg(test)]
+mod named;
+#[cfg(test)]
 mod support;
 
 #[cfg(test)]
@@ -20,9 +22,13 @@ mod engine; // stores of the real engine, with their index
 #[cfg(test)]
 mod golden; // one damaged store and one expected report for each code
 #[cfg(test)]
+mod interrupted; // a repair that was interrupted ends as one that was not
+#[cfg(test)]
 mod page; // docs/fsck.md says what the codes say
 #[cfg(test)]
 mod recipes; // how the files of a store are damaged for a code
+#[cfg(test)]
+mod recipes_catalog; // how its names are
 #[cfg(test)]
 mod recipes_index; // how its index is
 #[cfg(test)]

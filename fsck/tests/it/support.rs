@@ -35,6 +35,7 @@ impl Folder {
             std::fs::create_dir_all(to.parent().unwrap()).unwrap();
             std::fs::copy(v1::folder().join(&path), to).unwrap();
         }
+        crate::named::empty_catalog(&folder.path("catalog.db"), v1::CATALOG, 41);
         folder
     }
 

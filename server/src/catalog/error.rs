@@ -14,7 +14,7 @@ use sqlx::sqlite::SqliteError;
 pub enum CatalogError {
     /// There is no catalog, and none was to be made.
     #[error(
-        "there is no catalog at {place}; put it back from a backup. `orlop-fsck` checks the store beside it"
+        "there is no catalog at {place}; `orlop-fsck DIR --repair` makes it again from what the store keeps; or put it back from a backup"
     )]
     Missing {
         /// The file, or the database.
@@ -43,7 +43,7 @@ pub enum CatalogError {
     Unavailable(String),
     /// Its contents are damaged.
     #[error(
-        "the catalog is damaged: {0}; stop the server and put the catalog back from a backup. `orlop-fsck` checks the store beside it"
+        "the catalog is damaged: {0}; stop the server; `orlop-fsck DIR --repair` makes it again from what the store keeps; or put it back from a backup"
     )]
     Damaged(String),
     /// A write failed earlier. Nothing is written until a restart; reads go on.

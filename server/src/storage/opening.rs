@@ -74,7 +74,7 @@ pub enum StartError {
     Catalog(#[from] CatalogError),
     /// The store has names and the catalog is gone.
     #[error(
-        "{path} is missing, but the store beside it has names, which only the catalog tells. Put the catalog back from a backup. `orlop-fsck {folder}` checks the store; repairing the catalog from the copies and notes that the store keeps comes with a later release"
+        "{path} is missing, but the store beside it has names, which only the catalog tells. `orlop-fsck {folder} --repair` says how it can be made again from the copies and notes that the store keeps, and does it with `--apply`; or put it back from a backup"
     )]
     CatalogMissing {
         /// Where it should be.

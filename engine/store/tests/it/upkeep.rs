@@ -103,6 +103,56 @@ async fn a_lost_sector_in_the_journal_costs_one_blob_and_holds_nothing_up() {
     }
 }
 
+/// The first push named the blob in one repository, the push that healed it in
+/// another: a catalog made from the log needs both.
+#[tokio::test]
+async fn the_note_of_a_life_that_ended_is_kept_when_its_file_is_recycled() {
+    let sim = disk(9);
+    let store = open(&sim, &MemoryIndex::default()).await.unwrap();
+    let bytes = content(9, 5_000);
+    let note = |text: &str| Some(format!("{text:*<40}").into_bytes());
+    let first = note("the first name");
+    store
+        .put(bytes.clone(), sha256(&bytes), first)
+        .await
+        .unwrap();
+    fill(&store, 1000..1003).await;
+    drop(store);
+    let sim = sim.crash(Crash::Lost);
+    let image = sim.peek(&journal(1)).unwrap();
+    let at = image.windows(64).position(|w| w == &bytes[..64]).unwrap() as u64;
+    assert!(sim.poke(&journal(1), at + 9, &[0xff, 0xfe]));
+    let store = open(&sim, &MemoryIndex::default()).await.unwrap();
+    let found = store.stat(&sha256(&bytes));
+    assert!(matches!(found, Err(Error::NotFound { .. })), "{found:?}");
+    let second = note("the second name");
+    store
+        .put(bytes.clone(), sha256(&bytes), second)
+        .await
+        .unwrap();
+    fill(&store, 0..400).await;
+    until("recycling", async || {
+        store.health().await.counts.recycled >= 2
+    })
+    .await;
+    for text in ["the first name", "the second name"] {
+        let kept = ["small", "meta"].iter().any(|class| {
+            let below = format!("data/{class}");
+            names(&sim, &below).iter().any(|name| {
+                let file = sim.peek(&folder().join(&below).join(name)).unwrap();
+                let note = note(text).unwrap();
+                file.windows(note.len()).any(|window| window == note)
+            })
+        });
+        assert!(kept, "{text}");
+    }
+    store.close().await.unwrap();
+    drop(store);
+    // An index made again takes the newer life.
+    let store = open(&sim, &MemoryIndex::default()).await.unwrap();
+    assert_eq!(pull(&store, &sha256(&bytes)).await.unwrap(), bytes);
+}
+
 #[tokio::test]
 async fn recycling_that_finds_no_room_leaves_nothing_behind_and_poisons_nothing() {
     let sim = disk(4);

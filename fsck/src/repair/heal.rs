@@ -1,0 +1,340 @@
+//! Blobs whose bytes come back from a second source: fetched, compared with
+//! their digest, written as new extents or payloads, and named in the log.
+//!
+//! Invariant: bytes count only when the digest that was asked for is theirs.
+//! A blob's damaged life is put into quarantine by the record in front of its
+//! new commit, as the server does when a damaged blob is pushed again.
+
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+
+use orlop_format::BLOCK;
+use orlop_format::checksum;
+use orlop_format::digest::{Algorithm, Digest, Hasher};
+use orlop_format::location::{Class, Extent, SegmentId};
+use orlop_format::record::{Commit, INLINE_LIMIT, MAX_EXTENTS, Record, UploadId};
+use orlop_format::segment::{self, ExtentHeader, Footer, MAX_EXTENT, MAX_FRAMES};
+use orlop_format::superblock::Superblock;
+
+use super::append::random;
+use super::hands::Hands;
+use super::log::Log;
+use super::source::Source;
+use crate::catalog::blobs::{Blobs, Life};
+use crate::file::trouble;
+use crate::trouble::{Result, Trouble};
+
+/// Bytes of a segment, as the server fills them.
+const SEGMENT: u64 = 256 * 1024 * 1024;
+
+/// Bytes of a blob whose size is not known, at most: as many as a commit can
+/// name.
+const LARGEST: u64 = MAX_EXTENTS as u64 * MAX_EXTENT as u64;
+
+/// A blob that a source had.
+struct Fetched {
+    digest: Digest,
+    sha256: [u8; 32],
+    size: u64,
+    /// Its bytes, in repair's own folder.
+    file: PathBuf,
+    extents: Vec<Extent>,
+}
+
+/// What is to be written to the log, and what was found where.
+pub(super) struct Healed {
+    records: Vec<Record>,
+    commits: Vec<(Commit, Option<PathBuf>)>,
+    pub(super) done: Vec<String>,
+    pub(super) left: Vec<String>,
+}
+
+impl Healed {
+    pub(super) fn is_empty(&self) -> bool {
+        self.records.is_empty() && self.commits.is_empty()
+    }
+
+    /// The records, with their payloads.
+    pub(super) fn records(self) -> impl Iterator<Item = Result<(Record, Vec<u8>)>> {
+        let first = self
+            .records
+            .into_iter()
+            .map(|record| Ok((record, Vec::new())));
+        let commits = self.commits.into_iter().map(|(commit, file)| {
+            let payload = match file {
+                Some(file) => std::fs::read(&file).map_err(trouble("read", &file))?,
+                None => Vec::new(),
+            };
+            Ok((Record::Commit(commit), payload))
+        });
+        first.chain(commits)
+    }
+}
+
+/// What is to be done about blobs.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Orders {
+    /// Blobs whose bytes are damaged, whatever the log says of them.
+    pub(super) damaged: Vec<Digest>,
+    /// Blobs that a source is asked for.
+    pub(super) wanted: Vec<Digest>,
+}
+
+/// Fetches what the sources have and writes it to new segments.
+pub(super) fn heal(
+    hands: &mut Hands<'_>,
+    (folder, own): (&Path, &Path),
+    slot: &Superblock,
+    log: &Log,
+    orders: &Orders,
+    sources: &mut [Box<dyn Source>],
+) -> Result<Healed> {
+    let mut healed = Healed {
+        records: Vec::new(),
+        commits: Vec::new(),
+        done: Vec::new(),
+        left: Vec::new(),
+    };
+    for digest in &orders.damaged {
+        let Some(blob) = log.find(digest)?.filter(|blob| blob.life != Life::Dead) else {
+            continue;
+        };
+        healed.records.push(Record::Quarantine {
+            sha256: blob.sha256,
+            birth: blob.birth,
+        });
+        healed
+            .done
+            .push(format!("blob {digest} was put into quarantine"));
+    }
+    let mut fetched = Vec::new();
+    for (number, digest) in orders.wanted.iter().enumerate() {
+        let file = own.join(format!("blob-{number}"));
+        let known = log.find(digest)?.filter(|blob| blob.life != Life::Dead);
+        let most = known.map_or(LARGEST, |blob| blob.size);
+        match fetch(hands, (digest, most), &file, sources)? {
+            Ok((blob, from)) => {
+                healed
+                    .done
+                    .push(format!("blob {digest} was restored from {from}"));
+                fetched.push(blob);
+            }
+            Err(reason) => healed.left.push(format!("blob {digest}: {reason}")),
+        }
+    }
+    let seals = segments(hands, (folder, own), slot, log.next_segment, &mut fetched)?;
+    healed.records.extend(seals);
+    for (number, blob) in fetched.into_iter().enumerate() {
+        let aliases = Some(blob.digest)
+            .filter(|digest| digest.algorithm() != Algorithm::Sha256)
+            .into_iter()
+            .collect();
+        let inline = blob.extents.is_empty();
+        let commit = Commit {
+            sha256: blob.sha256,
+            aliases,
+            ordinal: log.next_ordinal.saturating_add(number as u64),
+            size: blob.size,
+            internal: false,
+            upload: None,
+            extents: blob.extents,
+            note: Vec::new(),
+        };
+        healed.commits.push((commit, inline.then_some(blob.file)));
+    }
+    Ok(healed)
+}
+
+type Got = std::result::Result<(Fetched, String), String>;
+
+/// Asks the sources in turn; the text says why none of them served.
+fn fetch(
+    hands: &mut Hands<'_>,
+    (digest, most): (&Digest, u64),
+    to: &Path,
+    sources: &mut [Box<dyn Source>],
+) -> Result<Got> {
+    let mut reasons = Vec::new();
+    for source in sources {
+        let mut given = None;
+        hands.write(to, |file| {
+            let mut sha256 = Hasher::new(Algorithm::Sha256);
+            let mut asked = Hasher::new(digest.algorithm());
+            let mut size = 0u64;
+            let answer = source.fetch(digest, &mut |bytes| {
+                sha256.update(bytes);
+                asked.update(bytes);
+                size = size.saturating_add(bytes.len() as u64);
+                if size > most {
+                    return Err(Trouble::Refused(format!("more than its {most} bytes")));
+                }
+                file.write_all(bytes).map_err(trouble("write", to))
+            });
+            given = Some(match answer {
+                Ok(true) if asked.finish() == *digest => Ok((sha256.finish(), size)),
+                Ok(true) => Err("other bytes under this digest".to_owned()),
+                Ok(false) => Err("it does not have it".to_owned()),
+                Err(Trouble::Io { op, path, source }) if path == to => {
+                    return Err(Trouble::Io { op, path, source });
+                }
+                Err(error) => Err(error.to_string()),
+            });
+            Ok(())
+        })?;
+        match given {
+            Some(Ok((sha256, size))) => {
+                let sha256 = sha256.bytes().try_into().unwrap_or_default();
+                let blob = Fetched {
+                    digest: *digest,
+                    sha256,
+                    size,
+                    file: to.to_owned(),
+                    extents: Vec::new(),
+                };
+                return Ok(Ok((blob, source.name().to_owned())));
+            }
+            Some(Err(reason)) => reasons.push(format!("{}: {reason}", source.name())),
+            None => {}
+        }
+    }
+    Ok(Err(reasons.join("; ")))
+}
+
+/// Writes the bytes of large blobs to new raw segments, which take no more.
+fn segments(
+    hands: &mut Hands<'_>,
+    (folder, own): (&Path, &Path),
+    slot: &Superblock,
+    first: u64,
+    blobs: &mut [Fetched],
+) -> Result<Vec<Record>> {
+    let mut work: Vec<&mut Fetched> = blobs
+        .iter_mut()
+        .filter(|blob| blob.size > INLINE_LIMIT as u64)
+        .collect();
+    let mut seals = Vec::new();
+    let (mut at, mut done) = (0usize, 0u64);
+    let mut id = first;
+    let mut made = Vec::new();
+    while at < work.len() {
+        let header = segment::FileHeader {
+            store: slot.store,
+            segment: SegmentId {
+                volume: 0,
+                class: Class::Raw,
+                generation: 0,
+                id,
+            },
+            salt: random()?,
+            opened: 0,
+        };
+        let name = segment::file_name(&header.segment);
+        let path = own.join(&name);
+        hands.write(&path, |file| {
+            let mut pen = Pen::new(file, &path, header)?;
+            while let Some(blob) = work.get_mut(at) {
+                let left = blob.size.saturating_sub(done);
+                let len = left.min(MAX_EXTENT as u64);
+                if !pen.fits(len) {
+                    break;
+                }
+                let extent = pen.extent(blob, done, len)?;
+                blob.extents.push(extent);
+                done = done.saturating_add(len);
+                if done >= blob.size {
+                    (at, done) = (at.saturating_add(1), 0);
+                }
+            }
+            seals.push(pen.seal()?);
+            Ok(())
+        })?;
+        made.push((path, folder.join("data").join("raw").join(name)));
+        id = id.saturating_add(1);
+    }
+    for (path, to) in made {
+        hands.rename(&path, &to)?;
+    }
+    Ok(seals)
+}
+
+struct Pen<'a> {
+    file: &'a mut File,
+    path: &'a Path,
+    header: segment::FileHeader,
+    offset: u64,
+    frames: Vec<(u32, u32)>,
+}
+
+impl<'a> Pen<'a> {
+    fn new(file: &'a mut File, path: &'a Path, header: segment::FileHeader) -> Result<Self> {
+        let mut pen = Self {
+            file,
+            path,
+            header,
+            offset: 0,
+            frames: Vec::new(),
+        };
+        pen.put(&header.encode())?;
+        Ok(pen)
+    }
+
+    fn fits(&self, len: u64) -> bool {
+        let end = self
+            .offset
+            .saturating_add(BLOCK as u64)
+            .saturating_add(len.next_multiple_of(BLOCK as u64));
+        end <= SEGMENT && self.frames.len() < MAX_FRAMES
+    }
+
+    fn extent(&mut self, blob: &Fetched, from: u64, len: u64) -> Result<Extent> {
+        let mut source = File::open(&blob.file).map_err(trouble("open", &blob.file))?;
+        let mut bytes = vec![0; usize::try_from(len).unwrap_or(MAX_EXTENT)];
+        source
+            .seek(SeekFrom::Start(from))
+            .and_then(|_| source.read_exact(&mut bytes))
+            .map_err(trouble("read", &blob.file))?;
+        let mut upload = [0; 16];
+        upload.copy_from_slice(blob.sha256.get(..16).unwrap_or(&[0; 16]));
+        let header = ExtentHeader {
+            upload: UploadId(upload),
+            offset: from,
+            len: u32::try_from(len).unwrap_or(u32::MAX),
+            table: checksum::table(&bytes),
+        };
+        let offset = u32::try_from(self.offset).unwrap_or(u32::MAX);
+        let (block, body) = header.encode(&self.header, 0);
+        self.put(&block)?;
+        bytes.resize(bytes.len().next_multiple_of(BLOCK), 0);
+        self.put(&bytes)?;
+        self.frames.push((offset, body));
+        Ok(Extent {
+            segment: self.header.segment,
+            offset,
+            len: header.len,
+            body,
+        })
+    }
+
+    fn seal(mut self) -> Result<Record> {
+        let used = u32::try_from(self.offset).unwrap_or(u32::MAX);
+        let footer = Footer {
+            frames: std::mem::take(&mut self.frames),
+        };
+        let bytes = footer.encode(&self.header, 0);
+        self.put(&bytes)?;
+        Ok(Record::Seal {
+            segment: self.header.segment,
+            used,
+            hash: footer.hash(),
+        })
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file
+            .write_all(bytes)
+            .map_err(trouble("write", self.path))?;
+        self.offset = self.offset.saturating_add(bytes.len() as u64);
+        Ok(())
+    }
+}

@@ -1,0 +1,225 @@
+//! Repair: plan, show, apply.
+//!
+//! Reading order: `plan` decides what is to be done from what the check
+//! found; [`apply`] does it, in the order superblock, blobs, index, catalog,
+//! through `hands`, the only way in which anything is changed; `log` reads
+//! what repair makes things from, into `table`; `names` and `verbs` make a catalog; `heal`,
+//! `source` and `registry` bring bytes back; `append` writes to the log;
+//! `aside` moves away what is replaced.
+//!
+//! Invariants: nothing is deleted; a repair that was interrupted anywhere
+//! leaves a store that the same repair brings to the same end; while names are
+//! on their way, a start refuses, as it did before.
+
+mod append;
+mod args;
+mod aside;
+mod hands;
+mod heal;
+mod log;
+mod names;
+mod plan;
+#[cfg(feature = "registry")]
+mod registry;
+mod source;
+mod table;
+mod verbs;
+
+use std::io::Write as _;
+use std::path::Path;
+
+use orlop_format::BLOCK;
+use orlop_format::superblock::{FILES, SLOTS, Superblock};
+use serde::Serialize;
+
+pub(crate) use self::args::RepairArgs;
+use self::aside::Moved;
+use self::hands::Hands;
+pub use self::hands::{Step, Watcher};
+use self::log::Log;
+pub use self::plan::{Action, Options, Plan};
+use crate::catalog::database::{FILE, SHM, WAL};
+use crate::check;
+use crate::file::trouble;
+use crate::report::Report;
+use crate::trouble::Result;
+
+/// Repair's own folder within the data folder: what is being made. It goes
+/// away at the end, and at the beginning of the next repair.
+const OWN: &str = "repair.tmp";
+
+/// What a repair did.
+#[derive(Debug, Serialize)]
+pub struct Outcome {
+    /// What was done.
+    pub done: Vec<String>,
+    /// What could not be restored.
+    pub left: Vec<String>,
+    /// What a check says now.
+    pub after: Report,
+}
+
+/// Looks what there is to repair in the store in `folder`, and keeps the
+/// store locked until the plan is dropped.
+///
+/// # Errors
+/// When it could not look.
+pub fn plan(folder: &Path, options: Options) -> Result<Plan> {
+    Plan::make(folder, options)
+}
+
+/// Does what a plan says, then checks the store again.
+///
+/// # Errors
+/// When a step failed; the same repair may be planned and applied again.
+pub fn apply(plan: &Plan, watcher: &mut Watcher<'_>) -> Result<Outcome> {
+    let folder = plan.folder();
+    let own = folder.join(OWN);
+    let mut hands = Hands::new(watcher);
+    let (mut done, mut left) = (Vec::new(), Vec::new());
+    if !plan.is_empty() {
+        hands.clear(&own)?;
+        hands.make_folder(&own)?;
+        run(&mut hands, plan, &own, &mut done, &mut left)?;
+        hands.clear(&own)?;
+    }
+    let after = check::held(folder, plan.check(), std::time::Instant::now())?;
+    Ok(Outcome { done, left, after })
+}
+
+fn run(
+    hands: &mut Hands<'_>,
+    plan: &Plan,
+    own: &Path,
+    done: &mut Vec<String>,
+    left: &mut Vec<String>,
+) -> Result<()> {
+    let folder = plan.folder();
+    if let (Some(file), Some(slot)) = (plan.superblock, plan.slot) {
+        restore(hands, folder, own, file, &slot)?;
+        done.push(format!(
+            "{} was made again",
+            FILES.get(file).copied().unwrap_or_default()
+        ));
+    }
+    let Some(slot) = plan.slot else { return Ok(()) };
+    if plan.cut || !plan.orders.damaged.is_empty() || !plan.orders.wanted.is_empty() {
+        blobs(hands, plan, own, &slot, done, left)?;
+    }
+    if plan.index {
+        let thing = Moved {
+            from: "index".to_owned(),
+            why: "it is not what the log says; the next start makes it again".to_owned(),
+        };
+        if let Some(place) = aside::take(hands, folder, own, vec![thing])? {
+            done.push(format!(
+                "index/ was moved to {}; the next start makes it again from the log",
+                place.display()
+            ));
+        }
+    }
+    if plan.catalog.is_some() {
+        catalog(hands, plan, own, &slot, done, left)?;
+    }
+    Ok(())
+}
+
+/// Makes a missing superblock file: the slot after the newest one that is
+/// known belongs there.
+fn restore(
+    hands: &mut Hands<'_>,
+    folder: &Path,
+    own: &Path,
+    file: usize,
+    newest: &Superblock,
+) -> Result<()> {
+    let next = Superblock {
+        sequence: newest.sequence.saturating_add(1),
+        ..*newest
+    };
+    let (_, offset) = Superblock::slot(next.sequence);
+    let len = usize::try_from(SLOTS).unwrap_or(2).saturating_mul(BLOCK);
+    let at = usize::try_from(offset).unwrap_or_default();
+    let mut bytes = vec![0; at];
+    bytes.extend(next.encode());
+    bytes.resize(len, 0);
+    let name = FILES.get(file).copied().unwrap_or_default();
+    let made = own.join(name);
+    hands.write(&made, |to| {
+        to.write_all(&bytes).map_err(trouble("write", &made))
+    })?;
+    hands.rename(&made, &folder.join(name))
+}
+
+/// Puts damaged blobs into quarantine and brings back what sources have.
+fn blobs(
+    hands: &mut Hands<'_>,
+    plan: &Plan,
+    own: &Path,
+    slot: &Superblock,
+    done: &mut Vec<String>,
+    left: &mut Vec<String>,
+) -> Result<()> {
+    let folder = plan.folder();
+    let log = Log::read(folder, plan.scratch(), slot)?;
+    let Some(end) = log.end else { return Ok(()) };
+    let mut sources = plan.sources()?;
+    let mut healed = heal::heal(hands, (folder, own), slot, &log, &plan.orders, &mut sources)?;
+    let said = std::mem::take(&mut healed.done);
+    left.append(&mut healed.left);
+    if healed.is_empty() && !plan.cut {
+        return Ok(());
+    }
+    let taken = format!(
+        "journal/{}",
+        orlop_format::journal::file_name(end.sequence.saturating_add(1))
+    );
+    let unused = Moved {
+        from: taken,
+        why: "it was never used, and repair needs its name".to_owned(),
+    };
+    aside::take(hands, folder, own, vec![unused])?;
+    append::append(hands, folder, own, slot, &end, healed.records())?;
+    if plan.cut {
+        done.push(format!(
+            "the journal goes on in a new file behind LSN {}",
+            end.next_lsn.saturating_sub(1)
+        ));
+    }
+    done.extend(said);
+    Ok(())
+}
+
+/// Makes the catalog again. The old database goes first: from then on until the
+/// new one is there, a start refuses, and never takes one part for the whole.
+fn catalog(
+    hands: &mut Hands<'_>,
+    plan: &Plan,
+    own: &Path,
+    slot: &Superblock,
+    done: &mut Vec<String>,
+    left: &mut Vec<String>,
+) -> Result<()> {
+    let folder = plan.folder();
+    let log = Log::read(folder, plan.scratch(), slot)?;
+    let origin = names::Origin::of(&log, slot)?;
+    let new = own.join(FILE);
+    let made = origin.make(folder, &log, slot, &new)?;
+    hands.sync(&new)?;
+    let things = [FILE, WAL, SHM].map(|name| Moved {
+        from: name.to_owned(),
+        why: "the catalog was made again from the store".to_owned(),
+    });
+    let place = aside::take(hands, folder, own, things.into())?;
+    hands.rename(&new, &folder.join(FILE))?;
+    let from = match made.copy {
+        Some(sequence) => format!("its copy at change {sequence} and {} notes", made.notes),
+        None => format!("{} notes", made.notes),
+    };
+    let kept = place.map_or_else(String::new, |place| {
+        format!("; what was there is in {}", place.display())
+    });
+    done.push(format!("the catalog was made again from {from}{kept}"));
+    left.extend(made.lost);
+    Ok(())
+}

@@ -1,0 +1,307 @@
+//! A catalog made again: the newest copy of it in the store, and the notes
+//! after that.
+//!
+//! Notes may be applied again to a state that has them already: the last one
+//! about a name decides. So they are taken from the older of the two newest
+//! copies on, since what was noted while a copy was made may or may not be in
+//! it. Older notes are not taken: recycling has dropped some of them.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use orlop_format::digest::{Algorithm, Digest};
+use orlop_format::superblock::Superblock;
+use orlop_oci::MANIFEST_BYTES_MAX;
+use rusqlite::Connection;
+
+use super::log::Log;
+use super::table::Copy;
+use super::verbs::Verbs;
+use crate::catalog::blobs::{Blobs, Life, Reader};
+use crate::catalog::database::{self, SCHEMA};
+use crate::catalog::manifest::{Rows, is_of};
+use crate::catalog::note::{Note, Unread};
+use crate::catalog::tables;
+use crate::file::trouble;
+use crate::trouble::{Result, Trouble};
+
+/// Numbers of changes that are left out behind the last one that is known:
+/// the lost catalog may have given some of them to changes that nobody told
+/// the store of.
+const LEAP: u64 = 1 << 20;
+/// Names that could not be restored and are told; the rest is only counted.
+const TOLD: usize = 100;
+
+/// What a catalog will be made from.
+#[derive(Debug, Clone)]
+pub(crate) struct Origin {
+    /// The copies that may serve, the newest first.
+    copies: Vec<Copy>,
+    /// Notes behind this LSN are taken.
+    after: u64,
+    id: [u8; 16],
+}
+
+/// What was made.
+#[derive(Debug, Default)]
+pub(crate) struct Made {
+    /// The sequence of the copy it began with, if it began with one.
+    pub(crate) copy: Option<u64>,
+    /// Notes that were applied.
+    pub(crate) notes: u64,
+    /// What could not be made again.
+    pub(crate) lost: Vec<String>,
+}
+
+impl Origin {
+    /// Looks what there is.
+    pub(crate) fn of(log: &Log, slot: &Superblock) -> Result<Self> {
+        let all = log.copies()?;
+        let after = match all.get(1) {
+            Some(older) => older.lsn.min(log.recycled),
+            None => 0,
+        };
+        let id = match (slot.catalog, all.first()) {
+            ([0, ..], Some(copy)) if slot.catalog == [0; 16] => copy.catalog,
+            ([0, ..], None) if slot.catalog == [0; 16] => random()?,
+            (known, _) => known,
+        };
+        let copies = all.into_iter().filter(|copy| copy.catalog == id).collect();
+        Ok(Self { copies, after, id })
+    }
+
+    /// As it is printed in a plan.
+    pub(crate) fn say(&self) -> String {
+        match self.copies.first() {
+            Some(copy) => format!(
+                "from its copy at change {} and the notes behind LSN {}",
+                copy.sequence, self.after
+            ),
+            None => "from all notes in the log; there is no copy of it".to_owned(),
+        }
+    }
+
+    /// Makes the catalog in the file `to`, which must not be there.
+    pub(crate) fn make(
+        &self,
+        folder: &Path,
+        log: &Log,
+        slot: &Superblock,
+        to: &Path,
+    ) -> Result<Made> {
+        let reader = Reader::new(folder);
+        let mut made = Made::default();
+        let mut sql = None;
+        for copy in &self.copies {
+            match begin(copy, log, &reader, to)? {
+                Ok(connection) => {
+                    made.copy = Some(copy.sequence);
+                    sql = Some(connection);
+                    break;
+                }
+                Err(reason) => made.lost.push(format!(
+                    "the copy of the catalog at change {} cannot be used: {reason}",
+                    copy.sequence
+                )),
+            }
+        }
+        let sql = match sql {
+            Some(sql) => sql,
+            None => {
+                if self.after > 0 {
+                    made.lost.push(format!(
+                        "names given before LSN {} and not since: no copy of the catalog can be used, and the notes before it were let go",
+                        self.after
+                    ));
+                }
+                empty(to, self.id).map_err(refused)?
+            }
+        };
+        let floor = slot.catalog_sequence.saturating_add(LEAP);
+        fill(&sql, self.after, floor, log, &reader, &mut made)?;
+        finish(sql)?;
+        Ok(made)
+    }
+}
+
+fn random() -> Result<[u8; 16]> {
+    let mut id = [0; 16];
+    getrandom::fill(&mut id)
+        .map_err(|error| Trouble::Refused(format!("cannot make an id for the catalog: {error}")))?;
+    Ok(id)
+}
+
+fn refused(error: rusqlite::Error) -> Trouble {
+    Trouble::Refused(format!("the catalog cannot be made: {error}"))
+}
+
+/// Writes a copy of the catalog to a file and opens it; the text says why it
+/// cannot be used.
+fn begin(
+    copy: &Copy,
+    log: &Log,
+    reader: &Reader,
+    to: &Path,
+) -> Result<std::result::Result<Connection, String>> {
+    let digest = Digest::new(Algorithm::Sha256, &copy.sha256)
+        .map_err(|error| Trouble::Refused(error.to_string()))?;
+    let blob = match log.find(&digest)? {
+        Some(blob) if blob.life == Life::Live => blob,
+        _ => return Ok(Err("it is in quarantine or not there".to_owned())),
+    };
+    let mut file = std::fs::File::create(to).map_err(trouble("make", to))?;
+    let whole = reader.read(&blob, &mut |bytes| {
+        std::io::Write::write_all(&mut file, bytes).map_err(trouble("write", to))
+    })?;
+    drop(file);
+    if !whole {
+        return Ok(Err("its bytes are damaged".to_owned()));
+    }
+    let opened = || -> rusqlite::Result<std::result::Result<Connection, String>> {
+        let sql = database::open(to)?;
+        unsynced(&sql)?;
+        let identity = match database::identity(&sql)? {
+            Ok(identity) => identity,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        if identity.needs > SCHEMA {
+            return Ok(Err("a newer version wrote it".to_owned()));
+        }
+        if let Some(line) = database::integrity(&sql)?.into_iter().next() {
+            return Ok(Err(line));
+        }
+        tables::upgrade(&sql, identity.schema)?;
+        Ok(Ok(sql))
+    };
+    Ok(opened().unwrap_or_else(|error| Err(error.to_string())))
+}
+
+fn empty(to: &Path, id: [u8; 16]) -> rusqlite::Result<Connection> {
+    let _ = std::fs::remove_file(to);
+    let sql = Connection::open(to)?;
+    unsynced(&sql)?;
+    tables::create(&sql, id)?;
+    Ok(sql)
+}
+
+/// The file is repair's own until it is done, and synced then.
+fn unsynced(sql: &Connection) -> rusqlite::Result<()> {
+    sql.execute_batch("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;")
+}
+
+fn now() -> i64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| {
+            i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+        })
+}
+
+/// Applies the notes.
+fn fill(
+    sql: &Connection,
+    after: u64,
+    floor: u64,
+    log: &Log,
+    reader: &Reader,
+    made: &mut Made,
+) -> Result<()> {
+    let now = now();
+    let mut lost: BTreeSet<(String, String)> = BTreeSet::new();
+    sql.execute_batch("BEGIN").map_err(refused)?;
+    let mut verbs = Verbs::new(sql, floor, now).map_err(refused)?;
+    log.notes(after, &mut |lsn, body| {
+        let note = match Note::decode(body) {
+            Ok(note) => note,
+            Err(Unread::Newer) => {
+                return Err(Trouble::Newer(format!("the note with LSN {lsn}")));
+            }
+            Err(Unread::Malformed) => {
+                made.lost
+                    .push(format!("the note with LSN {lsn}: it cannot be read"));
+                return Ok(());
+            }
+        };
+        made.notes = made.notes.saturating_add(1);
+        match note {
+            Note::Manifest {
+                repository,
+                digest,
+                media_type,
+                tags,
+            } => {
+                let key = (repository.clone(), digest.to_string());
+                let known = verbs.has_manifest(&repository, &digest).map_err(refused)?;
+                let rows = match known {
+                    true => None,
+                    false => match rows(log, reader, &digest, &media_type)? {
+                        Ok(rows) => Some(rows),
+                        Err(_) => {
+                            lost.insert(key);
+                            return Ok(());
+                        }
+                    },
+                };
+                lost.remove(&key);
+                verbs
+                    .put_manifest(&repository, &digest, rows.as_ref(), &tags)
+                    .map_err(refused)
+            }
+            Note::Link {
+                repository,
+                digest,
+                size,
+            } => verbs.link(&repository, &digest, size).map_err(refused),
+            Note::Untag { repository, tag } => verbs.untag(&repository, &tag).map_err(refused),
+            Note::Delete { repository, digest } => {
+                lost.remove(&(repository.clone(), digest.to_string()));
+                verbs.delete(&repository, &digest).map_err(refused)
+            }
+            Note::Unlink { repository, digest } => {
+                verbs.unlink(&repository, &digest).map_err(refused)
+            }
+        }
+    })?;
+    verbs.finish().map_err(refused)?;
+    sql.execute_batch("COMMIT").map_err(refused)?;
+    let more = lost.len().saturating_sub(TOLD);
+    made.lost.extend(lost.into_iter().take(TOLD).map(|(repository, digest)| {
+        format!("manifest {repository}@{digest} and its tags: its bytes are not in the store; restore them from a source and rebuild again")
+    }));
+    if more > 0 {
+        made.lost.push(format!("and {more} manifests more"));
+    }
+    Ok(())
+}
+
+/// A manifest's rows, from its bytes; the text says why there are none.
+fn rows(
+    log: &Log,
+    reader: &Reader,
+    digest: &Digest,
+    media_type: &str,
+) -> Result<std::result::Result<Rows, String>> {
+    let blob = match log.find(digest)? {
+        Some(blob) if blob.life == Life::Live => blob,
+        _ => return Ok(Err("no such blob".to_owned())),
+    };
+    Ok(match reader.bytes(&blob, MANIFEST_BYTES_MAX as u64)? {
+        Some(bytes) if is_of(&bytes, digest) => Rows::of(&bytes, media_type),
+        _ => Err("damaged bytes".to_owned()),
+    })
+}
+
+/// Checks what was made and closes it.
+fn finish(sql: Connection) -> Result<()> {
+    match database::integrity(&sql)
+        .map_err(refused)?
+        .into_iter()
+        .next()
+    {
+        None => sql.close().map_err(|(_, error)| refused(error)),
+        Some(line) => Err(Trouble::Refused(format!(
+            "the catalog that was made does not hold: {line}; nothing was changed"
+        ))),
+    }
+}

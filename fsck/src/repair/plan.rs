@@ -1,0 +1,460 @@
+//! What is to be done, decided from what the check found.
+//!
+//! A plan changes nothing. It holds the store's lock until it is dropped, so
+//! that what it says is still true when it is applied.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::fs::File;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use orlop_format::digest::Digest;
+use orlop_format::journal;
+use orlop_format::superblock::{FILES, Superblock};
+use serde::Serialize;
+
+use super::heal::Orders;
+use super::log::Log;
+use super::names::Origin;
+use super::source::{self, Source};
+use crate::catalog::blobs::{Blobs, Life};
+use crate::catalog::database::FILE;
+use crate::file::trouble;
+use crate::finding::{Code, Finding};
+use crate::report::Report;
+use crate::scratch::Scratch;
+use crate::trouble::{Result, Trouble};
+use crate::{check, lock, superblock};
+
+/// Findings that a catalog made again has not.
+const NAMES: &[Code] = &[
+    Code::CatalogMissing,
+    Code::CatalogUnreadable,
+    Code::CatalogIntegrity,
+    Code::CatalogOther,
+    Code::CatalogOlder,
+    Code::CatalogTotals,
+    Code::ManifestRow,
+    Code::ManifestEdges,
+    Code::TagManifest,
+    Code::LinkSize,
+    Code::LinkRepository,
+];
+/// Findings about a blob whose bytes are damaged.
+const DAMAGE: &[Code] = &[
+    Code::RecordPayload,
+    Code::ExtentHeader,
+    Code::ExtentPayload,
+    Code::BlobSize,
+    Code::BlobDigest,
+    Code::SegmentMissing,
+];
+/// Findings about a blob that a name needs.
+const WANTED: &[Code] = &[Code::ManifestBlob, Code::ManifestBytes, Code::LinkBlob];
+
+/// What repair may use.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Where blobs may come from: folders of stores or OCI layouts, and
+    /// `https://HOST/REPOSITORY`.
+    pub sources: Vec<String>,
+    /// How the store is checked, before and after.
+    pub check: crate::options::Options,
+}
+
+/// One thing that repair does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Action {
+    /// Its stable name.
+    pub code: &'static str,
+    /// What it is about.
+    pub object: String,
+    /// What it does.
+    pub does: String,
+    /// What is given up by it, if anything.
+    pub gives_up: Option<String>,
+}
+
+/// What is to be done.
+#[derive(Debug, Serialize)]
+pub struct Plan {
+    actions: Vec<Action>,
+    /// Why something is not repaired.
+    cannot: Vec<String>,
+    /// What the check found.
+    before: Report,
+    #[serde(skip)]
+    folder: PathBuf,
+    #[serde(skip)]
+    scratch: Scratch,
+    #[serde(skip)]
+    options: Options,
+    #[serde(skip)]
+    pub(super) slot: Option<Superblock>,
+    /// Which superblock file is made again.
+    #[serde(skip)]
+    pub(super) superblock: Option<usize>,
+    #[serde(skip)]
+    pub(super) orders: Orders,
+    /// Whether the journal goes on in a new file whatever else is done.
+    #[serde(skip)]
+    pub(super) cut: bool,
+    #[serde(skip)]
+    pub(super) index: bool,
+    #[serde(skip)]
+    pub(super) catalog: Option<Origin>,
+    #[serde(skip)]
+    _lock: File,
+}
+
+impl Plan {
+    pub(super) fn make(folder: &Path, options: Options) -> Result<Self> {
+        if !folder.is_dir() {
+            return Err(Trouble::NotAStore(folder.to_owned()));
+        }
+        own(folder)?;
+        let lock = lock::take_or_make(folder)?;
+        let before = check::held(folder, &options.check, Instant::now())?;
+        let slot = superblock::check(folder, &mut Report::new(folder))?;
+        let scratch = Scratch::new(options.check.scratch.as_deref());
+        let mut plan = Self {
+            actions: Vec::new(),
+            cannot: Vec::new(),
+            before,
+            folder: folder.to_owned(),
+            scratch,
+            options,
+            slot,
+            superblock: None,
+            orders: Orders::default(),
+            cut: false,
+            index: false,
+            catalog: None,
+            _lock: lock,
+        };
+        plan.decide()?;
+        Ok(plan)
+    }
+
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.actions.is_empty()
+    }
+
+    /// What is to be done, in order.
+    #[must_use]
+    pub fn actions(&self) -> &[Action] {
+        &self.actions
+    }
+
+    /// What the check found.
+    #[must_use]
+    pub fn before(&self) -> &Report {
+        &self.before
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    pub(super) fn scratch(&self) -> &Scratch {
+        &self.scratch
+    }
+
+    pub(super) fn sources(&self) -> Result<Vec<Box<dyn Source>>> {
+        self.options
+            .sources
+            .iter()
+            .map(|text| source::open(text, &self.scratch))
+            .collect()
+    }
+
+    pub(super) fn check(&self) -> &crate::options::Options {
+        &self.options.check
+    }
+
+    fn has(&self, codes: &[Code]) -> Vec<&Finding> {
+        self.before
+            .findings()
+            .iter()
+            .filter(|finding| codes.contains(&finding.code))
+            .collect()
+    }
+
+    fn act(
+        &mut self,
+        code: &'static str,
+        object: impl Into<String>,
+        does: impl Into<String>,
+        gives_up: Option<String>,
+    ) {
+        self.actions.push(Action {
+            code,
+            object: object.into(),
+            does: does.into(),
+            gives_up,
+        });
+    }
+
+    fn decide(&mut self) -> Result<()> {
+        let Some(slot) = self.slot else {
+            self.cannot.push(
+                "the superblock: none of its slots holds; restore the store from a backup"
+                    .to_owned(),
+            );
+            return Ok(());
+        };
+        self.superblock(&slot);
+        let log = match Log::read(&self.folder, &self.scratch, &slot) {
+            Ok(log) => log,
+            Err(Trouble::Refused(reason)) => {
+                self.cannot.push(reason);
+                return Ok(());
+            }
+            Err(trouble) => return Err(trouble),
+        };
+        self.tail(&log);
+        self.blobs(&log)?;
+        self.index();
+        self.names(&log, &slot)
+    }
+
+    fn superblock(&mut self, newest: &Superblock) {
+        let missing = FILES
+            .iter()
+            .position(|name| !self.folder.join(name).exists());
+        let Some(file) = missing else { return };
+        let name = FILES.get(file).copied().unwrap_or_default();
+        self.superblock = Some(file);
+        self.act(
+            "superblock.restore",
+            name,
+            format!(
+                "makes it again from the other file, as write {}",
+                newest.sequence.saturating_add(1)
+            ),
+            Some(
+                "what the last write said if it went to the missing file: should journal files be missing after that, the store is not whole"
+                    .to_owned(),
+            ),
+        );
+    }
+
+    /// A start does not go on where the disk cannot read the end of the
+    /// journal: what was there is not known, and unsure is not torn.
+    fn tail(&mut self, log: &Log) {
+        let Some(end) = log.end else { return };
+        let file = format!("journal/{}", journal::file_name(end.sequence));
+        if !is_lost(&self.has(&[Code::FileUnreadable]), &file, end.offset) {
+            return;
+        }
+        self.cut = true;
+        self.act(
+            "journal.end",
+            file,
+            format!(
+                "begins a new journal file behind LSN {}: the disk cannot read what follows at {}",
+                end.next_lsn.saturating_sub(1),
+                end.offset
+            ),
+            Some(
+                "whatever the unreadable part held; some of it may have been acknowledged"
+                    .to_owned(),
+            ),
+        );
+    }
+
+    fn blobs(&mut self, log: &Log) -> Result<()> {
+        let damaged: BTreeSet<Digest> = blobs(&self.has(DAMAGE));
+        let mut wanted: BTreeSet<Digest> = blobs(&self.has(WANTED));
+        wanted.extend(log.quarantined()?);
+        let mut missing = BTreeSet::new();
+        for digest in wanted {
+            match log.find(&digest)? {
+                Some(blob) if blob.life == Life::Live => {}
+                _ => {
+                    missing.insert(digest);
+                }
+            }
+        }
+        if log.end.is_none() {
+            return Ok(());
+        }
+        // The server makes a new copy of the catalog by itself.
+        let mut outer = BTreeSet::new();
+        for digest in damaged.union(&missing) {
+            if log.find(digest)?.is_none_or(|blob| !blob.internal) {
+                outer.insert(*digest);
+            }
+        }
+        let has_source = !self.options.sources.is_empty();
+        for digest in &damaged {
+            self.act(
+                "blob.quarantine",
+                format!("blob {digest}"),
+                "names it as damaged in the log, so that it counts as absent and a push heals it",
+                None,
+            );
+        }
+        for digest in &outer {
+            if has_source {
+                self.act(
+                    "blob.restore",
+                    format!("blob {digest}"),
+                    format!(
+                        "fetches it from {}, compares it with its digest and commits it",
+                        self.options.sources.join(" or ")
+                    ),
+                    None,
+                );
+                self.orders.wanted.push(*digest);
+            } else {
+                self.cannot.push(format!(
+                    "blob {digest}: its bytes are not in the store; push it again, or name a source that has it with --source"
+                ));
+            }
+        }
+        self.orders.damaged = damaged.into_iter().collect();
+        Ok(())
+    }
+
+    fn index(&mut self) {
+        let wrong = self
+            .before
+            .findings()
+            .iter()
+            .filter(|finding| finding.code.name().starts_with("index."))
+            .count();
+        if wrong > 0 && self.folder.join("index").exists() {
+            self.index = true;
+            self.act(
+                "index.rebuild",
+                "index/",
+                format!(
+                    "moves it to quarantine/ ({wrong} findings); the next start makes it again from the log"
+                ),
+                (!self.has(&[Code::IndexAhead]).is_empty()).then(|| {
+                    "what the end of the log held, which the index has seen and the log has lost; put lost journal files back instead if there are any".to_owned()
+                }),
+            );
+        }
+    }
+
+    fn names(&mut self, log: &Log, slot: &Superblock) -> Result<()> {
+        let found: BTreeSet<&str> = self
+            .has(NAMES)
+            .iter()
+            .map(|finding| finding.code.name())
+            .collect();
+        if found.is_empty() {
+            return Ok(());
+        }
+        let why: Vec<&str> = found.into_iter().collect();
+        let origin = Origin::of(log, slot)?;
+        let does = format!(
+            "makes it again {}; what is there goes to quarantine/ ({})",
+            origin.say(),
+            why.join(", ")
+        );
+        self.act(
+            "catalog.rebuild",
+            FILE,
+            does,
+            Some(
+                "counts of pulls since that copy; times of deletion begin anew; changes that a note did not reach the disk for before a crash"
+                    .to_owned(),
+            ),
+        );
+        self.catalog = Some(origin);
+        Ok(())
+    }
+}
+
+/// Only the user that the store belongs to may repair it: what another one
+/// makes, the server could not read.
+fn own(folder: &Path) -> Result<()> {
+    let user = rustix::process::geteuid().as_raw();
+    for name in FILES {
+        let path = folder.join(name);
+        let Ok(data) = path.symlink_metadata() else {
+            continue;
+        };
+        if data.uid() != user {
+            let error = std::io::Error::other(format!(
+                "it belongs to the user with id {}, this is {user}; run orlop-fsck as that user",
+                data.uid()
+            ));
+            return Err(trouble("repair the store of", &path)(error));
+        }
+    }
+    Ok(())
+}
+
+/// Whether the disk cannot read a part of a file behind `end`.
+fn is_lost(findings: &[&Finding], file: &str, end: u32) -> bool {
+    findings.iter().any(|finding| {
+        let object = &finding.object;
+        let offset = object.offset.unwrap_or_default();
+        let behind = offset.saturating_add(object.length.unwrap_or_default());
+        object.file.as_deref() == Some(file) && behind > u64::from(end)
+    })
+}
+
+/// The blobs that findings are about.
+fn blobs(findings: &[&Finding]) -> BTreeSet<Digest> {
+    findings
+        .iter()
+        .filter_map(|finding| Digest::parse(finding.object.blob.as_deref()?).ok())
+        .collect()
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, action) in self.actions.iter().enumerate() {
+            writeln!(
+                f,
+                "{}. {}: {}",
+                number.saturating_add(1),
+                action.code,
+                action.object
+            )?;
+            writeln!(f, "   {}", action.does)?;
+            if let Some(gives_up) = &action.gives_up {
+                writeln!(f, "   gives up: {gives_up}")?;
+            }
+        }
+        for reason in &self.cannot {
+            writeln!(f, "not repaired: {reason}")?;
+        }
+        if self.actions.is_empty() {
+            writeln!(f, "there is nothing that can be repaired here")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::finding::Object;
+
+    #[test]
+    fn only_what_cannot_be_read_behind_the_end_of_the_journal_is_cut() {
+        let bad = |file: &str, offset: u64| {
+            let object = Object::file(file).at(offset).len(4096u64);
+            Finding::new(Code::FileUnreadable, object, "4096 bytes", "an error")
+        };
+        let last = "journal/J-0000000000000002";
+        for (finding, lost) in [
+            (bad(last, 8192), true),
+            (bad(last, 6000), true),
+            (bad(last, 4096), false),
+            (bad("journal/J-0000000000000001", 8192), false),
+        ] {
+            assert_eq!(is_lost(&[&finding], last, 8192), lost, "{finding}");
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! What happened to names, done again to a catalog.
+//!
+//! The same verbs as the server's, in the catalog's own tables: totals and
+//! change rows are written with the rows they are about; deleting hides.
+//! Applying one again that was applied before changes nothing for good.
+
+use orlop_format::digest::Digest;
+use rusqlite::{Connection, OptionalExtension as _, Result};
+
+use crate::catalog::manifest::Rows;
+use crate::catalog::totals::Totals;
+
+/// Changes that are kept, as the server keeps them.
+const KEPT: i64 = 100_000;
+
+/// Kinds of changes, by their numbers in the table.
+const CREATED: i64 = 1;
+const PUT: i64 = 3;
+const DELETED: i64 = 4;
+const TAGGED: i64 = 5;
+const UNTAGGED: i64 = 6;
+const LINKED: i64 = 7;
+const UNLINKED: i64 = 8;
+
+/// Changes a catalog in a transaction.
+pub(super) struct Verbs<'a> {
+    sql: &'a Connection,
+    sequence: i64,
+    now: i64,
+}
+
+impl<'a> Verbs<'a> {
+    /// Changes are numbered behind `floor` and behind what the catalog has.
+    pub(super) fn new(sql: &'a Connection, floor: u64, now: i64) -> Result<Self> {
+        let known: i64 =
+            sql.query_row("SELECT sequence FROM catalog WHERE one = 1", (), |row| {
+                row.get(0)
+            })?;
+        let floor = i64::try_from(floor).unwrap_or(i64::MAX);
+        Ok(Self {
+            sql,
+            sequence: known.max(floor),
+            now,
+        })
+    }
+
+    /// Writes down how far the changes are, and that counts of pulls were
+    /// lost.
+    pub(super) fn finish(self) -> Result<()> {
+        self.sql.execute(
+            "UPDATE catalog SET sequence = ?1, pulls_floor = ?2, pulls_through = NULL WHERE one = 1",
+            (self.sequence, self.now),
+        )?;
+        let last = self.sequence.saturating_sub(KEPT);
+        self.sql
+            .execute("DELETE FROM change WHERE sequence <= ?1", (last,))?;
+        Ok(())
+    }
+
+    fn record(&mut self, repository: i64, kind: i64, object: &str) -> Result<()> {
+        self.sequence = self.sequence.saturating_add(1);
+        self.sql
+            .prepare_cached("INSERT INTO change VALUES (?1, ?2, ?3, ?4, ?5)")?
+            .execute((self.sequence, kind, repository, object, self.now))?;
+        Ok(())
+    }
+
+    fn find(&self, name: &str) -> Result<Option<i64>> {
+        self.sql
+            .prepare_cached("SELECT id FROM repository WHERE name = ?1 AND deleted_at IS NULL")?
+            .query_row((name,), |row| row.get(0))
+            .optional()
+    }
+
+    fn ensure(&mut self, name: &str) -> Result<i64> {
+        if let Some(id) = self.find(name)? {
+            return Ok(id);
+        }
+        self.sql.execute(
+            "INSERT INTO repository (name, created_at) VALUES (?1, ?2)",
+            (name, self.now),
+        )?;
+        let id = self.sql.last_insert_rowid();
+        self.record(id, CREATED, name)?;
+        Ok(id)
+    }
+
+    /// Whether there is a row of a manifest, a hidden one too.
+    pub(super) fn has_manifest(&self, name: &str, digest: &Digest) -> Result<bool> {
+        let Some(id) = self.find(name)? else {
+            return Ok(false);
+        };
+        self.sql
+            .prepare_cached("SELECT 1 FROM manifest WHERE repository = ?1 AND digest = ?2")?
+            .exists((id, digest.encode()))
+    }
+
+    /// Names a manifest, with its rows if it has none yet, and sets its tags.
+    pub(super) fn put_manifest(
+        &mut self,
+        name: &str,
+        digest: &Digest,
+        rows: Option<&Rows>,
+        tags: &[String],
+    ) -> Result<()> {
+        let id = self.ensure(name)?;
+        let encoded = digest.encode();
+        match rows {
+            Some(rows) => self.insert(id, &encoded, rows)?,
+            None => {
+                self.sql
+                    .prepare_cached(
+                        "UPDATE manifest SET deleted_at = NULL WHERE repository = ?1 AND digest = ?2",
+                    )?
+                    .execute((id, &encoded))?;
+            }
+        }
+        self.record(id, PUT, &digest.to_string())?;
+        for tag in tags {
+            self.sql
+                .prepare_cached(
+                    "INSERT INTO tag (repository, name, manifest, updated_at) VALUES (?1, ?2, ?3, ?4) \
+                     ON CONFLICT (repository, name) DO UPDATE SET manifest = excluded.manifest, \
+                     updated_at = excluded.updated_at, deleted_at = NULL",
+                )?
+                .execute((id, tag, &encoded, self.now))?;
+            self.record(id, TAGGED, tag)?;
+        }
+        Ok(())
+    }
+
+    fn insert(&self, id: i64, digest: &[u8], rows: &Rows) -> Result<()> {
+        self.sql
+            .prepare_cached(
+                "INSERT INTO manifest (repository, digest, media_type, artifact_type, size, \
+                 subject, annotations, pushed_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            )?
+            .execute((
+                id,
+                digest,
+                &rows.media_type,
+                &rows.artifact_type,
+                rows.size,
+                &rows.subject,
+                &rows.annotations,
+                self.now,
+            ))?;
+        let mut totals = self.sql.prepare_cached(
+            "SELECT manifests, manifest_sum, edges, edge_sum FROM repository WHERE id = ?1",
+        )?;
+        let mut totals = totals.query_row((id,), |row| {
+            Ok(Totals {
+                manifests: row.get(0)?,
+                manifest_sum: row.get(1)?,
+                edges: row.get(2)?,
+                edge_sum: row.get(3)?,
+            })
+        })?;
+        totals.add_manifest(digest);
+        for edge in &rows.edges {
+            totals.add_edge(digest, edge.kind, &edge.digest);
+            self.sql
+                .prepare_cached("INSERT INTO edge VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+                .execute((
+                    id,
+                    digest,
+                    edge.kind,
+                    &edge.digest,
+                    edge.size,
+                    &edge.media_type,
+                ))?;
+        }
+        self.sql
+            .prepare_cached(
+                "UPDATE repository SET manifests = ?2, manifest_sum = ?3, edges = ?4, \
+                 edge_sum = ?5 WHERE id = ?1",
+            )?
+            .execute((
+                id,
+                totals.manifests,
+                totals.manifest_sum,
+                totals.edges,
+                totals.edge_sum,
+            ))?;
+        Ok(())
+    }
+
+    /// Gives the repository a blob.
+    pub(super) fn link(&mut self, name: &str, digest: &Digest, size: u64) -> Result<()> {
+        let id = self.ensure(name)?;
+        let changed = self
+            .sql
+            .prepare_cached(
+                "INSERT INTO link (repository, digest, size, linked_at) VALUES (?1, ?2, ?3, ?4) \
+                 ON CONFLICT (digest, repository) DO UPDATE SET size = excluded.size \
+                 WHERE link.size <> excluded.size",
+            )?
+            .execute((
+                id,
+                digest.encode(),
+                i64::try_from(size).unwrap_or(i64::MAX),
+                self.now,
+            ))?;
+        match changed {
+            0 => Ok(()),
+            _ => self.record(id, LINKED, &digest.to_string()),
+        }
+    }
+
+    /// Hides a tag.
+    pub(super) fn untag(&mut self, name: &str, tag: &str) -> Result<()> {
+        let Some(id) = self.find(name)? else {
+            return Ok(());
+        };
+        let hidden = self
+            .sql
+            .prepare_cached(
+                "UPDATE tag SET deleted_at = ?3 \
+                 WHERE repository = ?1 AND name = ?2 AND deleted_at IS NULL",
+            )?
+            .execute((id, tag, self.now))?;
+        match hidden {
+            0 => Ok(()),
+            _ => self.record(id, UNTAGGED, tag),
+        }
+    }
+
+    /// Hides a manifest and its tags.
+    pub(super) fn delete(&mut self, name: &str, digest: &Digest) -> Result<()> {
+        let Some(id) = self.find(name)? else {
+            return Ok(());
+        };
+        let encoded = digest.encode();
+        self.sql
+            .prepare_cached(
+                "UPDATE tag SET deleted_at = ?3 \
+                 WHERE manifest = ?2 AND repository + 0 = ?1 AND deleted_at IS NULL",
+            )?
+            .execute((id, &encoded, self.now))?;
+        let hidden = self
+            .sql
+            .prepare_cached(
+                "UPDATE manifest SET deleted_at = ?3 \
+                 WHERE repository = ?1 AND digest = ?2 AND deleted_at IS NULL",
+            )?
+            .execute((id, &encoded, self.now))?;
+        match hidden {
+            0 => Ok(()),
+            _ => self.record(id, DELETED, &digest.to_string()),
+        }
+    }
+
+    /// Takes a blob from the repository.
+    pub(super) fn unlink(&mut self, name: &str, digest: &Digest) -> Result<()> {
+        let Some(id) = self.find(name)? else {
+            return Ok(());
+        };
+        let encoded = digest.encode();
+        let kept = self.sql.execute(
+            "INSERT INTO unlinked (repository, digest, size, deleted_at) \
+             SELECT repository, digest, size, ?3 FROM link WHERE digest = ?2 AND repository = ?1 \
+             ON CONFLICT (repository, digest) DO UPDATE SET size = excluded.size, \
+             deleted_at = excluded.deleted_at",
+            (id, &encoded, self.now),
+        )?;
+        if kept == 0 {
+            return Ok(());
+        }
+        self.sql.execute(
+            "DELETE FROM link WHERE digest = ?2 AND repository = ?1",
+            (id, &encoded),
+        )?;
+        self.record(id, UNLINKED, &digest.to_string())
+    }
+}
