@@ -202,7 +202,7 @@ fn a_catalog_without_any_copy_is_made_again_from_notes() {
     std::thread::sleep(NOTED);
     server.kill();
     remove_catalog(server.data());
-    let report = repaired(&server.data().to_path_buf(), &[]);
+    let report = repaired(server.data(), &[]);
     let done = report["outcome"]["done"].to_string();
     assert!(
         done.contains("made again from") && !done.contains("copy"),
@@ -226,7 +226,7 @@ fn a_rotten_page_of_the_catalog_is_found_and_the_catalog_made_again() {
     let report: Value = serde_json::from_str(&ran.out).unwrap();
     let codes = report["findings"].to_string();
     assert!(!ran.ok && codes.contains("\"catalog."), "{codes}");
-    repaired(&server.data().to_path_buf(), &[]);
+    repaired(server.data(), &[]);
     let kept = server.data().join("quarantine/repair-1");
     assert!(kept.join("catalog.db").exists() && kept.join("moved.json").exists());
     same_names(&mut server, &pushed, &before);
@@ -237,7 +237,7 @@ fn a_catalog_is_made_again_beside_a_lost_index() {
     let (mut server, pushed, before) = stopped();
     fs::remove_dir_all(server.data().join("index")).unwrap();
     remove_catalog(server.data());
-    repaired(&server.data().to_path_buf(), &[]);
+    repaired(server.data(), &[]);
     same_names(&mut server, &pushed, &before);
 }
 

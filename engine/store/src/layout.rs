@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use orlop_disk::Disk;
+use orlop_disk::{Disk, Kind};
 use orlop_format::location::{Class, SegmentId};
 use orlop_format::{journal, segment, superblock};
 
@@ -41,7 +41,7 @@ impl Layout {
     }
 
     pub(crate) fn class(&self, class: Class) -> PathBuf {
-        self.root.join("data").join(class.folder())
+        self.data().join(class.folder())
     }
 
     pub(crate) fn segment(&self, id: &SegmentId) -> PathBuf {
@@ -56,16 +56,52 @@ impl Layout {
         self.root.join("quarantine")
     }
 
-    /// Creates the folders and makes their names durable.
+    /// Creates the folders of a store that is there, as far as they are
+    /// missing, and makes their names durable.
     pub(crate) fn create(&self, disk: &dyn Disk) -> Result<()> {
-        disk.create_dir(&self.journal())?;
-        disk.create_dir(&self.root.join("data"))?;
-        for class in Class::ALL {
-            disk.create_dir(&self.class(class))?;
+        for folder in self.folders() {
+            disk.create_dir(&folder)?;
         }
-        disk.create_dir(&self.quarantine())?;
-        disk.sync_dir(&self.root.join("data"))?;
+        self.sync(disk)
+    }
+
+    /// Creates the folders of a new store. Where one is there already, a start
+    /// before may have failed to sync its name, and no later sync alone makes
+    /// that durable: the folder gets its name anew.
+    pub(crate) fn create_new(&self, disk: &dyn Disk) -> Result<()> {
+        for folder in self.folders() {
+            let aside = folder.with_extension("new");
+            if !disk.exists(&folder)? && disk.exists(&aside)? {
+                disk.rename(&aside, &folder)?;
+            } else if disk.exists(&folder)? {
+                match disk.rename(&folder, &aside) {
+                    Ok(()) => disk.rename(&aside, &folder)?,
+                    // A mount point: whoever mounted it made its name.
+                    Err(error) if error.kind == Kind::Busy => {}
+                    Err(error) => return Err(error.into()),
+                }
+            } else {
+                disk.create_dir(&folder)?;
+            }
+        }
+        self.sync(disk)
+    }
+
+    /// Every folder of its own that the store makes, parents first.
+    fn folders(&self) -> Vec<PathBuf> {
+        let mut folders = vec![self.journal(), self.data()];
+        folders.extend(Class::ALL.map(|class| self.class(class)));
+        folders.push(self.quarantine());
+        folders
+    }
+
+    fn sync(&self, disk: &dyn Disk) -> Result<()> {
+        disk.sync_dir(&self.data())?;
         disk.sync_dir(&self.root)?;
         Ok(())
+    }
+
+    fn data(&self) -> PathBuf {
+        self.root.join("data")
     }
 }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::sync::counters::{AtomicU64, Ordering};
 use crate::scrub::FindingCode;
+use crate::sync::counters::{AtomicU64, Ordering};
 
 /// Counters since the store was opened.
 #[derive(Debug, Default)]

@@ -103,7 +103,7 @@ pub(crate) async fn superblock(
         return Ok(slots);
     }
     refuse_orphans(disk, layout)?;
-    layout.create(disk)?;
+    layout.create_new(disk)?;
     let mut store = [0u8; 16];
     runtime.fill_random(&mut store);
     let first = Superblock {

@@ -126,15 +126,18 @@ impl Slots {
         pool: &Pool,
         first: Superblock,
     ) -> Result<Self> {
-        let mut files = Vec::new();
+        let options = OpenOptions {
+            create: Create::IfMissing,
+            lane: Lane::Inline,
+            direct: true,
+            write: true,
+        };
+        // By a second name, so that a name that an earlier start could not sync
+        // is made anew and not only synced again.
         for file in 0..FILES.len() {
-            let options = OpenOptions {
-                create: Create::IfMissing,
-                lane: Lane::Inline,
-                direct: true,
-                write: true,
-            };
-            let handle = disk.open(&layout.superblock(file), options)?;
+            let path = layout.superblock(file);
+            let draft = path.with_extension(format!("{file}.new"));
+            let handle = disk.open(&draft, options)?;
             let len = SLOTS.saturating_mul(BLOCK as u64);
             let mut buf = pool.take_now(BLOCK.saturating_mul(SLOTS as usize));
             let capacity = buf.capacity();
@@ -142,10 +145,17 @@ impl Slots {
             buf.as_mut_slice().fill(0);
             buf.set_len(usize::try_from(len).unwrap_or(BLOCK));
             Arc::clone(&handle).write_at(0, buf).await.0?;
-            Arc::clone(&handle).sync_data().await?;
-            files.push(handle);
+            handle.sync_data().await?;
+            disk.rename(&draft, &path)?;
         }
         disk.sync_dir(layout.root())?;
+        let options = OpenOptions {
+            create: Create::Never,
+            ..options
+        };
+        let files = (0..FILES.len())
+            .map(|file| disk.open(&layout.superblock(file), options))
+            .collect::<std::result::Result<_, _>>()?;
         let mut slots = Self {
             files,
             pool: pool.clone(),

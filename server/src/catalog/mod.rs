@@ -14,9 +14,9 @@
 mod cache;
 mod change;
 mod error;
-mod marks;
 mod job_verb;
 mod jobs;
+mod marks;
 mod postgres;
 mod pulls;
 mod read;
@@ -40,11 +40,11 @@ use tokio::task::JoinHandle;
 
 use cache::Cache;
 pub use error::CatalogError;
-use marks::Committed;
 pub use jobs::{
     JOB_ATTEMPTS, JOB_LINES, JOB_TEXT_MAX, JOBS_KEPT, Job, JobEnd, JobLine, JobProgress, JobReport,
     JobState, Schedule,
 };
+use marks::Committed;
 pub use pulls::PULLS_MAX;
 pub use read::{PAGE_MAX, READ_TIME};
 use schema::{Dialect, Identity};

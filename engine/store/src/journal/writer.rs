@@ -82,7 +82,7 @@ impl Writer {
         let end = end.unwrap_or(End {
             sequence: 0,
             offset: 0,
-                next_lsn: 1,
+            next_lsn: 1,
             next_group: 1,
             chain: 0,
             torn: 0,
@@ -434,7 +434,7 @@ impl Writer {
         let end = End {
             sequence: self.tail.file.header.sequence,
             offset: self.tail.offset,
-                next_lsn: self.tail.next_lsn,
+            next_lsn: self.tail.next_lsn,
             next_group: self.tail.next_group,
             chain: self.tail.chain,
             torn: 0,
