@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io::{ErrorKind, Read as _};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -14,6 +15,11 @@ use crate::trouble::{Result, Trouble};
 /// Bytes of the lock file that are read to name its holder.
 const TEXT: u64 = 256;
 
+/// How long the lock is tried for: who only looks at it has it for a moment.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Pause before it is tried again.
+const PAUSE: Duration = Duration::from_millis(20);
+
 /// Takes the lock for as long as the file is kept. `None` when there is no
 /// lock file: then no server has opened the folder.
 pub(crate) fn take(folder: &Path) -> Result<Option<File>> {
@@ -23,16 +29,20 @@ pub(crate) fn take(folder: &Path) -> Result<Option<File>> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(trouble("open", &path)(error)),
     };
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(file)),
-        Err(Errno::WOULDBLOCK) => {
-            let folder = folder.to_owned();
-            Err(Trouble::Running {
-                folder,
-                holder: holder(&file),
-            })
+    let began = Instant::now();
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(Some(file)),
+            Err(Errno::WOULDBLOCK) if began.elapsed() < PATIENCE => std::thread::sleep(PAUSE),
+            Err(Errno::WOULDBLOCK) => {
+                let folder = folder.to_owned();
+                return Err(Trouble::Running {
+                    folder,
+                    holder: holder(&file),
+                });
+            }
+            Err(errno) => return Err(trouble("lock", &path)(errno.into())),
         }
-        Err(errno) => Err(trouble("lock", &path)(errno.into())),
     }
 }
 
