@@ -57,17 +57,21 @@ async fn push(store: &Store, bytes: &[u8], digest: Digest) {
     upload.commit(digest, None).await.unwrap();
 }
 
+/// Bytes of the blob that a seed gives.
+fn length(seed: u64) -> usize {
+    match seed % 10 {
+        0 => 70_000 + seed as usize * 331,
+        1 => 1_500_000,
+        2 => 0,
+        _ => 20_000 + (seed as usize * 7919) % 45_000,
+    }
+}
+
 /// Blobs of many sizes, some known by a further digest, some uploads that go
 /// on, some that came to nothing, and enough of it for some recycling.
 async fn fill(store: &Store, seeds: std::ops::Range<u64>) {
     for seed in seeds {
-        let len = match seed % 10 {
-            0 => 70_000 + seed as usize * 331,
-            1 => 1_500_000,
-            2 => 0,
-            _ => 20_000 + (seed as usize * 7919) % 45_000,
-        };
-        let bytes = content(seed + 1, len);
+        let bytes = content(seed + 1, length(seed));
         let digest = if seed % 7 == 0 {
             Digest::of(Algorithm::Sha512, &bytes)
         } else {
@@ -143,7 +147,7 @@ async fn recycled(store: &Store, count: u64) {
 fn a_blob_whose_record_rotted_is_in_quarantine_after_recycling_and_no_row_differs() {
     let folder = tempfile::tempdir().unwrap();
     during(folder.path(), async |store| fill(store, 0..30).await);
-    let small = content(4, 20_000 + 3 * 7919);
+    let small = content(4, length(3));
     flip(&folder.path().join("journal"), &small[100..140]);
     let report = check(folder.path());
     assert_eq!(report.findings().len(), 1, "{report}");
@@ -219,7 +223,7 @@ fn threads_and_a_budget_change_what_is_covered_and_not_what_is_found() {
         &folder.path().join("data/raw"),
         &content(2, 1_500_000)[700_000..700_040],
     );
-    let small = content(4, 20_000 + 3 * 7919);
+    let small = content(4, length(3));
     flip(&folder.path().join("journal"), &small[100..140]);
     let look = |options: &Options| orlop_fsck::check_with(folder.path(), options).unwrap();
     let alone = look(&Options::default());
