@@ -85,7 +85,7 @@ impl Runtime for Simulated {
     fn fill_random(&self, bytes: &mut [u8]) {
         let mut random = self.random.lock().unwrap();
         for part in bytes.chunks_mut(8) {
-            let word = random.next().to_le_bytes();
+            let word = random.number().to_le_bytes();
             part.copy_from_slice(&word[..part.len()]);
         }
     }
