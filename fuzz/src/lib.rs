@@ -9,6 +9,7 @@
 //! Refuses to know: which driver calls.
 #![expect(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
     reason = "a target says by a panic what does not hold"

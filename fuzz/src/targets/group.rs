@@ -33,7 +33,7 @@ pub fn run(data: &[u8]) {
 /// Everything up to the first error, and whether there was one.
 fn walk(bytes: &[u8]) -> Option<(Vec<Said>, bool)> {
     let head = Head::decode(&VOLUME, bytes).ok()?;
-    assert!(head.bytes as usize % BLOCK == 0 && head.bytes > 0);
+    assert!((head.bytes as usize).is_multiple_of(BLOCK) && head.bytes > 0);
     let (mut said, mut whole) = (Vec::new(), true);
     let mut entries = Entries::new(VOLUME, &head, BASE, bytes);
     let mut behind = BASE + u32::try_from(OVERHEAD).unwrap();
@@ -119,7 +119,8 @@ fn rebuilt(bytes: &[u8]) {
 fn built(u: &mut Unstructured<'_>) -> Result<()> {
     let (number, chain) = (u.arbitrary()?, u.arbitrary()?);
     let mut builder = Builder::new(VOLUME, BASE, number, chain);
-    let (mut said, mut covered) = (Vec::<Said>::new(), vec![0..OVERHEAD]);
+    let (mut said, mut covered) = (Vec::<Said>::new(), Vec::new());
+    covered.push(0..OVERHEAD);
     for _ in 0..u.int_in_range(0..=5)? {
         let record: Record = make::record(u)?;
         let (lsn, payload) = (u.arbitrary()?, make::bytes(u, 3000)?);

@@ -67,10 +67,12 @@ struct Simulated {
 }
 
 impl Simulated {
-    fn start() -> Arc<dyn Runtime> {
+    /// The runtime of a store's life with this number: no life draws the ids and
+    /// salts of another.
+    fn start(life: u64) -> Arc<dyn Runtime> {
         Arc::new(Simulated {
             start: Instant::now(),
-            random: Mutex::new(Random::new(7)),
+            random: Mutex::new(Random::new(life << 32)),
         })
     }
 }
@@ -83,7 +85,7 @@ impl Runtime for Simulated {
     fn fill_random(&self, bytes: &mut [u8]) {
         let mut random = self.random.lock().unwrap();
         for part in bytes.chunks_mut(8) {
-            let word = random.next().to_le_bytes();
+            let word = random.number().to_le_bytes();
             part.copy_from_slice(&word[..part.len()]);
         }
     }
@@ -117,11 +119,13 @@ struct Run {
     /// Not acknowledged, and so there or not.
     perhaps: BTreeSet<Digest>,
     uploads: Vec<Pending>,
+    /// How often it was started.
+    life: u64,
     /// A fault was planned since the last start.
     faulty: bool,
 }
 
-async fn open(sim: &Arc<Sim>, index: &MemoryIndex) -> std::result::Result<Store, Error> {
+async fn open(sim: &Arc<Sim>, index: &MemoryIndex, life: u64) -> std::result::Result<Store, Error> {
     let mut config = Config::new(PathBuf::from("/store"));
     config.journal_file = 4 << 20;
     config.segment = 16 << 20;
@@ -129,7 +133,7 @@ async fn open(sim: &Arc<Sim>, index: &MemoryIndex) -> std::result::Result<Store,
     let disk: Arc<dyn Disk> = Arc::clone(sim) as Arc<dyn Disk>;
     Store::open(
         config,
-        Simulated::start(),
+        Simulated::start(life),
         disk,
         index,
         &Progress::default(),
@@ -170,7 +174,7 @@ impl Run {
         sim.create_dir(Path::new("/store")).unwrap();
         sim.sync_dir(Path::new("/")).unwrap();
         let index = MemoryIndex::default();
-        let store = open(&sim, &index).await.unwrap();
+        let store = open(&sim, &index, 0).await.unwrap();
         Run {
             sim,
             index,
@@ -178,6 +182,7 @@ impl Run {
             blobs: BTreeMap::new(),
             perhaps: BTreeSet::new(),
             uploads: Vec::new(),
+            life: 0,
             faulty: false,
         }
     }
@@ -395,7 +400,8 @@ impl Run {
                 self.index = MemoryIndex::new(left);
             }
         }
-        self.store = match open(&self.sim, &self.index).await {
+        self.life += 1;
+        self.store = match open(&self.sim, &self.index, self.life).await {
             Ok(store) => store,
             Err(error) => panic!("after {crash:?} it does not open: {error}"),
         };
