@@ -175,7 +175,8 @@ pub(crate) async fn recover(
             damaged: Vec::new(),
         });
     }
-    // What is read below may still be on its way to the medium.
+    // What is read below may still be on its way to the medium, names too.
+    files.sync_names()?;
     for file in &journal {
         Arc::clone(&file.inline).sync_data().await?;
     }

@@ -105,7 +105,7 @@ fn one(workload: &'static Workload, seed: u64, plan: Plan) -> Result<Tally, Stri
 
 /// The models of one operation.
 pub fn models(torn: u64) -> impl Iterator<Item = Model> {
-    [Model::Lost, Model::Kept, Model::Prefix(0)]
+    [Model::Lost, Model::Kept, Model::Killed, Model::Prefix(0)]
         .into_iter()
         .chain((0..torn).map(Model::Torn))
 }

@@ -50,6 +50,21 @@ fn i01_names_and_bytes_are_lost_apart() {
     assert!(crash_all(&[Model::Parts(1), Model::Parts(6)], 11) > 0);
 }
 
+/// A process is killed after it has given a file its name and before it has made
+/// that durable. The next start uses the file, is told to keep a blob, and then
+/// the power fails.
+#[test]
+fn i01_a_start_makes_the_names_durable_that_a_killed_process_left() {
+    for seed in 0..4 {
+        let recording = run(find("inline").unwrap(), seed).unwrap();
+        for moment in &recording.moments {
+            let facts = recording.facts(moment);
+            let checked = recording.check(moment, Model::Killed, &facts);
+            checked.unwrap_or_else(|failure| panic!("{failure}"));
+        }
+    }
+}
+
 /// A length survives without the bytes, and bytes without the length that would
 /// show them.
 #[test]

@@ -210,6 +210,12 @@ impl Files {
         self.state.lock().files.get(&sequence).cloned()
     }
 
+    /// Makes the names of the files durable: the process that gave them may have
+    /// died before it did.
+    pub(crate) fn sync_names(&self) -> Result<()> {
+        Ok(self.disk.sync_dir(&self.layout.journal())?)
+    }
+
     /// Bytes of one file.
     pub(crate) fn len(&self) -> u64 {
         self.len
