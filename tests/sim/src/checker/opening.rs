@@ -10,7 +10,7 @@ use crate::runtime::Virtual;
 use crate::world::{FILE, folder};
 
 /// Operations of an empty store's start, and a good margin.
-const BASE: u64 = 80;
+const BASE: u64 = 120;
 /// Operations for each file.
 const EACH: u64 = 12;
 /// How often a byte of the journal or of a segment may be read.
