@@ -21,7 +21,7 @@ fn g2_g3_a_power_cut_at_any_operation_loses_nothing_acknowledged() {
             recoveries: 1,
         },
         Plan {
-            seeds: (1, 3),
+            seeds: (1, 2),
             step: 1,
             torn: 2,
             recoveries: 3,
