@@ -262,7 +262,7 @@ async fn copy(
         let block = read(&core.pool, &file.shared, u64::from(offset), BLOCK).await?;
         let head = Head::decode(&volume, &block).map_err(|error| damage(file, offset, error))?;
         let len = head.bytes as usize;
-        let (bytes, _) = read_lenient(&core.pool, &file.shared, u64::from(offset), len).await;
+        let (bytes, _) = read_lenient(&core.pool, &file.shared, u64::from(offset), len).await?;
         let mut entries = Entries::new(volume, &head, offset, &bytes);
         loop {
             if entries.offset() >= end {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use orlop_disk::{Create, Disk, File, Lane, OpenOptions, Pool};
+use orlop_disk::{Create, Disk, DiskError, File, Kind, Lane, OpenOptions, Pool};
 use orlop_format::BLOCK;
 use orlop_format::group::Volume;
 use orlop_format::journal::{FileHeader, file_name, parse_name};
@@ -362,6 +362,15 @@ pub(crate) async fn read(
     offset: u64,
     len: usize,
 ) -> Result<Vec<u8>> {
+    Ok(read_disk(pool, file, offset, len).await?)
+}
+
+async fn read_disk(
+    pool: &Pool,
+    file: &Arc<dyn File>,
+    offset: u64,
+    len: usize,
+) -> std::result::Result<Vec<u8>, DiskError> {
     let mut buf = pool.take_now(len);
     buf.set_len(len);
     let (result, buf) = Arc::clone(file).read_at(offset, buf).await;
@@ -372,21 +381,28 @@ pub(crate) async fn read(
 /// Reads as [`read`] does, but what the disk cannot read comes back as zeros,
 /// so that a lost sector costs the payload it lies in and holds nothing else
 /// up. Also gives the offsets of the blocks that could not be read.
+///
+/// # Errors
+/// When something else than the medium refused, such as a process without free
+/// handles: that says nothing about what is there.
 pub(crate) async fn read_lenient(
     pool: &Pool,
     file: &Arc<dyn File>,
     offset: u64,
     len: usize,
-) -> (Vec<u8>, Vec<u64>) {
-    if let Ok(bytes) = read(pool, file, offset, len).await {
-        return (bytes, Vec::new());
+) -> Result<(Vec<u8>, Vec<u64>)> {
+    match read_disk(pool, file, offset, len).await {
+        Ok(bytes) => return Ok((bytes, Vec::new())),
+        Err(error) if error.kind != Kind::Io => return Err(error.into()),
+        Err(_) => {}
     }
     let mut bytes = Vec::with_capacity(len);
     let mut lost = Vec::new();
     while bytes.len() < len {
         let at = offset.saturating_add(bytes.len() as u64);
-        match read(pool, file, at, BLOCK).await {
+        match read_disk(pool, file, at, BLOCK).await {
             Ok(block) => bytes.extend_from_slice(&block),
+            Err(error) if error.kind != Kind::Io => return Err(error.into()),
             Err(error) => {
                 tracing::error!(%error, at, "a block cannot be read");
                 bytes.resize(bytes.len().saturating_add(BLOCK), 0);
@@ -394,5 +410,5 @@ pub(crate) async fn read_lenient(
             }
         }
     }
-    (bytes, lost)
+    Ok((bytes, lost))
 }

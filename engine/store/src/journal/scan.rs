@@ -97,7 +97,7 @@ impl<'a> Window<'a> {
             self.bytes = if take == 0 {
                 Vec::new()
             } else {
-                let (bytes, lost) = read_lenient(self.pool, self.file, offset, take).await;
+                let (bytes, lost) = read_lenient(self.pool, self.file, offset, take).await?;
                 self.lost.extend(lost);
                 bytes
             };
