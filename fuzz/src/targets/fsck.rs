@@ -44,7 +44,7 @@ pub fn run(data: &[u8]) {
             assert_eq!(report.counts, again.counts);
             assert_eq!(report.clean(), report.findings().is_empty());
             for finding in report.findings() {
-                assert!(!finding.object.is_empty() && !finding.remedy.is_empty());
+                assert!(!finding.object.to_string().is_empty() && !finding.remedy.is_empty());
                 assert!(!finding.expected.is_empty() && !finding.found.is_empty());
             }
             assert!(!report.to_string().is_empty());

@@ -200,7 +200,7 @@ impl Runtime for Virtual {
     fn fill_random(&self, bytes: &mut [u8]) {
         let mut state = self.lock();
         for part in bytes.chunks_mut(8) {
-            let number = state.random.next().to_le_bytes();
+            let number = state.random.number().to_le_bytes();
             let number = number.get(..part.len()).unwrap_or_default();
             part.copy_from_slice(number);
         }
@@ -301,8 +301,7 @@ mod tests {
                 }));
             }
             machine.run(runtime.sleep(Duration::from_secs(1)));
-            let seen = seen.lock().unwrap().clone();
-            seen
+            seen.lock().unwrap().clone()
         };
         assert_eq!(order(1), order(1));
         assert_ne!(order(1), order(2));

@@ -137,7 +137,7 @@ impl World {
     /// of what it had not flushed. The store must have been dropped.
     pub fn kill(&self) {
         self.machine.runtime().kill();
-        let left = self.index.current().crash_at(self.draw(Random::next));
+        let left = self.index.current().crash_at(self.draw(Random::number));
         self.index.replace(left);
     }
 

@@ -11,7 +11,7 @@ use crate::random::{Random, content, mix};
 pub(super) async fn check(image: &Image, store: &Store, facts: &mut Facts) -> Checked<()> {
     let mut random = Random::new(mix(&[image.seed, 20]));
     for len in [random.len(1, 60_000), random.len(65_537, 200_000)] {
-        let bytes = content(random.next(), len);
+        let bytes = content(random.number(), len);
         if !push(store, &bytes).await.map_err(refused)? {
             return Err(Checker::Onward.finds("a blob that is new is called old"));
         }

@@ -22,7 +22,9 @@ pub(super) async fn inline(world: &World) -> Result<()> {
             1 => 65_536,
             _ => random.len(1, 65_536),
         });
-        client.push(&content(world.draw(|r| r.next()), len)).await?;
+        client
+            .push(&content(world.draw(|r| r.number()), len))
+            .await?;
         if world.draw(|random| random.chance(30)) {
             world.machine.runtime().pause(IDLE).await;
         }
@@ -35,7 +37,7 @@ pub(super) async fn extents(world: &World) -> Result<()> {
     let store = world.open().await?;
     let client = Client::new(world, &store);
     for most in [70_000, 400_000, 1_200_000, 2_500_000, 300_000] {
-        let bytes = world.draw(|random| content(random.next(), random.len(65_537, most)));
+        let bytes = world.draw(|random| content(random.number(), random.len(65_537, most)));
         client.push(&bytes).await?;
     }
     store.close().await
@@ -48,7 +50,7 @@ pub(super) async fn group(world: &World) -> Result<()> {
     for _ in 0..6 {
         let count = world.draw(|random| random.len(2, 12));
         let blobs: Vec<_> = (0..count)
-            .map(|_| world.draw(|random| content(random.next(), random.len(1, 30_000))))
+            .map(|_| world.draw(|random| content(random.number(), random.len(1, 30_000))))
             .collect();
         try_join_all(blobs.iter().map(|bytes| client.push(bytes))).await?;
     }
@@ -60,7 +62,7 @@ pub(super) async fn twice(world: &World) -> Result<()> {
     let store = world.open().await?;
     let client = Client::new(world, &store);
     for most in [40_000, 300_000, 900_000] {
-        let bytes = world.draw(|random| content(random.next(), random.len(1, most)));
+        let bytes = world.draw(|random| content(random.number(), random.len(1, most)));
         try_join_all((0..3).map(|_| client.push(&bytes))).await?;
         client.push(&bytes).await?;
         client.push_as(&bytes, Algorithm::Sha512).await?;
@@ -79,7 +81,7 @@ pub(super) async fn aliases(world: &World) -> Result<()> {
         .enumerate()
     {
         let most = if number < 4 { 60_000 } else { 500_000 };
-        let bytes = world.draw(|random| content(random.next(), random.len(1, most)));
+        let bytes = world.draw(|random| content(random.number(), random.len(1, most)));
         if number % 3 == 1 {
             client.push(&bytes).await?;
         }
@@ -94,7 +96,7 @@ pub(super) async fn sealing(world: &World) -> Result<()> {
     let store = world.open().await?;
     let client = Client::new(world, &store);
     for _ in 0..10 {
-        let bytes = world.draw(|random| content(random.next(), random.len(600_000, 1_400_000)));
+        let bytes = world.draw(|random| content(random.number(), random.len(600_000, 1_400_000)));
         client.push(&bytes).await?;
         if world.draw(|random| random.chance(40)) {
             world.machine.runtime().pause(IDLE).await;

@@ -22,7 +22,7 @@ async fn fill(client: &Client<'_>, bytes: u64) -> Result<()> {
     let steps = usize::try_from(bytes / (RECORD * FILLERS) as u64).unwrap_or(0);
     let fillers: Vec<(UploadId, Bytes)> = (0..FILLERS)
         .map(|_| {
-            let tail = world.draw(|random| content(random.next(), RECORD));
+            let tail = world.draw(|random| content(random.number(), RECORD));
             client.open("filler", &tail).map(|id| (id, tail))
         })
         .collect::<Result<_>>()?;
@@ -43,10 +43,10 @@ async fn fill(client: &Client<'_>, bytes: u64) -> Result<()> {
 async fn mixture(client: &Client<'_>) -> Result<()> {
     let world = client.world;
     for most in [2_000, 60_000, 150_000] {
-        let bytes = world.draw(|random| content(random.next(), random.len(1, most)));
+        let bytes = world.draw(|random| content(random.number(), random.len(1, most)));
         client.push_blob("team/app", &bytes).await?;
     }
-    let bytes = world.draw(|random| content(random.next(), random.len(10_000, 200_000)));
+    let bytes = world.draw(|random| content(random.number(), random.len(10_000, 200_000)));
     let id = client.open("stays", &bytes)?;
     client.send(id, "stays", &bytes, bytes.len() / 2).await
 }
@@ -101,7 +101,7 @@ pub(super) async fn kills(world: &World) -> Result<()> {
         let store = world.open().await?;
         let client = Client::new(world, &store);
         mixture(&client).await?;
-        let bytes = world.draw(|random| content(random.next(), random.len(70_000, 500_000)));
+        let bytes = world.draw(|random| content(random.number(), random.len(70_000, 500_000)));
         let id = client.open("cut", &bytes)?;
         client.send(id, "cut", &bytes, bytes.len() / 2).await?;
         let pause = world.draw(|random| Duration::from_micros(random.below(3)));

@@ -11,10 +11,10 @@ use crate::world::World;
 pub(super) async fn manifests(world: &World) -> Result<()> {
     let store = world.open().await?;
     let client = Client::new(world, &store);
-    let base = world.draw(|random| content(random.next(), random.len(100_000, 200_000)));
+    let base = world.draw(|random| content(random.number(), random.len(100_000, 200_000)));
     let push = |number: usize| {
         let repository = format!("team/app-{number}");
-        let own = world.draw(|random| content(random.next(), random.len(500, 90_000)));
+        let own = world.draw(|random| content(random.number(), random.len(500, 90_000)));
         let base = &base;
         async move {
             let layers = try_join_all([
@@ -37,7 +37,7 @@ pub(super) async fn deletions(world: &World) -> Result<()> {
     let client = Client::new(world, &store);
     for number in 0..4 {
         let repository = format!("team/gone-{number}");
-        let bytes = world.draw(|random| content(random.next(), random.len(100, 80_000)));
+        let bytes = world.draw(|random| content(random.number(), random.len(100, 80_000)));
         let layer = client.push_blob(&repository, &bytes).await?;
         let manifest = client.push_manifest(&repository, "v1", &[layer]).await?;
         let tag = Change::Untag {
@@ -72,13 +72,13 @@ pub(super) async fn copies(world: &World) -> Result<()> {
     let client = Client::new(world, &store);
     for sequence in 1..=4u64 {
         client.see_catalog(sequence * 10).await?;
-        let layer = world.draw(|random| content(random.next(), random.len(100, 5_000)));
+        let layer = world.draw(|random| content(random.number(), random.len(100, 5_000)));
         let layer = client.push_blob("team/app", &layer).await?;
         client
             .push_manifest("team/app", &format!("v{sequence}"), &[layer])
             .await?;
         let len = if sequence % 2 == 0 { 300_000 } else { 20_000 };
-        let copy = world.draw(|random| content(random.next(), len));
+        let copy = world.draw(|random| content(random.number(), len));
         client.copy_catalog(&copy, sequence * 10 + 1).await?;
     }
     store.close().await

@@ -14,7 +14,7 @@ pub(super) async fn interleaved(world: &World) -> Result<()> {
     let store = world.open().await?;
     let client = Client::new(world, &store);
     let uploads: Vec<_> = (0..4)
-        .map(|_| world.draw(|random| content(random.next(), random.len(300_000, 1_300_000))))
+        .map(|_| world.draw(|random| content(random.number(), random.len(300_000, 1_300_000))))
         .collect();
     let run = |bytes| {
         let bytes: &bytes::Bytes = bytes;
@@ -36,7 +36,7 @@ pub(super) async fn interleaved(world: &World) -> Result<()> {
 pub(super) async fn resume(world: &World) -> Result<()> {
     let mut store = world.open().await?;
     for (round, most) in [3_000, 50_000, 200_000, 900_000].into_iter().enumerate() {
-        let bytes = world.draw(|random| content(random.next(), random.len(1_000, most)));
+        let bytes = world.draw(|random| content(random.number(), random.len(1_000, most)));
         let id = Client::new(world, &store).open("one", &bytes)?;
         for part in 1..=4 {
             let client = Client::new(world, &store);
@@ -63,7 +63,7 @@ pub(super) async fn cancel(world: &World) -> Result<()> {
     let mut left = Vec::new();
     for number in 0..9 {
         let most = if number % 2 == 0 { 40_000 } else { 300_000 };
-        let bytes = world.draw(|random| content(random.next(), random.len(100, most)));
+        let bytes = world.draw(|random| content(random.number(), random.len(100, most)));
         let id = client.open("who", &bytes)?;
         client.send(id, "who", &bytes, bytes.len() / 2).await?;
         match number % 3 {
@@ -79,7 +79,7 @@ pub(super) async fn cancel(world: &World) -> Result<()> {
         .runtime()
         .pause(Duration::from_secs(3_600))
         .await;
-    let bytes = world.draw(|random| content(random.next(), random.len(100, 100_000)));
+    let bytes = world.draw(|random| content(random.number(), random.len(100, 100_000)));
     let young = client.open("who", &bytes)?;
     client.send(young, "who", &bytes, bytes.len() / 3).await?;
     left.iter()

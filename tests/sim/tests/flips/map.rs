@@ -18,6 +18,9 @@ use orlop_format::record::{Record, UploadId};
 use orlop_format::segment::{self, ExtentHeader};
 use orlop_format::superblock::{FILES, Superblock};
 
+/// Where the bytes of an upload are: its extents, and its tail in the journal.
+type Pieces = (Vec<Extent>, Option<(usize, Place)>);
+
 /// What a run of bytes is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum What {
@@ -248,7 +251,7 @@ fn content(files: &Files, segments: &Segments, walk: &mut Walk) {
         items.windows(2).all(|pair| pair[0].lsn != pair[1].lsn),
         "a record lies in two places"
     );
-    let mut uploads: BTreeMap<UploadId, (Vec<Extent>, Option<(usize, Place)>)> = BTreeMap::new();
+    let mut uploads: BTreeMap<UploadId, Pieces> = BTreeMap::new();
     for item in items {
         match item.record {
             Record::Open { upload, .. } => drop(uploads.insert(upload, Default::default())),

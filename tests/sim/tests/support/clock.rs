@@ -63,7 +63,7 @@ impl Runtime for Handle {
     fn fill_random(&self, bytes: &mut [u8]) {
         let mut random = self.0.random.lock().unwrap();
         for chunk in bytes.chunks_mut(8) {
-            let word = random.next().to_le_bytes();
+            let word = random.number().to_le_bytes();
             chunk.copy_from_slice(&word[..chunk.len()]);
         }
     }

@@ -49,7 +49,7 @@ fn stock() -> &'static Bytes {
     static STOCKED: OnceLock<Bytes> = OnceLock::new();
     STOCKED.get_or_init(|| {
         let mut random = Random::new(0x0c0d_e5ee_d000_0001);
-        let words = (0..STOCK / 8).flat_map(|_| random.next().to_le_bytes());
+        let words = (0..STOCK / 8).flat_map(|_| random.number().to_le_bytes());
         words.collect::<Vec<_>>().into()
     })
 }

@@ -9,7 +9,7 @@ impl Random {
         Random(seed)
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut x = self.0;
         x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -19,7 +19,7 @@ impl Random {
 
     /// A number below `bound`; 0 when that is 0.
     pub fn below(&mut self, bound: u64) -> u64 {
-        self.next().checked_rem(bound).unwrap_or(0)
+        self.number().checked_rem(bound).unwrap_or(0)
     }
 
     /// True in `percent` of 100 cases.
@@ -35,7 +35,7 @@ impl Random {
 
 /// A seed made of two.
 pub fn mix(one: u64, two: u64) -> u64 {
-    Random::new(one ^ two.rotate_left(32) ^ 0x6f72_6c6f_7000_0000).next()
+    Random::new(one ^ two.rotate_left(32) ^ 0x6f72_6c6f_7000_0000).number()
 }
 
 /// The seed that a whole sweep starts from: `ORLOP_SEED`, 0 without it.

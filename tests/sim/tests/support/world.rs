@@ -100,8 +100,8 @@ pub fn some_crash(random: &mut Random) -> Crash {
         0 => Crash::Killed,
         1 => Crash::Lost,
         2 => Crash::Kept,
-        3 => Crash::Prefix(random.next()),
-        _ => Crash::Torn(random.next()),
+        3 => Crash::Prefix(random.number()),
+        _ => Crash::Torn(random.number()),
     }
 }
 
