@@ -125,7 +125,7 @@ fn run(
 }
 
 /// Makes a missing superblock file: the slot after the newest one that is
-/// known belongs there.
+/// known belongs there, and the one before that. Both say what the newest says.
 fn restore(
     hands: &mut Hands<'_>,
     folder: &Path,
@@ -133,16 +133,26 @@ fn restore(
     file: usize,
     newest: &Superblock,
 ) -> Result<()> {
-    let next = Superblock {
-        sequence: newest.sequence.saturating_add(1),
-        ..*newest
-    };
-    let (_, offset) = Superblock::slot(next.sequence);
+    let next = newest.sequence.saturating_add(1);
     let len = usize::try_from(SLOTS).unwrap_or(2).saturating_mul(BLOCK);
-    let at = usize::try_from(offset).unwrap_or_default();
-    let mut bytes = vec![0; at];
-    bytes.extend(next.encode());
-    bytes.resize(len, 0);
+    let mut bytes = vec![0; len];
+    // The slot beside it had been written two writes before.
+    for sequence in [
+        Some(next),
+        next.checked_sub(2).filter(|&sequence| sequence > 0),
+    ] {
+        let Some(sequence) = sequence else { continue };
+        let slot = Superblock {
+            sequence,
+            ..*newest
+        };
+        let (_, offset) = Superblock::slot(sequence);
+        let at = usize::try_from(offset).unwrap_or_default();
+        let encoded = slot.encode();
+        if let Some(to) = bytes.get_mut(at..at.saturating_add(encoded.len())) {
+            to.copy_from_slice(&encoded);
+        }
+    }
     let name = FILES.get(file).copied().unwrap_or_default();
     let made = own.join(name);
     hands.write(&made, |to| {
