@@ -144,15 +144,15 @@ fn a35_the_log_names_the_peer_unless_a_trusted_proxy_names_another() {
 
 #[test]
 fn a_public_url_with_more_than_scheme_and_host_is_refused() {
-    for url in [
-        "registry.example.org",
-        "https://a/b",
-        "ftp://a",
-        "https://u@a",
+    for (url, told) in [
+        ("registry.example.org", "registry.example.org"),
+        ("https://a/b", "https://a/b"),
+        ("ftp://a", "ftp://a"),
+        ("https://u@a", "…@a"), // a password may stand before it
     ] {
         Setup::default()
             .env("ORLOP_SERVER_PUBLIC_URL", url)
             .start_refused(std::time::Duration::from_secs(10))
-            .names(&[url]);
+            .names(&[told]);
     }
 }
