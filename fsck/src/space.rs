@@ -219,6 +219,7 @@ const KNOWN: &[&str] = &[
     "catalog.db",
     "catalog.db-wal",
     "catalog.db-shm",
+    "ballast",
     "control.sock",
     "maintenance.json",
 ];

@@ -97,6 +97,9 @@ fn fsck_says_what_the_program_says_with_its_status() {
     let report: Value = serde_json::from_slice(&said.stdout).unwrap();
     assert_eq!(said.status.code(), Some(0), "{report:#}");
     assert_eq!(report["clean"], true);
+    let foreign = report["notes"].as_array().unwrap();
+    let foreign = foreign.iter().find(|note| note["code"] == "file.foreign");
+    assert_eq!(foreign, None, "the server's own files are known");
     // The two, and the copy of the catalog that a stop leaves in the store.
     assert_eq!(report["counts"]["blobs"], 3);
     assert_eq!(report["index"]["compared"], true, "{report:#}");
