@@ -44,6 +44,12 @@ struct Next {
     lsn: Option<u64>,
 }
 
+/// Whether a file without a header has no group either. One that has some lost
+/// its header, and what the groups hold is not known any more.
+fn untouched(source: &Source) -> Result<bool> {
+    Ok(blank(&source.block(BLOCK as u64)?))
+}
+
 fn name(sequence: u64) -> String {
     format!("journal/{}", file_name(sequence))
 }
@@ -115,7 +121,8 @@ impl Journal {
             Err(Malformed::Newer(what)) => {
                 return Err(Trouble::Newer(format!("the {what} of {path}")));
             }
-            Err(_) if blank(&block) => {
+            // No file gets its name before it has its full length.
+            Err(_) if blank(&block) && source.len() > BLOCK as u64 && untouched(&source)? => {
                 report.note(
                     Code::JournalUnused,
                     object(),

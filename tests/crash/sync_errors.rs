@@ -22,6 +22,8 @@ use crate::must_run;
 const REPOSITORY: &str = "errors/repo";
 /// How long strace may take to attach, and a failure to show.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long no call may have failed before strace lets go.
+const QUIET: Duration = Duration::from_millis(200);
 const SMALL: usize = 20_000;
 const LARGE: usize = 3_000_000;
 
@@ -89,8 +91,20 @@ impl Strace {
             .count()
     }
 
-    /// Lets the server go on.
+    /// Lets the server go on, once it makes no call that would fail: one that
+    /// is let go between its entry and its exit answers ENOSYS, which nobody
+    /// asked for.
     fn detach(mut self) -> usize {
+        let began = Instant::now();
+        let mut seen = self.injected();
+        let mut since = began;
+        while since.elapsed() < QUIET && began.elapsed() < PATIENCE {
+            std::thread::sleep(Duration::from_millis(10));
+            let now = self.injected();
+            if now != seen {
+                (seen, since) = (now, Instant::now());
+            }
+        }
         self.stop();
         self.injected()
     }

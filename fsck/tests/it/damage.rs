@@ -61,6 +61,16 @@ fn a_flipped_byte_in_a_small_blob_names_it() {
 }
 
 #[test]
+fn a_last_journal_file_without_header_is_unused_only_without_a_group() {
+    let folder = Folder::golden();
+    folder.edit(TWO, |bytes| bytes[..4096].fill(0));
+    folder.check().finds_one("error journal.header", TWO);
+    let folder = Folder::golden();
+    folder.edit(TWO, |bytes| bytes.truncate(0));
+    assert_eq!(folder.check().status, 1);
+}
+
+#[test]
 fn a_flipped_group_header_in_the_middle_is_corruption() {
     for (file, group) in [(ONE, 1), (ONE, 3), (TWO, 1)] {
         let folder = Folder::golden();

@@ -124,7 +124,7 @@ impl Files {
             return Ok(());
         }
         let inline = self.handle(sequence, Lane::Inline)?;
-        let block = read(&self.pool, &inline, 0, BLOCK).await?;
+        let block = self.block(&inline, 0).await?;
         match FileHeader::decode(&block) {
             Ok(header) if header.sequence == sequence && header.store == store => {
                 let shared = self.handle(sequence, Lane::Shared)?;
@@ -165,8 +165,22 @@ impl Files {
 
     /// Whether the first group of a file was never written.
     async fn untouched(&self, file: &Arc<dyn File>) -> Result<bool> {
-        let block = read(&self.pool, file, BLOCK as u64, BLOCK).await?;
+        let block = self.block(file, BLOCK as u64).await?;
         Ok(block.iter().all(|byte| *byte == 0))
+    }
+
+    /// One of a file's first blocks. No file gets its name before it has its
+    /// full length, so that one without them is damaged.
+    async fn block(&self, file: &Arc<dyn File>, offset: u64) -> Result<Vec<u8>> {
+        read_disk(&self.pool, file, offset, BLOCK)
+            .await
+            .map_err(|error| match error.source.kind() {
+                std::io::ErrorKind::UnexpectedEof => Error::corrupt(
+                    file.path().display(),
+                    format_args!("it is cut off: it has no whole block at {offset}"),
+                ),
+                _ => error.into(),
+            })
     }
 
     fn never_used(&self, sequence: u64) -> Result<()> {

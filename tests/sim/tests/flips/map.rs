@@ -13,7 +13,7 @@ use orlop_format::digest::{Algorithm, Digest};
 use orlop_format::group::{Entries, Head, OVERHEAD, Volume};
 use orlop_format::header::{Header, LEN};
 use orlop_format::journal;
-use orlop_format::location::{Extent, Home, Place};
+use orlop_format::location::{Class, Extent, Home, Place};
 use orlop_format::record::{Record, UploadId};
 use orlop_format::segment::{self, ExtentHeader};
 use orlop_format::superblock::{FILES, Superblock};
@@ -162,7 +162,19 @@ pub fn spots(files: &Files) -> Vec<Spot> {
     journal_files(files, slot.journal, &mut walk);
     let segments = segments(files, &mut walk);
     content(files, &segments, &mut walk);
+    raw_headers(&segments, &mut walk);
     walk.spots
+}
+
+/// The headers of raw segments that something refers to. One that nothing
+/// refers to may have lost its header to a crash, for all that is known.
+fn raw_headers(segments: &Segments, walk: &mut Walk) {
+    for (file, header) in segments.values() {
+        let refers = |spot: &Spot| spot.file == *file;
+        if header.segment.class == Class::Raw && walk.spots.iter().any(refers) {
+            walk.spot(*file, 0..60, What::SegmentHeader, 0);
+        }
+    }
 }
 
 fn superblock(files: &Files, walk: &mut Walk) -> Superblock {
@@ -200,14 +212,17 @@ fn journal_files(files: &Files, first: u64, walk: &mut Walk) {
         }
     }
     for (sequence, (file, header)) in &found {
-        walk.spot(*file, 0..76, What::JournalHeader, 0);
         let next = found.get(&(sequence + 1));
         let stop = next.map(|(_, next)| next.previous_end as usize);
         let volume = Volume {
             home: Home::Journal(*sequence),
             salt: header.salt,
         };
-        walk.groups(*file, &files[*file].1, volume, stop, stop.is_some());
+        let end = walk.groups(*file, &files[*file].1, volume, stop, stop.is_some());
+        // The last file without a group may be one that never came to life.
+        if stop.is_some() || end > BLOCK {
+            walk.spot(*file, 0..76, What::JournalHeader, 0);
+        }
     }
 }
 
@@ -221,9 +236,9 @@ fn segments(files: &Files, walk: &mut Walk) -> Segments {
         };
         let header = segment::FileHeader::decode(bytes).unwrap();
         let id = header.segment;
-        walk.spot(file, 0..60, What::SegmentHeader, 0);
         found.insert(id.id, (file, header));
         if !name.starts_with("raw/") {
+            walk.spot(file, 0..60, What::SegmentHeader, 0);
             let volume = Volume {
                 home: Home::Segment(id),
                 salt: header.salt,
