@@ -60,6 +60,7 @@ codes! {
     SuperblockFile,
     SuperblockSlot,
     SuperblockNone,
+    SuperblockYoung,
     SuperblockTorn,
     JournalMissing,
     JournalHeader,
@@ -154,6 +155,12 @@ impl Code {
                 Error,
                 "no superblock slot holds, so nothing else can be read",
                 RESTORE,
+            ),
+            Code::SuperblockYoung => (
+                "superblock.young",
+                Note,
+                "a store that never came to be: its first start was interrupted",
+                "none needed: the next start makes it",
             ),
             Code::SuperblockTorn => (
                 "superblock.torn",

@@ -44,6 +44,11 @@ struct Next {
     lsn: Option<u64>,
 }
 
+/// Whether a file of this name waits for use, or is being made for it.
+pub(crate) fn is_spare(name: &str) -> bool {
+    name.starts_with(SPARE) || name.starts_with(MAKING)
+}
+
 /// Whether a file without a header has no group either. One that has some lost
 /// its header, and what the groups hold is not known any more.
 fn untouched(source: &Source) -> Result<bool> {

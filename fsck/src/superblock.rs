@@ -5,10 +5,12 @@ use std::path::Path;
 use orlop_format::superblock::{FILES, SLOTS, Superblock};
 use orlop_format::{BLOCK, Malformed};
 
-use crate::file::{Source, blank};
+use crate::catalog::database::FILE as CATALOG;
+use crate::file::{Source, blank, names};
 use crate::finding::{Code, Object};
 use crate::report::Report;
 use crate::trouble::{Result, Trouble};
+use crate::{index, journal};
 
 /// Checks every slot; returns the one that holds, if any does.
 pub(crate) fn check(folder: &Path, report: &mut Report) -> Result<Option<Superblock>> {
@@ -49,6 +51,14 @@ pub(crate) fn check(folder: &Path, report: &mut Report) -> Result<Option<Superbl
     }
     if missing.len() == FILES.len() {
         return Err(Trouble::NotAStore(folder.to_owned()));
+    }
+    if valid.is_empty() && invalid.is_empty() && is_untouched(folder)? {
+        report.note(
+            Code::SuperblockYoung,
+            Object::default(),
+            "no slot was written yet, and there is no log",
+        );
+        return Ok(None);
     }
     for name in missing {
         report.find(
@@ -102,4 +112,23 @@ pub(crate) fn check(folder: &Path, report: &mut Report) -> Result<Option<Superbl
         );
     }
     Ok(Some(newest))
+}
+
+/// Whether the folder has nothing that only a store with a superblock has. The
+/// first start names the superblock's files before it writes a slot, and makes
+/// all else after that.
+fn is_untouched(folder: &Path) -> Result<bool> {
+    for below in [
+        "journal",
+        "data/raw",
+        "data/small",
+        "data/meta",
+        index::FOLDER,
+    ] {
+        let names = names(&folder.join(below))?;
+        if names.iter().any(|name| !journal::is_spare(name)) {
+            return Ok(false);
+        }
+    }
+    Ok(!names(folder)?.iter().any(|name| name == CATALOG))
 }

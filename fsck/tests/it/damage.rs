@@ -253,6 +253,12 @@ fn an_old_superblock_slot_and_a_missing_file_are_found() {
         });
     }
     folder.check().finds_one("error superblock.none", "");
+    // Zeros where there is a log are a loss, no new store.
+    let folder = Folder::golden();
+    for file in ["superblock.0", "superblock.1"] {
+        folder.edit(file, |bytes| bytes.fill(0));
+    }
+    folder.check().finds_one("error superblock.none", "");
 }
 
 #[test]

@@ -22,6 +22,15 @@ pub(crate) const CASES: &[Case] = &[
             flip(f, file, 4096 + 9);
         }
     }),
+    case(Code::SuperblockYoung, |f| {
+        f.remove("catalog.db");
+        for (path, _) in v1::store().files() {
+            f.remove(path.to_str().unwrap());
+        }
+        for file in ["superblock.0", "superblock.1"] {
+            f.write(file, &[0; 8192]);
+        }
+    }),
     case(Code::SuperblockTorn, |f| flip(f, "superblock.1", 50)),
     case(Code::JournalMissing, |f| f.remove(ONE)),
     case(Code::JournalHeader, |f| flip(f, TWO, 33)),

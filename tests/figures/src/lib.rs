@@ -83,6 +83,7 @@ pub const FIGURES: &[Figure] = &[
     figure("crash images", 20_000, 1_000_000),
     figure("crash images in recovery", 2_000, 100_000),
     figure("crash images in repair", 100, 1_000),
+    figure("crash images read by fsck", 2_000, 200_000),
     figure("Nth-call faults", 5_000, 50_000),
     figure("metadata bytes flipped", 1_000, 1_000),
     figure("payload flips", 20_000, 1_000_000),

@@ -1,6 +1,8 @@
 //! Power cuts at every operation of every workload (G2), and in the recovery
 //! after them (G3).
 
+mod fsck; // what fsck says of the images
+
 use orlop_figures as figures;
 use orlop_sim::case::{Case, Model};
 use orlop_sim::simulation::replay;
@@ -59,7 +61,7 @@ fn replay_one_case() {
 /// Every case that was worth remembering.
 #[test]
 fn regressions() {
-    let lines = include_str!("../regressions.txt").lines();
+    let lines = include_str!("../../regressions.txt").lines();
     let cases = lines.filter(|line| !line.starts_with('#'));
     let mut count = 0;
     for line in cases {

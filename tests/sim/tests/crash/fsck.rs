@@ -1,0 +1,130 @@
+//! A store that lost power at any moment is clean: fsck notes torn tails and
+//! has no finding. Nothing of the engine is asked.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use orlop_disk::Disk as _;
+use orlop_disk::sim::Sim;
+use orlop_figures as figures;
+use orlop_sim::case::{Case, Model};
+use orlop_sim::random::mix;
+use orlop_sim::simulation::{Recording, run};
+use orlop_sim::sweep::models;
+use orlop_sim::workload::WORKLOADS;
+use orlop_sim::world;
+
+const BLOCK: usize = 4096;
+/// The folders of a store, below its own.
+const FOLDERS: [&str; 5] = ["", "journal", "data/raw", "data/small", "data/meta"];
+/// The variable that names one case.
+const CASE: &str = "ORLOP_SIM";
+
+/// Puts the files of a simulated disk into a real folder.
+fn export(sim: &Sim, to: &Path) {
+    for folder in FOLDERS {
+        let from = world::folder().join(folder);
+        let Ok(names) = sim.list(&from) else {
+            continue;
+        };
+        fs::create_dir_all(to.join(folder)).unwrap();
+        for name in names {
+            let Some(bytes) = sim.peek(&from.join(&name)) else {
+                continue; // a folder
+            };
+            let file = File::create(to.join(folder).join(&name)).unwrap();
+            file.set_len(bytes.len() as u64).unwrap();
+            for (number, block) in bytes.chunks(BLOCK).enumerate() {
+                if block.iter().any(|byte| *byte != 0) {
+                    file.write_all_at(block, (number * BLOCK) as u64).unwrap();
+                }
+            }
+        }
+    }
+}
+
+/// What fsck has against the image of a case. `None` when no store had come to
+/// be.
+fn look(recording: &Recording, case: &Case) -> Option<Result<(), String>> {
+    let moment = recording.at(case.cut.operation).unwrap();
+    let image = recording.image(moment, case);
+    let memory = Path::new("/dev/shm");
+    let place = match memory.is_dir() {
+        true => tempfile::tempdir_in(memory).unwrap(),
+        false => tempfile::tempdir().unwrap(),
+    };
+    export(&image.sim, place.path());
+    let clean = match orlop_fsck::check(place.path()) {
+        Ok(report) if report.clean() => Ok(()),
+        Ok(report) => Err(report.to_string()),
+        Err(_) if moment.events == 0 => return None,
+        Err(trouble) => Err(trouble.to_string()),
+    };
+    Some(clean.map_err(|said| {
+        format!(
+            "fsck has findings in the store that case {case} left:\n{said}\n\
+             run it again: {CASE}={case} cargo test --manifest-path tests/sim/Cargo.toml --test crash g2_fsck"
+        )
+    }))
+}
+
+/// Looks at every so many-th image of one run. How many there were.
+fn all(workload: usize, seed: u64, step: usize) -> Result<u64, String> {
+    let recording = run(&WORKLOADS[workload], seed).unwrap();
+    let models: Vec<Model> = models(2).collect();
+    let first = mix(&[seed, 60, workload as u64]) as usize % step;
+    let images = recording.moments.len() * models.len();
+    let mut count = 0;
+    for number in (first..images).step_by(step) {
+        let moment = &recording.moments[number / models.len()];
+        let case = recording.case(moment, models[number % models.len()]);
+        if let Some(clean) = look(&recording, &case) {
+            clean?;
+            count += 1;
+        }
+    }
+    Ok(count)
+}
+
+#[test]
+fn g2_fsck_calls_a_store_clean_after_a_power_cut_at_any_operation() {
+    if let Ok(text) = std::env::var(CASE) {
+        let case: Case = text.parse().unwrap();
+        let workload = orlop_sim::workload::find(&case.workload).unwrap();
+        let recording = run(workload, case.seed).unwrap();
+        if let Some(clean) = look(&recording, &case) {
+            clean.unwrap_or_else(|said| panic!("{said}"));
+        }
+        return;
+    }
+    // Coprime with the number of models, so that each is met everywhere.
+    let step = figures::choose(97, 5, 1);
+    let seeds = figures::choose(1, 1, 20);
+    let next = AtomicUsize::new(0);
+    let (count, failed) = (Mutex::new(0), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= WORKLOADS.len() * seeds || !failed.lock().unwrap().is_empty() {
+                        return;
+                    }
+                    let seed = 1 + (number / WORKLOADS.len()) as u64;
+                    match all(number % WORKLOADS.len(), seed, step) {
+                        Ok(images) => *count.lock().unwrap() += images,
+                        Err(said) => failed.lock().unwrap().push(said),
+                    }
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner().unwrap();
+    assert!(failed.is_empty(), "{}", failed.join("\n\n"));
+    let count = count.into_inner().unwrap();
+    assert!(count > 0);
+    figures::record("crash images read by fsck", count, &format!("1..={seeds}"));
+}
