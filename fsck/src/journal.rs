@@ -119,9 +119,13 @@ impl Journal {
                 self.bytes = self.bytes.saturating_add(source.len());
                 self.files.insert(sequence, header);
             }
-            Ok(header) => {
+            Ok(header) if header.sequence < sequence => {
                 let found = format!("never used: it has the header of file {}", header.sequence);
                 report.note(Code::JournalUnused, object(), found);
+            }
+            Ok(header) => {
+                let found = format!("that of file {}", header.sequence);
+                report.find(Code::JournalHeader, object(), "its own header", found);
             }
             Err(Malformed::Newer(what)) => {
                 return Err(Trouble::Newer(format!("the {what} of {path}")));

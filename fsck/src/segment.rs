@@ -151,9 +151,28 @@ impl Segments {
             }
         }
         for (id, segment) in self.files.iter().filter(|(id, _)| !seals.contains_key(id)) {
-            if let Some(groups) = &segment.groups {
-                let found = format!("{} groups, and no seal in the log", groups.count);
-                report.note(Code::SegmentLeft, object(id), found);
+            let Some(groups) = &segment.groups else {
+                continue;
+            };
+            // It got its name when its footer was durable, and is read by
+            // whoever makes the index again.
+            let wrong = match (&groups.broken, &groups.footer) {
+                (Some((at, error)), _) => Some((u64::from(*at), error.to_string())),
+                (None, Err(error)) => Some((groups.end, error.clone())),
+                (None, Ok(_)) => None,
+            };
+            match wrong {
+                Some((at, found)) => report.find(
+                    Code::SegmentGroup,
+                    object(id).at(at),
+                    "groups and a footer that hold",
+                    found,
+                ),
+                None => report.note(
+                    Code::SegmentLeft,
+                    object(id),
+                    format!("{} groups, and no seal in the log", groups.count),
+                ),
             }
         }
         Ok(())
@@ -183,7 +202,8 @@ fn header(
         Err(Malformed::Newer(what)) => {
             return Err(Trouble::Newer(format!("the {what} of {}", source.name())));
         }
-        Err(_) if blank(&block) => {
+        // Only a raw segment gets its name before its header.
+        Err(_) if blank(&block) && id.class == Class::Raw => {
             let found = "never used: it has no header";
             report.note(Code::SegmentUnused, object(id), found);
         }

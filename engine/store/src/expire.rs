@@ -33,6 +33,13 @@ pub(crate) async fn expire(core: &Core, idle: Duration) -> Result<u64> {
         }
         from = next;
     }
+    // Without a row the log does not know them, or a record of theirs failed or
+    // was answered to nobody: the last word behind all that was queued.
+    for (id, owner) in core.sessions.doubtful(core.runtime.now(), idle) {
+        if core.upload_row(&id)?.is_none() && end(core, id, &owner).await? {
+            expired = expired.saturating_add(1);
+        }
+    }
     Ok(expired)
 }
 

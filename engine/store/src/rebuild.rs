@@ -79,7 +79,7 @@ async fn collect(
         let mut entries = Entries::new(volume, &head, base, &bytes);
         for entry in entries.by_ref() {
             let entry = entry.map_err(|error| lost(&segment, offset, error))?;
-            let key = key(entry.lsn, entry.payload_good);
+            let key = key(entry.lsn, entry.kind, entry.payload_good);
             batch.put(
                 Table::Scratch,
                 key,
@@ -122,10 +122,15 @@ fn lost(segment: &SegmentFile, offset: u64, reason: impl std::fmt::Display) -> E
 }
 
 /// LSN first, so that rows come in order; a good copy of a record sorts before
-/// a damaged one, which then counts for nothing.
-fn key(lsn: u64, good: bool) -> Vec<u8> {
+/// a damaged one, which then counts for nothing. An abandon that a later pass
+/// made of a commit counts behind any copy of that commit.
+fn key(lsn: u64, kind: Kind, good: bool) -> Vec<u8> {
+    let rank = match (kind, good) {
+        (Kind::Abandon, _) => 2,
+        (_, good) => u8::from(!good),
+    };
     let mut key = lsn.to_be_bytes().to_vec();
-    key.push(u8::from(!good));
+    key.push(rank);
     key
 }
 

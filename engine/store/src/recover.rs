@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use orlop_disk::{Disk, Pool};
-use orlop_format::group::Entry;
+use orlop_format::group::{Entries, Entry, Head, Volume};
 use orlop_format::location::Class;
 use orlop_format::record::{Kind, Record};
 use orlop_format::superblock::Superblock;
@@ -229,10 +229,35 @@ async fn write_again(pool: &Pool, files: &Files, end: &End) -> Result<()> {
         .read_at(u64::from(offset), buf)
         .await;
     read?;
+    if !holds(&file.volume(), end, buf.as_slice()) {
+        return Err(Error::Io {
+            what: file.inline.path().display().to_string(),
+            reason: format!(
+                "the group at {offset} reads differently a second time, so nothing was written; \
+                 look at the disk, then start again"
+            ),
+        });
+    }
     let written = Arc::clone(&file.inline).write_at(u64::from(offset), buf);
     written.await.0?;
     Arc::clone(&file.inline).sync_data().await?;
     Ok(())
+}
+
+/// Whether the last group is what the scan read, up to where that ended.
+fn holds(volume: &Volume, end: &End, bytes: &[u8]) -> bool {
+    let Ok(head) = Head::decode(volume, bytes) else {
+        return false;
+    };
+    let mut entries = Entries::new(*volume, &head, end.last.0, bytes);
+    while entries.offset() < end.offset {
+        match entries.next() {
+            None => return true,
+            Some(Ok(entry)) if entry.payload_good => {}
+            Some(_) => return false,
+        }
+    }
+    true
 }
 
 /// The journal must go back to what was recycled.

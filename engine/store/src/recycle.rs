@@ -262,7 +262,13 @@ async fn copy(
         let block = read(&core.pool, &file.shared, u64::from(offset), BLOCK).await?;
         let head = Head::decode(&volume, &block).map_err(|error| damage(file, offset, error))?;
         let len = head.bytes as usize;
-        let (bytes, _) = read_lenient(&core.pool, &file.shared, u64::from(offset), len).await?;
+        let from = u64::from(offset);
+        let (mut bytes, _) = read_lenient(&core.pool, &file.shared, from, len).await?;
+        // What is condemned here is given away for good, so that only what two
+        // reads say is believed.
+        if !is_whole(Entries::new(volume, &head, offset, &bytes), end) {
+            (bytes, _) = read_lenient(&core.pool, &file.shared, from, len).await?;
+        }
         let mut entries = Entries::new(volume, &head, offset, &bytes);
         loop {
             if entries.offset() >= end {
@@ -275,6 +281,18 @@ async fn copy(
         offset = offset.saturating_add(head.bytes);
     }
     Ok(())
+}
+
+/// Whether all records up to `end` hold, with their payload.
+fn is_whole(mut entries: Entries<'_>, end: u32) -> bool {
+    while entries.offset() < end {
+        match entries.next() {
+            None => return true,
+            Some(Ok(entry)) if entry.payload_good => {}
+            Some(_) => return false,
+        }
+    }
+    true
 }
 
 /// Puts one record where it belongs.

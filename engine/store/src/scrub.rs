@@ -205,6 +205,7 @@ impl Scrub {
                     At::Digest(hashing)
                 } else {
                     self.cursor.key = Some(hashing.sha256);
+                    self.safe = None;
                     At::Between
                 }
             }
@@ -216,6 +217,11 @@ impl Scrub {
             self.cursor.total = self.cursor.done;
         }
         Ok(Some(found))
+    }
+
+    /// What a step that failed had found by then.
+    pub fn take_findings(&mut self) -> Vec<Finding> {
+        std::mem::take(&mut self.inspector.found)
     }
 
     /// Where it is: handed to a later [`crate::Store::scrub`] it goes on there.
@@ -306,7 +312,11 @@ impl Scrub {
             Stage::Digests => {
                 return Ok(
                     match Hashing::next(&self.inspector, &mut self.cursor.key)? {
-                        Some(hashing) => At::Digest(Box::new(hashing)),
+                        Some(hashing) => {
+                            // A blob is read from its first byte or not at all.
+                            self.safe = Some(self.cursor);
+                            At::Digest(Box::new(hashing))
+                        }
                         None if self.cursor.key == Some([0xff; 32]) => {
                             self.turn();
                             At::Between

@@ -287,6 +287,17 @@ impl Sessions {
         before.saturating_sub(map.len()) as u64
     }
 
+    /// Idle sessions that the log knows, or may.
+    pub(crate) fn doubtful(&self, now: Duration, idle: Duration) -> Vec<(UploadId, String)> {
+        let map = self.map.lock();
+        let doubtful = map
+            .values()
+            .filter(|session| session.is_idle(now, idle) && session.may_be_known());
+        doubtful
+            .map(|session| (session.id, session.owner.clone()))
+            .collect()
+    }
+
     /// Whether nobody has asked for this upload for so long.
     pub(crate) fn is_idle(&self, id: &UploadId, now: Duration, idle: Duration) -> bool {
         match self.known(id) {

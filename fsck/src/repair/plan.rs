@@ -208,6 +208,15 @@ impl Plan {
             return Ok(());
         };
         self.superblock(&slot);
+        // Behind a group that does not hold the log is not whole, whatever is
+        // read of it: nothing may be made from it.
+        if let Some(lost) = self.has(&[Code::SegmentGroup]).first() {
+            let segment = lost.object.segment.as_deref().unwrap_or("a segment");
+            self.cannot.push(format!(
+                "the log does not hold in {segment}; the store goes on with the index it has: keep a copy of the folder, then restore from a backup"
+            ));
+            return Ok(());
+        }
         let log = match Log::read(&self.folder, &self.scratch, &slot) {
             Ok(log) => log,
             Err(Trouble::Refused(reason)) => {
@@ -328,19 +337,32 @@ impl Plan {
             .iter()
             .filter(|finding| finding.code.name().starts_with("index."))
             .count();
-        if wrong > 0 && self.folder.join("index").exists() {
-            self.index = true;
-            self.act(
-                "index.rebuild",
-                "index/",
-                format!(
-                    "moves it to quarantine/ ({wrong} findings); the next start makes it again from the log"
-                ),
-                (!self.has(&[Code::IndexAhead]).is_empty()).then(|| {
-                    "what the end of the log held, which the index has seen and the log has lost; put lost journal files back instead if there are any".to_owned()
-                }),
-            );
+        if wrong == 0 || !self.folder.join("index").exists() {
+            return;
         }
+        // The next start makes no index from a segment without its footer.
+        let footers = self.has(&[Code::SegmentFooter]);
+        let names = footers
+            .iter()
+            .filter_map(|found| found.object.file.as_deref());
+        let named = names.filter(|name| !name.starts_with("data/raw/"));
+        if let Some(name) = named.map(str::to_owned).next() {
+            self.cannot.push(format!(
+                "the index: the footer of {name} does not hold, so that it cannot be made again; restore the store from a backup"
+            ));
+            return;
+        }
+        self.index = true;
+        self.act(
+            "index.rebuild",
+            "index/",
+            format!(
+                "moves it to quarantine/ ({wrong} findings); the next start makes it again from the log"
+            ),
+            (!self.has(&[Code::IndexAhead]).is_empty()).then(|| {
+                "what the end of the log held, which the index has seen and the log has lost; put lost journal files back instead if there are any".to_owned()
+            }),
+        );
     }
 
     fn names(&mut self, log: &Log, slot: &Superblock) -> Result<()> {

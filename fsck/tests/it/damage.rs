@@ -70,6 +70,56 @@ fn a_last_journal_file_without_header_is_unused_only_without_a_group() {
     assert_eq!(folder.check().status, 1);
 }
 
+/// What is made from a log that is not whole gives away what it lacks.
+#[test]
+fn repair_makes_nothing_from_a_log_that_lost_a_header() {
+    let at = group_offset(META, 1);
+    let damages: [&dyn Fn(&Folder); 4] = [
+        &|folder| folder.edit(TWO, |bytes| bytes[..4096].fill(0)),
+        &|folder| folder.edit(TWO, |bytes| bytes.truncate(0)),
+        &|folder| folder.edit(META, |bytes| bytes[at + 20] ^= 1),
+        &|folder| folder.edit(SMALL, |bytes| bytes[..4096].fill(0)),
+    ];
+    for damage in damages {
+        let folder = Folder::golden();
+        // Something that repair would see to.
+        folder.edit(RAW, |bytes| bytes[4096 + 70] ^= 1);
+        damage(&folder);
+        let plan = orlop_fsck::repair::plan(folder.root(), crate::named::options(&[])).unwrap();
+        assert!(plan.actions().is_empty(), "{:#?}", plan.actions());
+    }
+}
+
+#[test]
+fn a_segment_without_a_seal_has_a_footer_that_holds() {
+    let folder = Folder::golden();
+    crate::recipes::left(&folder);
+    assert_eq!(folder.check().status, 0);
+    let names = std::fs::read_dir(folder.path("data/meta")).unwrap();
+    let names = names.map(|name| name.unwrap().file_name().into_string().unwrap());
+    let new = names.map(|name| format!("data/meta/{name}"));
+    let new = new.filter(|name| name != META).next().unwrap();
+    folder.edit(&new, |bytes| *bytes.last_mut().unwrap() ^= 1);
+    folder.edit(&new, |bytes| bytes.truncate(8192));
+    folder
+        .check()
+        .finds_one("error segment.group", &format!("{new} at 8192"));
+}
+
+#[test]
+fn a_journal_file_with_a_later_files_header_is_found() {
+    let folder = Folder::golden();
+    let later = orlop_format::journal::FileHeader {
+        sequence: 9,
+        ..orlop_format::journal::FileHeader::decode(&folder.read(TWO)).unwrap()
+    };
+    folder.edit(TWO, |bytes| {
+        let header = later.encode();
+        bytes[..header.len()].copy_from_slice(&header);
+    });
+    folder.check().finds_one("error journal.header", TWO);
+}
+
 #[test]
 fn a_flipped_group_header_in_the_middle_is_corruption() {
     for (file, group) in [(ONE, 1), (ONE, 3), (TWO, 1)] {

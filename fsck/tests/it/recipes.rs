@@ -63,7 +63,7 @@ pub(crate) const CASES: &[Case] = &[
         flip(f, RAW, at);
     }),
     case(Code::SegmentUnused, |f| {
-        f.write("data/small/S-0000000000000009.00000000", &[0; 8192]);
+        f.write("data/raw/S-0000000000000009.00000000", &[0; 8192]);
     }),
     case(Code::SegmentUnsealed, |f| {
         f.write("data/meta/unsealed-S-0000000000000009.00000000", &[0; 4096]);
@@ -253,7 +253,7 @@ fn young(folder: &Folder) {
 }
 
 /// A meta segment that was written whole and never announced.
-fn left(folder: &Folder) {
+pub(crate) fn left(folder: &Folder) {
     let (path, header) = segment(Class::Meta);
     let volume = Volume {
         home: Home::Segment(header.segment),

@@ -138,7 +138,8 @@ async fn beat(
     let number = |number: u64| Arg::Int(i64::try_from(number).unwrap_or(i64::MAX));
     let written = connection
         .run(
-            "UPDATE job SET attempts = CASE WHEN done < $3 THEN 0 ELSE attempts END, \
+            "UPDATE job SET attempts = CASE WHEN place IS DISTINCT FROM $6 \
+                 OR (place IS NULL AND done < $3) THEN 0 ELSE attempts END, \
              done = $3, total = $4, unit = $5, place = $6, heartbeat = $7 \
              WHERE id = $1 AND epoch = $2 AND state = 2",
             &[

@@ -157,12 +157,12 @@ async fn perform(inner: &Inner, work: &Arc<dyn Work>, job: Job) {
         JobEnd::Cancelled => tracing::info!(kind, job = run.id(), "a job was ended"),
         JobEnd::Released => tracing::info!(kind, job = run.id(), "a job waits for the next start"),
     }
+    let report = run.take_all();
     for tried in 1..=END_TRIES {
-        match inner
+        let ended = inner
             .catalog
-            .end_job(run.job(), run.take_all(), end.clone())
-            .await
-        {
+            .end_job(run.job(), report.clone(), end.clone());
+        match ended.await {
             Ok(_) => return,
             // It stays as running, and is taken again.
             Err(error) => {

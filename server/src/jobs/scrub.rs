@@ -42,13 +42,19 @@ impl Scrub {
             let step = tokio::select! {
                 biased;
                 why = run.ended() => return Err(why),
-                step = scrub.step() => step.map_err(failed)?,
+                step = scrub.step() => step,
             };
-            let Some(findings) = step else { break };
-            run.report(progress(scrub.position()), scrub.cursor());
+            let (findings, step) = match step {
+                Ok(Some(findings)) => (findings, Ok(())),
+                Ok(None) => break,
+                Err(error) => (scrub.take_findings(), Err(failed(error))),
+            };
+            // Told before the place is: what is passed over was told.
             for finding in findings {
                 self.tell(run, &finding).await;
             }
+            step?;
+            run.report(progress(scrub.position()), scrub.cursor());
         }
         let position = scrub.position();
         run.report(progress(position), scrub.cursor());

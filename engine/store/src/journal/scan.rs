@@ -73,6 +73,12 @@ impl<'a> Window<'a> {
         }
     }
 
+    /// Lets go of what was read, so that it is read again.
+    fn forget(&mut self) {
+        self.bytes = Vec::new();
+        self.lost.clear();
+    }
+
     /// An error if a block at `from` or behind could not be read: what that
     /// says about the journal's end is not known, and unsure is not "torn".
     fn sure(&self, from: u32) -> Result<()> {
@@ -201,16 +207,24 @@ async fn scan_file(
     };
     while u64::from(end.offset) < stop.map_or(len, u64::from) {
         let base = end.offset;
-        let bytes = window.at(u64::from(base), BLOCK).await?;
-        let head = match expected(&volume, bytes, &end) {
+        let mut head = expected(&volume, window.at(u64::from(base), BLOCK).await?, &end);
+        if head.is_none() {
+            // Only what two reads say is believed: what is cut here is lost.
+            window.forget();
+            head = expected(&volume, window.at(u64::from(base), BLOCK).await?, &end);
+        }
+        let head = match head {
             Some(head) => head,
             None if stop.is_none() => return tail(&mut window, &volume, end).await,
             None => return Err(damage(file, base, "a group's header does not hold")),
         };
-        let bytes = window.at(u64::from(base), head.bytes as usize).await?;
-        let bytes = bytes.get(..head.bytes as usize).unwrap_or(bytes).to_vec();
-        let whole = Entries::new(volume, &head, base, &bytes)
-            .all(|entry| entry.is_ok_and(|entry| entry.payload_good));
+        let mut bytes = group(&mut window, base, &head).await?;
+        let mut whole = is_whole(Entries::new(volume, &head, base, &bytes));
+        if !whole {
+            window.forget();
+            bytes = group(&mut window, base, &head).await?;
+            whole = is_whole(Entries::new(volume, &head, base, &bytes));
+        }
         let next = u64::from(base).saturating_add(u64::from(head.bytes));
         // What a later file counts on was proven by it.
         let proven = stop.is_some()
@@ -227,6 +241,16 @@ async fn scan_file(
         }
     }
     Ok(end)
+}
+
+/// The bytes of a group, or what the file has of them.
+async fn group(window: &mut Window<'_>, base: u32, head: &Head) -> Result<Vec<u8>> {
+    let bytes = window.at(u64::from(base), head.bytes as usize).await?;
+    Ok(bytes.get(..head.bytes as usize).unwrap_or(bytes).to_vec())
+}
+
+fn is_whole(mut entries: Entries<'_>) -> bool {
+    entries.all(|entry| entry.is_ok_and(|entry| entry.payload_good))
 }
 
 /// The group header at the front of `bytes`, if it is the one that must come.

@@ -109,6 +109,11 @@ impl Inspector {
             Err(error) if error.kind == Kind::NotFound => {
                 return Ok(Err(Verdict::Unreadable("the file is missing".to_owned())));
             }
+            // One file that the disk does not give holds up no other.
+            Err(error) if error.kind == Kind::Io => {
+                let reason = format!("the file cannot be opened: {}", error.source);
+                return Ok(Err(Verdict::Unreadable(reason)));
+            }
             Err(error) => return Err(error.into()),
         };
         let block = read(&self.core, &self.pool, &file, 0, BLOCK).await?;

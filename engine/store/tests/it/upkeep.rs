@@ -103,6 +103,50 @@ async fn a_lost_sector_in_the_journal_costs_one_blob_and_holds_nothing_up() {
     }
 }
 
+/// The only copy of what recycling condemns is given away.
+#[tokio::test]
+async fn a_read_that_is_wrong_once_while_recycling_condemns_no_blob() {
+    let sim = disk(30);
+    let store = open(&sim, &MemoryIndex::default()).await.unwrap();
+    // A group's first block is read, then the group.
+    let plan = Plan::new(Fault::Flip).on(Verb::Read).after(9);
+    sim.plan(plan.under(folder().join("journal")));
+    let blobs = fill(&store, 0..400).await;
+    until("recycling", async || {
+        store.health().await.counts.recycled >= 2
+    })
+    .await;
+    assert_eq!(sim.struck(), 1);
+    assert_eq!(store.health().await.counts.quarantined, 0);
+    for bytes in &blobs {
+        assert_eq!(&pull(&store, &sha256(bytes)).await.unwrap(), bytes);
+    }
+}
+
+/// What a start cuts is lost. The seed chooses the bit, of 4 MiB.
+#[tokio::test]
+async fn a_read_that_is_wrong_once_at_a_start_cuts_no_acknowledged_group() {
+    for seed in 0..200 {
+        let sim = disk(1000 + seed);
+        let store = open(&sim, &MemoryIndex::default()).await.unwrap();
+        let bytes = content(seed, 60_000);
+        push(&store, &bytes, sha256(&bytes)).await.unwrap();
+        drop(store);
+        let sim = sim.crash(Crash::Lost);
+        // The file's header is read, then all of the file.
+        let plan = Plan::new(Fault::Flip).on(Verb::Read).after(1);
+        sim.plan(plan.under(folder().join("journal")));
+        let store = open(&sim, &MemoryIndex::default()).await.unwrap();
+        assert_eq!(sim.struck(), 1);
+        let pulled = pull(&store, &sha256(&bytes)).await;
+        assert_eq!(
+            pulled.as_ref().ok(),
+            Some(&bytes),
+            "{pulled:?}, seed {seed}"
+        );
+    }
+}
+
 /// The first push named the blob in one repository, the push that healed it in
 /// another: a catalog made from the log needs both.
 #[tokio::test]
