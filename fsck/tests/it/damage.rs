@@ -97,8 +97,8 @@ fn a_segment_without_a_seal_has_a_footer_that_holds() {
     assert_eq!(folder.check().status, 0);
     let names = std::fs::read_dir(folder.path("data/meta")).unwrap();
     let names = names.map(|name| name.unwrap().file_name().into_string().unwrap());
-    let new = names.map(|name| format!("data/meta/{name}"));
-    let new = new.filter(|name| name != META).next().unwrap();
+    let mut names = names.map(|name| format!("data/meta/{name}"));
+    let new = names.find(|name| name != META).unwrap();
     folder.edit(&new, |bytes| *bytes.last_mut().unwrap() ^= 1);
     folder.edit(&new, |bytes| bytes.truncate(8192));
     folder
