@@ -100,7 +100,7 @@ fn files_that_never_came_to_life_are_notes() {
     let folder = Folder::golden();
     folder.write("journal/J-0000000000000004", &[0; 8192]);
     folder.write("journal/spare-1", &[0; 100]);
-    folder.write("data/small/S-0000000000000009.00000000", &[0; 8192]);
+    folder.write("data/raw/S-0000000000000009.00000000", &[0; 8192]);
     folder.write("data/raw/notes.txt", b"mine");
     let said = folder.check();
     assert_eq!((said.status, said.findings()), (0, Vec::new()));
