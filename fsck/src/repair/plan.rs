@@ -49,7 +49,6 @@ const DAMAGE: &[Code] = &[
     Code::ExtentPayload,
     Code::BlobSize,
     Code::BlobDigest,
-    Code::SegmentMissing,
 ];
 /// Findings about a blob that a name needs.
 const WANTED: &[Code] = &[Code::ManifestBlob, Code::ManifestBytes, Code::LinkBlob];
@@ -277,7 +276,19 @@ impl Plan {
     }
 
     fn blobs(&mut self, log: &Log) -> Result<()> {
-        let damaged: BTreeSet<Digest> = blobs(&self.has(DAMAGE));
+        let mut damaged: BTreeSet<Digest> = blobs(&self.has(DAMAGE));
+        let has_source = !self.options.sources.is_empty();
+        // What is in quarantine stays there when its file comes back.
+        let gone = blobs(&self.has(&[Code::SegmentMissing]));
+        if has_source {
+            damaged.extend(gone);
+        } else {
+            for digest in gone.difference(&damaged) {
+                self.cannot.push(format!(
+                    "blob {digest}: its file is missing; put it back, or name a source that has the blob with --source"
+                ));
+            }
+        }
         let mut wanted: BTreeSet<Digest> = blobs(&self.has(WANTED));
         wanted.extend(log.quarantined()?);
         let mut missing = BTreeSet::new();
@@ -299,7 +310,6 @@ impl Plan {
                 outer.insert(*digest);
             }
         }
-        let has_source = !self.options.sources.is_empty();
         for digest in &damaged {
             self.act(
                 "blob.quarantine",

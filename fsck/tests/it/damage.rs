@@ -91,6 +91,20 @@ fn repair_makes_nothing_from_a_log_that_lost_a_header() {
 }
 
 #[test]
+fn repair_does_not_condemn_what_may_come_back_with_its_file() {
+    let folder = Folder::golden();
+    folder.remove(RAW);
+    assert_eq!(folder.check().status, 1);
+    let plan = orlop_fsck::repair::plan(folder.root(), crate::named::options(&[])).unwrap();
+    let condemned = |action: &orlop_fsck::repair::Action| action.code == "blob.quarantine";
+    assert!(
+        !plan.actions().iter().any(condemned),
+        "{:#?}",
+        plan.actions()
+    );
+}
+
+#[test]
 fn a_segment_without_a_seal_has_a_footer_that_holds() {
     let folder = Folder::golden();
     crate::recipes::left(&folder);
