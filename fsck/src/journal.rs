@@ -49,10 +49,11 @@ pub(crate) fn is_spare(name: &str) -> bool {
     name.starts_with(SPARE) || name.starts_with(MAKING)
 }
 
-/// Whether a file without a header has no group either. One that has some lost
-/// its header, and what the groups hold is not known any more.
-fn untouched(source: &Source) -> Result<bool> {
-    Ok(blank(&source.block(BLOCK as u64)?))
+/// Whether a file whose first block is `first` has neither header nor group.
+/// With groups it lost its header, and what they hold is not known any more;
+/// and no file gets its name before it has its full length.
+pub(crate) fn untouched(source: &Source, first: &[u8]) -> Result<bool> {
+    Ok(blank(first) && source.len() > BLOCK as u64 && blank(&source.block(BLOCK as u64)?))
 }
 
 fn name(sequence: u64) -> String {
@@ -130,8 +131,7 @@ impl Journal {
             Err(Malformed::Newer(what)) => {
                 return Err(Trouble::Newer(format!("the {what} of {path}")));
             }
-            // No file gets its name before it has its full length.
-            Err(_) if blank(&block) && source.len() > BLOCK as u64 && untouched(&source)? => {
+            Err(_) if untouched(&source, &block)? => {
                 report.note(
                     Code::JournalUnused,
                     object(),

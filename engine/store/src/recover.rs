@@ -16,7 +16,7 @@ use orlop_index::{Index, IndexError};
 
 use crate::error::{Error, Invalid, Result};
 use crate::journal::files::{Files, JournalFile};
-use crate::journal::scan::{End, scan};
+use crate::journal::scan::{End, is_whole, scan};
 use crate::layout::Layout;
 use crate::rebuild;
 use crate::runtime::Runtime;
@@ -246,18 +246,8 @@ async fn write_again(pool: &Pool, files: &Files, end: &End) -> Result<()> {
 
 /// Whether the last group is what the scan read, up to where that ended.
 fn holds(volume: &Volume, end: &End, bytes: &[u8]) -> bool {
-    let Ok(head) = Head::decode(volume, bytes) else {
-        return false;
-    };
-    let mut entries = Entries::new(*volume, &head, end.last.0, bytes);
-    while entries.offset() < end.offset {
-        match entries.next() {
-            None => return true,
-            Some(Ok(entry)) if entry.payload_good => {}
-            Some(_) => return false,
-        }
-    }
-    true
+    Head::decode(volume, bytes)
+        .is_ok_and(|head| is_whole(Entries::new(*volume, &head, end.last.0, bytes), end.offset))
 }
 
 /// The journal must go back to what was recycled.

@@ -23,6 +23,7 @@ use crate::config::{GROUP_SOFT, JOURNAL_KEEP};
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::journal::files::{JournalFile, read, read_lenient};
+use crate::journal::scan::is_whole;
 use crate::planted::{self, Planted};
 use crate::segment::Pen;
 
@@ -281,18 +282,6 @@ async fn copy(
         offset = offset.saturating_add(head.bytes);
     }
     Ok(())
-}
-
-/// Whether all records up to `end` hold, with their payload.
-fn is_whole(mut entries: Entries<'_>, end: u32) -> bool {
-    while entries.offset() < end {
-        match entries.next() {
-            None => return true,
-            Some(Ok(entry)) if entry.payload_good => {}
-            Some(_) => return false,
-        }
-    }
-    true
 }
 
 /// Puts one record where it belongs.

@@ -18,7 +18,8 @@ use orlop_format::{BLOCK, Malformed, journal, segment};
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::table::number;
-use crate::file::{Source, Window, blank, names};
+use crate::file::{Source, Window, names};
+use crate::journal::untouched;
 use crate::scratch::Scratch;
 use crate::trouble::{Result, Trouble};
 
@@ -221,11 +222,7 @@ impl Log {
                     files.push((source, header));
                 }
                 Ok(header) if header.store == slot.store && header.sequence < sequence => {}
-                // Never used: with a group it would have lost its header.
-                Err(_)
-                    if blank(&block)
-                        && source.len() > BLOCK as u64
-                        && blank(&source.block(BLOCK as u64)?) => {}
+                Err(_) if untouched(&source, &block)? => {}
                 Err(Malformed::Newer(what)) => return Err(Trouble::Newer(what.to_owned())),
                 _ => return Err(broken(source.path().display(), "its header does not hold")),
             }

@@ -219,11 +219,11 @@ async fn scan_file(
             None => return Err(damage(file, base, "a group's header does not hold")),
         };
         let mut bytes = group(&mut window, base, &head).await?;
-        let mut whole = is_whole(Entries::new(volume, &head, base, &bytes));
+        let mut whole = is_whole(Entries::new(volume, &head, base, &bytes), u32::MAX);
         if !whole {
             window.forget();
             bytes = group(&mut window, base, &head).await?;
-            whole = is_whole(Entries::new(volume, &head, base, &bytes));
+            whole = is_whole(Entries::new(volume, &head, base, &bytes), u32::MAX);
         }
         let next = u64::from(base).saturating_add(u64::from(head.bytes));
         // What a later file counts on was proven by it.
@@ -249,8 +249,17 @@ async fn group(window: &mut Window<'_>, base: u32, head: &Head) -> Result<Vec<u8
     Ok(bytes.get(..head.bytes as usize).unwrap_or(bytes).to_vec())
 }
 
-fn is_whole(mut entries: Entries<'_>) -> bool {
-    entries.all(|entry| entry.is_ok_and(|entry| entry.payload_good))
+/// Whether all records of a group that begin before `end` hold, with their
+/// payload.
+pub(crate) fn is_whole(mut entries: Entries<'_>, end: u32) -> bool {
+    while entries.offset() < end {
+        match entries.next() {
+            None => return true,
+            Some(Ok(entry)) if entry.payload_good => {}
+            Some(_) => return false,
+        }
+    }
+    true
 }
 
 /// The group header at the front of `bytes`, if it is the one that must come.

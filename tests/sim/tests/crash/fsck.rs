@@ -4,12 +4,11 @@
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use orlop_disk::Disk as _;
 use orlop_disk::sim::Sim;
 use orlop_figures as figures;
+use orlop_format::BLOCK;
 use orlop_sim::case::{Case, Model};
 use orlop_sim::random::mix;
 use orlop_sim::simulation::{Recording, run};
@@ -17,11 +16,11 @@ use orlop_sim::sweep::models;
 use orlop_sim::workload::WORKLOADS;
 use orlop_sim::world;
 
-const BLOCK: usize = 4096;
+use crate::CASE;
+use crate::support::workers::sweep;
+
 /// The folders of a store, below its own.
 const FOLDERS: [&str; 5] = ["", "journal", "data/raw", "data/small", "data/meta"];
-/// The variable that names one case.
-const CASE: &str = "ORLOP_SIM";
 
 /// Puts the files of a simulated disk into a real folder.
 fn export(sim: &Sim, to: &Path) {
@@ -103,28 +102,12 @@ fn g2_fsck_calls_a_store_clean_after_a_power_cut_at_any_operation() {
     // Coprime with the number of models, so that each is met everywhere.
     let step = figures::choose(97, 5, 1);
     let seeds = figures::choose(1, 1, 20);
-    let next = AtomicUsize::new(0);
-    let (count, failed) = (Mutex::new(0), Mutex::new(Vec::new()));
-    std::thread::scope(|scope| {
-        for _ in 0..2 {
-            scope.spawn(|| {
-                loop {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    if number >= WORKLOADS.len() * seeds || !failed.lock().unwrap().is_empty() {
-                        return;
-                    }
-                    let seed = 1 + (number / WORKLOADS.len()) as u64;
-                    match all(number % WORKLOADS.len(), seed, step) {
-                        Ok(images) => *count.lock().unwrap() += images,
-                        Err(said) => failed.lock().unwrap().push(said),
-                    }
-                }
-            });
-        }
+    let counts = sweep(WORKLOADS.len() as u64 * seeds, |number| {
+        let number = number as usize;
+        let seed = 1 + (number / WORKLOADS.len()) as u64;
+        all(number % WORKLOADS.len(), seed, step).unwrap_or_else(|said| panic!("{said}"))
     });
-    let failed = failed.into_inner().unwrap();
-    assert!(failed.is_empty(), "{}", failed.join("\n\n"));
-    let count = count.into_inner().unwrap();
+    let count = counts.iter().sum::<u64>();
     assert!(count > 0);
     figures::record("crash images read by fsck", count, &format!("1..={seeds}"));
 }

@@ -1,6 +1,9 @@
 //! Power cuts at every operation of every workload (G2), and in the recovery
 //! after them (G3).
 
+#[path = "../support/mod.rs"]
+mod support;
+
 mod fsck; // what fsck says of the images
 
 use orlop_figures as figures;
