@@ -71,7 +71,8 @@ fn look(folder: &Path, options: &Options, started: Instant, report: &mut Report)
     let progress = &options.progress;
     let scratch = Scratch::new(options.scratch.as_deref());
     let mut segments = Segments::open(folder, &slot, report)?;
-    let young = slot.recycled == 0
+    let young = slot.journal == 0
+        && slot.recycled == 0
         && segments.files.is_empty()
         && names(&folder.join(index::FOLDER))?.is_empty();
     let journal = Journal::open(folder, &slot, young, report)?;

@@ -55,7 +55,7 @@ pub(crate) fn check(folder: &Path, report: &mut Report) -> Result<Option<Superbl
     if valid.is_empty() && invalid.is_empty() && is_untouched(folder)? {
         report.note(
             Code::SuperblockYoung,
-            Object::default(),
+            Object::file(FILES[0]),
             "no slot was written yet, and there is no log",
         );
         return Ok(None);
@@ -71,9 +71,9 @@ pub(crate) fn check(folder: &Path, report: &mut Report) -> Result<Option<Superbl
     let Some(newest) = valid.iter().max_by_key(|slot| slot.sequence).copied() else {
         report.find(
             Code::SuperblockNone,
-            Object::default(),
-            "a valid slot",
-            "none in all its files",
+            Object::file(FILES[0]),
+            "a valid slot, in it or in the other superblock file",
+            "none",
         );
         return Ok(None);
     };

@@ -16,6 +16,7 @@ use orlop_format::location::Home;
 use orlop_format::record::Record;
 use orlop_format::superblock::Superblock;
 
+use super::Site;
 use super::hands::Hands;
 use super::log::End;
 use crate::file::trouble;
@@ -27,8 +28,7 @@ const ZEROS: usize = 1024 * 1024;
 /// Writes `records` with their payloads as the journal's next file.
 pub(super) fn append(
     hands: &mut Hands<'_>,
-    folder: &Path,
-    own: &Path,
+    Site { folder, own }: Site<'_>,
     slot: &Superblock,
     end: &End,
     records: impl Iterator<Item = Result<(Record, Vec<u8>)>>,

@@ -2,10 +2,11 @@
 //! with a page that says what came from where and why. Never removed.
 
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::Serialize;
 
+use super::Site;
 use super::hands::Hands;
 use crate::file::{names, trouble};
 use crate::trouble::{Result, Trouble};
@@ -27,8 +28,7 @@ pub(super) struct Moved {
 /// Moves what is there, in this order, and says where to.
 pub(super) fn take(
     hands: &mut Hands<'_>,
-    folder: &Path,
-    own: &Path,
+    Site { folder, own }: Site<'_>,
     things: Vec<Moved>,
 ) -> Result<Option<PathBuf>> {
     let there: Vec<Moved> = things

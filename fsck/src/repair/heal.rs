@@ -3,8 +3,10 @@
 //!
 //! Invariant: bytes count only when the digest that was asked for is theirs.
 //! A blob's damaged life is put into quarantine by the record in front of its
-//! new commit, as the server does when a damaged blob is pushed again.
+//! new commit, as the server does when a damaged blob is pushed again. A blob
+//! is committed once, however many of its digests are asked for.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
@@ -17,6 +19,7 @@ use orlop_format::record::{Commit, INLINE_LIMIT, MAX_EXTENTS, Record, UploadId};
 use orlop_format::segment::{self, ExtentHeader, Footer, MAX_EXTENT, MAX_FRAMES};
 use orlop_format::superblock::Superblock;
 
+use super::Site;
 use super::append::random;
 use super::hands::Hands;
 use super::log::Log;
@@ -34,8 +37,9 @@ const LARGEST: u64 = MAX_EXTENTS as u64 * MAX_EXTENT as u64;
 
 /// A blob that a source had.
 struct Fetched {
-    digest: Digest,
     sha256: [u8; 32],
+    /// Further digests that were asked for.
+    aliases: Vec<Digest>,
     size: u64,
     /// Its bytes, in repair's own folder.
     file: PathBuf,
@@ -53,6 +57,17 @@ pub(super) struct Healed {
 impl Healed {
     pub(super) fn is_empty(&self) -> bool {
         self.records.is_empty() && self.commits.is_empty()
+    }
+
+    /// Names a blob's present life as damaged, if it has one.
+    fn quarantine(&mut self, log: &Log, digest: &Digest) -> Result<bool> {
+        let known = log.find(digest)?.filter(|blob| blob.life != Life::Dead);
+        let record = known.map(|blob| Record::Quarantine {
+            sha256: blob.sha256,
+            birth: blob.birth,
+        });
+        self.records.extend(record.clone());
+        Ok(record.is_some())
     }
 
     /// The records, with their payloads.
@@ -76,15 +91,23 @@ impl Healed {
 #[derive(Debug, Default, Clone)]
 pub(super) struct Orders {
     /// Blobs whose bytes are damaged, whatever the log says of them.
-    pub(super) damaged: Vec<Digest>,
+    pub(super) damaged: BTreeSet<Digest>,
+    /// Blobs whose file is missing: damaged as soon as a source has given them.
+    pub(super) gone: BTreeSet<Digest>,
     /// Blobs that a source is asked for.
     pub(super) wanted: Vec<Digest>,
+}
+
+impl Orders {
+    pub(super) fn is_empty(&self) -> bool {
+        self.damaged.is_empty() && self.wanted.is_empty()
+    }
 }
 
 /// Fetches what the sources have and writes it to new segments.
 pub(super) fn heal(
     hands: &mut Hands<'_>,
-    (folder, own): (&Path, &Path),
+    site: Site<'_>,
     slot: &Superblock,
     log: &Log,
     orders: &Orders,
@@ -97,43 +120,60 @@ pub(super) fn heal(
         left: Vec::new(),
     };
     for digest in &orders.damaged {
-        let Some(blob) = log.find(digest)?.filter(|blob| blob.life != Life::Dead) else {
-            continue;
-        };
-        healed.records.push(Record::Quarantine {
-            sha256: blob.sha256,
-            birth: blob.birth,
-        });
-        healed
-            .done
-            .push(format!("blob {digest} was put into quarantine"));
-    }
-    let mut fetched = Vec::new();
-    for (number, digest) in orders.wanted.iter().enumerate() {
-        let file = own.join(format!("blob-{number}"));
-        let known = log.find(digest)?.filter(|blob| blob.life != Life::Dead);
-        let most = known.map_or(LARGEST, |blob| blob.size);
-        match fetch(hands, (digest, most), &file, sources)? {
-            Ok((blob, from)) => {
-                healed
-                    .done
-                    .push(format!("blob {digest} was restored from {from}"));
-                fetched.push(blob);
-            }
-            Err(reason) => healed.left.push(format!("blob {digest}: {reason}")),
+        if healed.quarantine(log, digest)? {
+            healed
+                .done
+                .push(format!("blob {digest} was put into quarantine"));
         }
     }
-    let seals = segments(hands, (folder, own), slot, log.next_segment, &mut fetched)?;
+    let mut fetched: Vec<Fetched> = Vec::new();
+    for (number, digest) in orders.wanted.iter().enumerate() {
+        let file = site.own.join(format!("blob-{number}"));
+        let known = log.find(digest)?.filter(|blob| blob.life != Life::Dead);
+        let same = |sha256: &[u8; 32]| fetched.iter().position(|blob| blob.sha256 == *sha256);
+        if known
+            .as_ref()
+            .is_some_and(|known| same(&known.sha256).is_some())
+        {
+            continue;
+        }
+        let most = known.map_or(LARGEST, |blob| blob.size);
+        let (mut blob, from) = match fetch(hands, (digest, most), &file, sources)? {
+            Ok(got) => got,
+            Err(reason) => {
+                healed.left.push(format!("blob {digest}: {reason}"));
+                continue;
+            }
+        };
+        healed
+            .done
+            .push(format!("blob {digest} was restored from {from}"));
+        let first = same(&blob.sha256).and_then(|at| fetched.get_mut(at));
+        match first {
+            Some(first) => first.aliases.append(&mut blob.aliases),
+            None if whole(log, orders, &blob.sha256)? => {
+                let records = blob.aliases.into_iter().map(|alias| Record::Alias {
+                    sha256: blob.sha256,
+                    alias,
+                });
+                healed.records.extend(records);
+            }
+            None => {
+                let main = sha256(&blob.sha256)?;
+                if orders.gone.contains(&main) {
+                    healed.quarantine(log, &main)?;
+                }
+                fetched.push(blob);
+            }
+        }
+    }
+    let seals = segments(hands, site, slot, log.next_segment, &mut fetched)?;
     healed.records.extend(seals);
     for (number, blob) in fetched.into_iter().enumerate() {
-        let aliases = Some(blob.digest)
-            .filter(|digest| digest.algorithm() != Algorithm::Sha256)
-            .into_iter()
-            .collect();
         let inline = blob.extents.is_empty();
         let commit = Commit {
             sha256: blob.sha256,
-            aliases,
+            aliases: blob.aliases,
             ordinal: log.next_ordinal.saturating_add(number as u64),
             size: blob.size,
             internal: false,
@@ -144,6 +184,19 @@ pub(super) fn heal(
         healed.commits.push((commit, inline.then_some(blob.file)));
     }
     Ok(healed)
+}
+
+/// Whether the store has the bytes: a digest that it did not know is theirs.
+fn whole(log: &Log, orders: &Orders, main: &[u8; 32]) -> Result<bool> {
+    let digest = sha256(main)?;
+    let is_live = log
+        .find(&digest)?
+        .is_some_and(|blob| blob.life == Life::Live);
+    Ok(is_live && !orders.damaged.contains(&digest) && !orders.gone.contains(&digest))
+}
+
+fn sha256(bytes: &[u8; 32]) -> Result<Digest> {
+    Digest::new(Algorithm::Sha256, bytes).map_err(|error| Trouble::Refused(error.to_string()))
 }
 
 type Got = std::result::Result<(Fetched, String), String>;
@@ -185,9 +238,10 @@ fn fetch(
         match given {
             Some(Ok((sha256, size))) => {
                 let sha256 = sha256.bytes().try_into().unwrap_or_default();
+                let other = digest.algorithm() != Algorithm::Sha256;
                 let blob = Fetched {
-                    digest: *digest,
                     sha256,
+                    aliases: other.then_some(*digest).into_iter().collect(),
                     size,
                     file: to.to_owned(),
                     extents: Vec::new(),
@@ -204,7 +258,7 @@ fn fetch(
 /// Writes the bytes of large blobs to new raw segments, which take no more.
 fn segments(
     hands: &mut Hands<'_>,
-    (folder, own): (&Path, &Path),
+    Site { folder, own }: Site<'_>,
     slot: &Superblock,
     first: u64,
     blobs: &mut [Fetched],

@@ -59,6 +59,15 @@ pub struct Outcome {
     pub after: Report,
 }
 
+/// Where it is done.
+#[derive(Clone, Copy)]
+struct Site<'a> {
+    /// The data folder.
+    folder: &'a Path,
+    /// Repair's own folder in it.
+    own: &'a Path,
+}
+
 /// Looks what there is to repair in the store in `folder`, and keeps the
 /// store locked until the plan is dropped.
 ///
@@ -75,161 +84,153 @@ pub fn plan(folder: &Path, options: Options) -> Result<Plan> {
 pub fn apply(plan: &Plan, watcher: &mut Watcher<'_>) -> Result<Outcome> {
     let folder = plan.folder();
     let own = folder.join(OWN);
-    let mut hands = Hands::new(watcher);
-    let (mut done, mut left) = (Vec::new(), Vec::new());
-    if !plan.is_empty() {
-        hands.clear(&own)?;
-        hands.make_folder(&own)?;
-        run(&mut hands, plan, &own, &mut done, &mut left)?;
-        hands.clear(&own)?;
+    let mut work = Work {
+        hands: Hands::new(watcher),
+        plan,
+        site: Site { folder, own: &own },
+        done: Vec::new(),
+        left: Vec::new(),
+    };
+    if let Some(slot) = plan.slot.filter(|_| !plan.is_empty()) {
+        work.hands.clear(&own)?;
+        work.hands.make_folder(&own)?;
+        work.run(&slot)?;
+        work.hands.clear(&own)?;
     }
+    let Work { done, left, .. } = work;
     let after = check::held(folder, plan.check(), std::time::Instant::now())?;
     Ok(Outcome { done, left, after })
 }
 
-fn run(
-    hands: &mut Hands<'_>,
-    plan: &Plan,
-    own: &Path,
-    done: &mut Vec<String>,
-    left: &mut Vec<String>,
-) -> Result<()> {
-    let folder = plan.folder();
-    if let (Some(file), Some(slot)) = (plan.superblock, plan.slot) {
-        restore(hands, folder, own, file, &slot)?;
-        done.push(format!(
-            "{} was made again",
-            FILES.get(file).copied().unwrap_or_default()
-        ));
+/// A plan that is being carried out.
+struct Work<'a> {
+    hands: Hands<'a>,
+    plan: &'a Plan,
+    site: Site<'a>,
+    done: Vec<String>,
+    left: Vec<String>,
+}
+
+impl Work<'_> {
+    fn run(&mut self, slot: &Superblock) -> Result<()> {
+        let plan = self.plan;
+        if let Some(file) = plan.superblock {
+            self.superblock(file, slot)?;
+        }
+        if plan.cut || !plan.orders.is_empty() {
+            self.blobs(slot)?;
+        }
+        if plan.index {
+            let thing = Moved {
+                from: "index".to_owned(),
+                why: "it is not what the log says; the next start makes it again".to_owned(),
+            };
+            if let Some(place) = aside::take(&mut self.hands, self.site, vec![thing])? {
+                self.done.push(format!(
+                    "index/ was moved to {}; the next start makes it again from the log",
+                    place.display()
+                ));
+            }
+        }
+        if plan.catalog.is_some() {
+            self.catalog(slot)?;
+        }
+        Ok(())
     }
-    let Some(slot) = plan.slot else { return Ok(()) };
-    if plan.cut || !plan.orders.damaged.is_empty() || !plan.orders.wanted.is_empty() {
-        blobs(hands, plan, own, &slot, done, left)?;
+
+    /// Makes a missing superblock file: the slot after the newest one that is
+    /// known belongs there, and the one before that. Both say what the newest
+    /// says.
+    fn superblock(&mut self, file: usize, newest: &Superblock) -> Result<()> {
+        let next = newest.sequence.saturating_add(1);
+        let len = usize::try_from(SLOTS).unwrap_or(2).saturating_mul(BLOCK);
+        let mut bytes = vec![0; len];
+        // The slot beside it had been written two writes before.
+        for sequence in [
+            Some(next),
+            next.checked_sub(2).filter(|&sequence| sequence > 0),
+        ] {
+            let Some(sequence) = sequence else { continue };
+            let slot = Superblock {
+                sequence,
+                ..*newest
+            };
+            let (_, offset) = Superblock::slot(sequence);
+            let at = usize::try_from(offset).unwrap_or_default();
+            let encoded = slot.encode();
+            if let Some(to) = bytes.get_mut(at..at.saturating_add(encoded.len())) {
+                to.copy_from_slice(&encoded);
+            }
+        }
+        let name = FILES.get(file).copied().unwrap_or_default();
+        let made = self.site.own.join(name);
+        self.hands.write(&made, |to| {
+            to.write_all(&bytes).map_err(trouble("write", &made))
+        })?;
+        self.hands.rename(&made, &self.site.folder.join(name))?;
+        self.done.push(format!("{name} was made again"));
+        Ok(())
     }
-    if plan.index {
-        let thing = Moved {
-            from: "index".to_owned(),
-            why: "it is not what the log says; the next start makes it again".to_owned(),
+
+    /// Puts damaged blobs into quarantine and brings back what sources have.
+    fn blobs(&mut self, slot: &Superblock) -> Result<()> {
+        let plan = self.plan;
+        let log = Log::read(self.site.folder, plan.scratch(), slot)?;
+        let Some(end) = log.end else { return Ok(()) };
+        let mut sources = plan.sources()?;
+        let hands = &mut self.hands;
+        let mut healed = heal::heal(hands, self.site, slot, &log, &plan.orders, &mut sources)?;
+        let said = std::mem::take(&mut healed.done);
+        self.left.append(&mut healed.left);
+        if healed.is_empty() && !plan.cut {
+            return Ok(());
+        }
+        let taken = format!(
+            "journal/{}",
+            orlop_format::journal::file_name(end.sequence.saturating_add(1))
+        );
+        let unused = Moved {
+            from: taken,
+            why: "it was never used, and repair needs its name".to_owned(),
         };
-        if let Some(place) = aside::take(hands, folder, own, vec![thing])? {
-            done.push(format!(
-                "index/ was moved to {}; the next start makes it again from the log",
-                place.display()
+        aside::take(hands, self.site, vec![unused])?;
+        append::append(hands, self.site, slot, &end, healed.records())?;
+        if plan.cut {
+            self.done.push(format!(
+                "the journal goes on in a new file behind LSN {}",
+                end.next_lsn.saturating_sub(1)
             ));
         }
+        self.done.extend(said);
+        Ok(())
     }
-    if plan.catalog.is_some() {
-        catalog(hands, plan, own, &slot, done, left)?;
-    }
-    Ok(())
-}
 
-/// Makes a missing superblock file: the slot after the newest one that is
-/// known belongs there, and the one before that. Both say what the newest says.
-fn restore(
-    hands: &mut Hands<'_>,
-    folder: &Path,
-    own: &Path,
-    file: usize,
-    newest: &Superblock,
-) -> Result<()> {
-    let next = newest.sequence.saturating_add(1);
-    let len = usize::try_from(SLOTS).unwrap_or(2).saturating_mul(BLOCK);
-    let mut bytes = vec![0; len];
-    // The slot beside it had been written two writes before.
-    for sequence in [
-        Some(next),
-        next.checked_sub(2).filter(|&sequence| sequence > 0),
-    ] {
-        let Some(sequence) = sequence else { continue };
-        let slot = Superblock {
-            sequence,
-            ..*newest
+    /// Makes the catalog again. The old database goes first: from then on until
+    /// the new one is there, a start refuses, and never takes one part for the
+    /// whole.
+    fn catalog(&mut self, slot: &Superblock) -> Result<()> {
+        let folder = self.site.folder;
+        let log = Log::read(folder, self.plan.scratch(), slot)?;
+        let origin = names::Origin::of(&log, slot)?;
+        let new = self.site.own.join(FILE);
+        let made = origin.make(folder, &log, slot, &new)?;
+        self.hands.sync(&new)?;
+        let things = [FILE, WAL, SHM].map(|name| Moved {
+            from: name.to_owned(),
+            why: "the catalog was made again from the store".to_owned(),
+        });
+        let place = aside::take(&mut self.hands, self.site, things.into())?;
+        self.hands.rename(&new, &folder.join(FILE))?;
+        let from = match made.copy {
+            Some(sequence) => format!("its copy at change {sequence} and {} notes", made.notes),
+            None => format!("{} notes", made.notes),
         };
-        let (_, offset) = Superblock::slot(sequence);
-        let at = usize::try_from(offset).unwrap_or_default();
-        let encoded = slot.encode();
-        if let Some(to) = bytes.get_mut(at..at.saturating_add(encoded.len())) {
-            to.copy_from_slice(&encoded);
-        }
+        let kept = place.map_or_else(String::new, |place| {
+            format!("; what was there is in {}", place.display())
+        });
+        self.done
+            .push(format!("the catalog was made again from {from}{kept}"));
+        self.left.extend(made.lost);
+        Ok(())
     }
-    let name = FILES.get(file).copied().unwrap_or_default();
-    let made = own.join(name);
-    hands.write(&made, |to| {
-        to.write_all(&bytes).map_err(trouble("write", &made))
-    })?;
-    hands.rename(&made, &folder.join(name))
-}
-
-/// Puts damaged blobs into quarantine and brings back what sources have.
-fn blobs(
-    hands: &mut Hands<'_>,
-    plan: &Plan,
-    own: &Path,
-    slot: &Superblock,
-    done: &mut Vec<String>,
-    left: &mut Vec<String>,
-) -> Result<()> {
-    let folder = plan.folder();
-    let log = Log::read(folder, plan.scratch(), slot)?;
-    let Some(end) = log.end else { return Ok(()) };
-    let mut sources = plan.sources()?;
-    let mut healed = heal::heal(hands, (folder, own), slot, &log, &plan.orders, &mut sources)?;
-    let said = std::mem::take(&mut healed.done);
-    left.append(&mut healed.left);
-    if healed.is_empty() && !plan.cut {
-        return Ok(());
-    }
-    let taken = format!(
-        "journal/{}",
-        orlop_format::journal::file_name(end.sequence.saturating_add(1))
-    );
-    let unused = Moved {
-        from: taken,
-        why: "it was never used, and repair needs its name".to_owned(),
-    };
-    aside::take(hands, folder, own, vec![unused])?;
-    append::append(hands, folder, own, slot, &end, healed.records())?;
-    if plan.cut {
-        done.push(format!(
-            "the journal goes on in a new file behind LSN {}",
-            end.next_lsn.saturating_sub(1)
-        ));
-    }
-    done.extend(said);
-    Ok(())
-}
-
-/// Makes the catalog again. The old database goes first: from then on until the
-/// new one is there, a start refuses, and never takes one part for the whole.
-fn catalog(
-    hands: &mut Hands<'_>,
-    plan: &Plan,
-    own: &Path,
-    slot: &Superblock,
-    done: &mut Vec<String>,
-    left: &mut Vec<String>,
-) -> Result<()> {
-    let folder = plan.folder();
-    let log = Log::read(folder, plan.scratch(), slot)?;
-    let origin = names::Origin::of(&log, slot)?;
-    let new = own.join(FILE);
-    let made = origin.make(folder, &log, slot, &new)?;
-    hands.sync(&new)?;
-    let things = [FILE, WAL, SHM].map(|name| Moved {
-        from: name.to_owned(),
-        why: "the catalog was made again from the store".to_owned(),
-    });
-    let place = aside::take(hands, folder, own, things.into())?;
-    hands.rename(&new, &folder.join(FILE))?;
-    let from = match made.copy {
-        Some(sequence) => format!("its copy at change {sequence} and {} notes", made.notes),
-        None => format!("{} notes", made.notes),
-    };
-    let kept = place.map_or_else(String::new, |place| {
-        format!("; what was there is in {}", place.display())
-    });
-    done.push(format!("the catalog was made again from {from}{kept}"));
-    left.extend(made.lost);
-    Ok(())
 }

@@ -2,9 +2,10 @@
 //! after that.
 //!
 //! Notes may be applied again to a state that has them already: the last one
-//! about a name decides. So they are taken from the older of the two newest
-//! copies on, since what was noted while a copy was made may or may not be in
-//! it. Older notes are not taken: recycling has dropped some of them.
+//! about a name decides. So they are taken from the copy before the one that it
+//! begins with, since what was noted while a copy was made may or may not be in
+//! it. Of notes that recycling may have dropped none is taken: a push without
+//! its delete would bring a name back. What is missing thereby is told.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -37,10 +38,18 @@ const TOLD: usize = 100;
 #[derive(Debug, Clone)]
 pub(crate) struct Origin {
     /// The copies that may serve, the newest first.
-    copies: Vec<Copy>,
-    /// Notes behind this LSN are taken.
+    copies: Vec<Usable>,
+    /// All notes behind this LSN are in the log, and are taken.
     after: u64,
     id: [u8; 16],
+}
+
+/// A copy of the catalog to begin with.
+#[derive(Debug, Clone)]
+struct Usable {
+    copy: Copy,
+    /// It has all notes up to this LSN, at least.
+    has: u64,
 }
 
 /// What was made.
@@ -67,18 +76,30 @@ impl Origin {
             ([0, ..], None) if slot.catalog == [0; 16] => random()?,
             (known, _) => known,
         };
-        let copies = all.into_iter().filter(|copy| copy.catalog == id).collect();
+        let before = all.iter().skip(1).map(|copy| copy.lsn).chain([0]);
+        let copies = all
+            .iter()
+            .zip(before)
+            .filter(|(copy, _)| copy.catalog == id)
+            .map(|(copy, has)| Usable {
+                copy: copy.clone(),
+                has,
+            })
+            .collect();
         Ok(Self { copies, after, id })
     }
 
     /// As it is printed in a plan.
     pub(crate) fn say(&self) -> String {
+        let notes = match self.after {
+            0 => "all notes in the log".to_owned(),
+            after => format!("the notes behind LSN {after}"),
+        };
         match self.copies.first() {
-            Some(copy) => format!(
-                "from its copy at change {} and the notes behind LSN {}",
-                copy.sequence, self.after
-            ),
-            None => "from all notes in the log; there is no copy of it".to_owned(),
+            Some(Usable { copy, .. }) => {
+                format!("from its copy at change {} and {notes}", copy.sequence)
+            }
+            None => format!("from {notes}; there is no copy of it"),
         }
     }
 
@@ -92,12 +113,13 @@ impl Origin {
     ) -> Result<Made> {
         let reader = Reader::new(folder);
         let mut made = Made::default();
-        let mut sql = None;
-        for copy in &self.copies {
+        let mut begun = None;
+        for usable in &self.copies {
+            let copy = &usable.copy;
             match begin(copy, log, &reader, to)? {
                 Ok(connection) => {
                     made.copy = Some(copy.sequence);
-                    sql = Some(connection);
+                    begun = Some((connection, usable.has));
                     break;
                 }
                 Err(reason) => made.lost.push(format!(
@@ -106,18 +128,20 @@ impl Origin {
                 )),
             }
         }
-        let sql = match sql {
-            Some(sql) => sql,
-            None => {
-                if self.after > 0 {
-                    made.lost.push(format!(
-                        "names given before LSN {} and not since: no copy of the catalog can be used, and the notes before it were let go",
-                        self.after
-                    ));
-                }
-                empty(to, self.id).map_err(refused)?
-            }
+        let (sql, has) = match begun {
+            Some(begun) => begun,
+            None => (empty(to, self.id).map_err(refused)?, 0),
         };
+        if has < self.after {
+            let from = match made.copy {
+                Some(sequence) => format!("after its copy at change {sequence}"),
+                None => "since the store was made".to_owned(),
+            };
+            made.lost.push(format!(
+                "names that were given, moved or removed {from} and before LSN {}, and not since: those notes were let go when newer copies had them",
+                self.after
+            ));
+        }
         let floor = slot.catalog_sequence.saturating_add(LEAP);
         fill(&sql, self.after, floor, log, &reader, &mut made)?;
         finish(sql)?;

@@ -276,14 +276,16 @@ impl Plan {
     }
 
     fn blobs(&mut self, log: &Log) -> Result<()> {
-        let mut damaged: BTreeSet<Digest> = blobs(&self.has(DAMAGE));
+        let damaged: BTreeSet<Digest> = blobs(&self.has(DAMAGE));
         let has_source = !self.options.sources.is_empty();
-        // What is in quarantine stays there when its file comes back.
-        let gone = blobs(&self.has(&[Code::SegmentMissing]));
-        if has_source {
-            damaged.extend(gone);
-        } else {
-            for digest in gone.difference(&damaged) {
+        // What is in quarantine stays there when its file comes back: so that
+        // is only for those that are in the store again.
+        let gone: BTreeSet<Digest> = blobs(&self.has(&[Code::SegmentMissing]))
+            .difference(&damaged)
+            .copied()
+            .collect();
+        if !has_source {
+            for digest in &gone {
                 self.cannot.push(format!(
                     "blob {digest}: its file is missing; put it back, or name a source that has the blob with --source"
                 ));
@@ -302,6 +304,9 @@ impl Plan {
         }
         if log.end.is_none() {
             return Ok(());
+        }
+        if has_source {
+            missing.extend(gone.iter().copied());
         }
         // The server makes a new copy of the catalog by itself.
         let mut outer = BTreeSet::new();
@@ -327,7 +332,8 @@ impl Plan {
                         "fetches it from {}, compares it with its digest and commits it",
                         self.options.sources.join(" or ")
                     ),
-                    None,
+                    gone.contains(digest)
+                        .then(|| "its bytes in the missing file, should that come back".to_owned()),
                 );
                 self.orders.wanted.push(*digest);
             } else {
@@ -336,7 +342,8 @@ impl Plan {
                 ));
             }
         }
-        self.orders.damaged = damaged.into_iter().collect();
+        self.orders.gone = gone;
+        self.orders.damaged = damaged;
         Ok(())
     }
 

@@ -383,3 +383,27 @@ fn bytes_under_a_good_checksum_and_a_wrong_digest_are_found() {
         .check()
         .finds_one(&format!("damage blob.digest blob {}", digest(2)), "");
 }
+
+#[test]
+fn a_store_without_a_valid_slot_is_found_by_a_superblock_file() {
+    let folder = Folder::golden();
+    for file in ["superblock.0", "superblock.1"] {
+        folder.edit(file, |bytes| bytes.fill(0));
+    }
+    folder
+        .check()
+        .finds_one("error superblock.none", "superblock.0");
+}
+
+#[test]
+fn a_store_that_lost_journal_and_index_is_not_a_new_one() {
+    let store = crate::named::Named::whole();
+    std::fs::remove_file(store.path(crate::named::RAW)).unwrap();
+    std::fs::remove_dir_all(store.path("journal")).unwrap();
+    let report = store.check();
+    let mut codes = report.findings().iter().map(|finding| finding.code);
+    assert!(
+        codes.any(|code| code == orlop_fsck::Code::JournalMissing),
+        "{report}"
+    );
+}

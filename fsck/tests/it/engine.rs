@@ -31,7 +31,7 @@ async fn open(folder: &Path) -> Store {
 
 /// Opens the store in a folder, does something and closes it. Upkeep may go on
 /// for a moment behind that; it ends with the runtime.
-fn during(folder: &Path, work: impl AsyncFnOnce(&Store)) {
+pub(crate) fn during(folder: &Path, work: impl AsyncFnOnce(&Store)) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -69,7 +69,7 @@ fn length(seed: u64) -> usize {
 
 /// Blobs of many sizes, some known by a further digest, some uploads that go
 /// on, some that came to nothing, and enough of it for some recycling.
-async fn fill(store: &Store, seeds: std::ops::Range<u64>) {
+pub(crate) async fn fill(store: &Store, seeds: std::ops::Range<u64>) {
     for seed in seeds {
         let bytes = content(seed + 1, length(seed));
         let digest = if seed % 7 == 0 {
@@ -133,7 +133,7 @@ fn what_the_engine_writes_is_clean_with_its_index() {
 }
 
 /// Waits for so many files to be recycled.
-async fn recycled(store: &Store, count: u64) {
+pub(crate) async fn recycled(store: &Store, count: u64) {
     for _ in 0..400 {
         if store.health().await.counts.recycled >= count {
             return;
@@ -292,7 +292,7 @@ fn threads_and_a_budget_change_what_is_covered_and_not_what_is_found() {
 }
 
 /// Flips a bit of `needle` in whichever file of a folder has it.
-fn flip(folder: &Path, needle: &[u8]) {
+pub(crate) fn flip(folder: &Path, needle: &[u8]) {
     let mut count = 0;
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

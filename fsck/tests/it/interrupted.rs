@@ -229,7 +229,7 @@ struct Case {
     source: Option<tempfile::TempDir>,
 }
 
-fn layout(blobs: &[&Vec<u8>]) -> tempfile::TempDir {
+pub(crate) fn layout(blobs: &[&Vec<u8>]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let below = folder.path().join("blobs/sha256");
     std::fs::create_dir_all(&below).unwrap();

@@ -34,6 +34,8 @@ mod recipes_index; // how its index is
 #[cfg(test)]
 mod refusal; // when it cannot look
 #[cfg(test)]
+mod repair; // what a repair takes and leaves alone
+#[cfg(test)]
 mod scale; // a log of many blobs: time and memory
 #[cfg(test)]
 mod sweep; // a flipped bit anywhere is never passed over and never a crash

@@ -80,7 +80,7 @@ pub(crate) fn contents() -> Contents {
 }
 
 /// A note, as the registry writes it.
-fn note(kind: u8, fields: &[&[u8]], rest: &[u8]) -> Vec<u8> {
+pub(crate) fn note(kind: u8, fields: &[&[u8]], rest: &[u8]) -> Vec<u8> {
     let mut out = vec![1, kind];
     for field in fields {
         out.extend(u16::try_from(field.len()).unwrap().to_le_bytes());
@@ -99,7 +99,7 @@ fn tags(tags: &[&str]) -> Vec<u8> {
     out
 }
 
-fn link(repository: &str, bytes: &[u8]) -> Record {
+pub(crate) fn link(repository: &str, bytes: &[u8]) -> Record {
     let size = (bytes.len() as u64).to_le_bytes();
     let digest = sha256(bytes).encode();
     Record::Note(note(2, &[repository.as_bytes(), &digest], &size))
