@@ -67,6 +67,16 @@ pub const MAX_PIN: usize = 131_072;
 /// Bytes per second that work in the background may read and write together.
 pub const BACKGROUND_RATE: u64 = 50 * 1024 * 1024;
 
+/// Blobs that a sweep walks over in one step.
+pub const COLLECT_PAGE: usize = 4096;
+/// Tombstones of one request to the journal.
+pub const COLLECT_DELETES: usize = 512;
+/// Deaths in one cycle that nothing explains, at most: this many, or this part of
+/// all blobs if that is more.
+pub const UNEXPLAINED_MIN: u64 = 1000;
+/// One in so many.
+pub const UNEXPLAINED_SHARE: u64 = 20;
+
 /// How a store is opened.
 #[derive(Debug)]
 pub struct Config {

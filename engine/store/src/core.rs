@@ -12,24 +12,23 @@ use orlop_format::row::{self, Blob, Names, State, Upload};
 use orlop_index::{Index, Table};
 
 use crate::budget::Budget;
+use crate::collect::Condemned;
 use crate::error::{Error, Result};
 use crate::journal::files::Files;
 use crate::journal::queue::{Poison, Queue};
 use crate::layout::Layout;
-use crate::lease::{Leases, Pin};
+use crate::lease::Pin;
 use crate::metrics::Metrics;
 use crate::pages::Pages;
+use crate::presence::Presence;
 use crate::quarantine::Quarantine;
 use crate::runtime::Runtime;
 use crate::segment::Segments;
 use crate::session::Sessions;
 use crate::space::Room;
 use crate::superblock::Slots;
-use crate::sync::{Mutex, MutexGuard, Notify, OwnedSemaphorePermit, Semaphore, TaskMutex, mpsc};
+use crate::sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore, TaskMutex, mpsc};
 use crate::view::unreadable;
-
-/// Locks that order "is it here" against deletion, by digest.
-const SHARDS: usize = 64;
 
 /// A store's shared state.
 pub(crate) struct Core {
@@ -44,7 +43,7 @@ pub(crate) struct Core {
     pub(crate) queue: Queue,
     pub(crate) poison: Poison,
     pub(crate) room: Room,
-    pub(crate) leases: Arc<Leases>,
+    pub(crate) presence: Arc<Presence>,
     pub(crate) sessions: Sessions,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) quarantine: Arc<Quarantine>,
@@ -57,8 +56,8 @@ pub(crate) struct Core {
     pub(crate) rotated: Arc<Notify>,
     closing: Mutex<bool>,
     ahead: Arc<Semaphore>,
-    shards: Vec<Mutex<()>>,
-    spare_shard: Mutex<()>,
+    /// What the last collection left; held by the one that runs.
+    pub(crate) collection: Arc<TaskMutex<Condemned>>,
     _lock: Option<Arc<Lock>>,
     /// Ends when every task of the store has.
     pub(crate) running: TaskMutex<mpsc::Receiver<()>>,
@@ -77,7 +76,7 @@ pub(crate) struct Parts {
     pub(crate) queue: Queue,
     pub(crate) poison: Poison,
     pub(crate) room: Room,
-    pub(crate) leases: Arc<Leases>,
+    pub(crate) presence: Arc<Presence>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) quarantine: Arc<Quarantine>,
     pub(crate) superblock: Slots,
@@ -113,7 +112,7 @@ impl Core {
             queue,
             poison,
             room,
-            leases,
+            presence,
             metrics,
             quarantine,
             superblock,
@@ -135,7 +134,7 @@ impl Core {
             queue,
             poison,
             room,
-            leases,
+            presence,
             sessions,
             metrics,
             quarantine,
@@ -145,20 +144,10 @@ impl Core {
             rotated,
             closing: Mutex::default(),
             ahead: Arc::new(Semaphore::new(crate::config::READ_AHEAD_ALL)),
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-            spare_shard: Mutex::default(),
+            collection: Arc::default(),
             _lock: lock,
             running: TaskMutex::new(running),
         }
-    }
-
-    /// The lock under which a blob's presence and its leases change together.
-    fn shard(&self, sha256: &[u8; 32]) -> MutexGuard<'_, ()> {
-        let [first, ..] = sha256;
-        self.shards
-            .get(usize::from(*first) % SHARDS)
-            .unwrap_or(&self.spare_shard)
-            .lock()
     }
 
     /// A permit to hold one page ahead.
@@ -239,7 +228,7 @@ impl Core {
     }
 
     /// The name inside the store of a blob.
-    fn resolve(&self, digest: &Digest) -> Result<Option<[u8; 32]>> {
+    pub(crate) fn resolve(&self, digest: &Digest) -> Result<Option<[u8; 32]>> {
         if digest.algorithm() == Algorithm::Sha256 {
             return Ok(digest.bytes().try_into().ok());
         }
@@ -254,12 +243,12 @@ impl Core {
         let Some(sha256) = self.resolve(digest)? else {
             return Ok(None);
         };
-        let _shard = self.shard(&sha256);
+        let shard = self.presence.shard(&sha256);
         let row = self
             .blob_row(&sha256)?
-            .filter(|row| row.state != State::Dead);
+            .filter(|row| row.state != State::Dead && !shard.is_doomed(&sha256, row.birth));
         if let Some(row) = &row {
-            self.leases.take(row.ordinal, self.runtime.now());
+            self.presence.leases.take(row.ordinal, self.runtime.now());
         }
         Ok(row.map(|row| (sha256, row)))
     }
@@ -289,19 +278,23 @@ impl Core {
     /// are not here. A further digest of a blob that is not here yet pins
     /// nothing: pin it again once it is.
     pub(crate) fn pin(&self, digests: &[Digest]) -> Result<(Pin, Vec<Option<u64>>)> {
-        let mut pin = Pin::new(Arc::clone(&self.leases));
+        let mut pin = Pin::new(Arc::clone(&self.presence.leases));
         let mut sizes = Vec::with_capacity(digests.len());
         for digest in digests {
             let Some(sha256) = self.resolve(digest)? else {
                 sizes.push(None);
                 continue;
             };
-            let _shard = self.shard(&sha256);
+            let shard = self.presence.shard(&sha256);
             pin.add(sha256);
             let row = self
                 .blob_row(&sha256)?
-                .filter(|row| row.state == State::Live);
-            sizes.push(row.map(|row| row.size));
+                .filter(|row| row.state != State::Dead && !shard.is_doomed(&sha256, row.birth));
+            if let Some(row) = &row {
+                self.presence.leases.touch(row.ordinal);
+            }
+            let live = row.filter(|row| row.state == State::Live);
+            sizes.push(live.map(|row| row.size));
         }
         Ok((pin, sizes))
     }

@@ -83,6 +83,12 @@ pub enum Invalid {
     /// The log knows another state of the upload than the caller.
     #[error("the upload has changed meanwhile; ask for its offset and go on from there")]
     Stale,
+    /// A live set that is not whole or not the store's; nothing was deleted.
+    #[error("the live set cannot be used, so nothing was deleted: {reason}")]
+    LiveSet {
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The data folder is of a newer version.
     #[error("{what} was written by a newer version; start the newer program")]
     Newer {

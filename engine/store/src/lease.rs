@@ -31,6 +31,8 @@ struct Table {
     old: RoaringTreemap,
     turned: Duration,
     pins: HashMap<[u8; 32], u32>,
+    /// While a collection runs: what was used since it began.
+    touched: Option<RoaringTreemap>,
 }
 
 impl Leases {
@@ -61,6 +63,56 @@ impl Leases {
             table.turned = now;
         }
         table.young.insert(ordinal);
+        if let Some(touched) = &mut table.touched {
+            touched.insert(ordinal);
+        }
+    }
+
+    /// Marks a blob as used since the collection began, if one runs.
+    pub(crate) fn touch(&self, ordinal: u64) {
+        if let Some(touched) = &mut self.table.lock().touched {
+            touched.insert(ordinal);
+        }
+    }
+
+    /// Raises a collection's barrier: what is leased counts as touched, and
+    /// whatever is used from now on. The answer is what is pinned, which the
+    /// caller has to touch.
+    pub(crate) fn raise(&self, now: Duration) -> Vec<[u8; 32]> {
+        let mut table = self.table.lock();
+        let age = now.saturating_sub(table.turned);
+        let mut touched = RoaringTreemap::new();
+        if age < self.term.saturating_mul(2) {
+            touched |= &table.young;
+        }
+        if age < self.term {
+            touched |= &table.old;
+        }
+        table.touched = Some(touched);
+        table.pins.keys().copied().collect()
+    }
+
+    /// Lowers the barrier: nothing dies any more.
+    pub(crate) fn lower(&self) {
+        self.table.lock().touched = None;
+    }
+
+    /// Whether a blob was used since the collection began; true also if none
+    /// runs.
+    pub(crate) fn is_touched(&self, ordinal: u64) -> bool {
+        match &self.table.lock().touched {
+            Some(touched) => touched.contains(ordinal),
+            None => true,
+        }
+    }
+
+    /// How many blobs were used since the collection began.
+    pub(crate) fn touched(&self) -> u64 {
+        self.table
+            .lock()
+            .touched
+            .as_ref()
+            .map_or(0, RoaringTreemap::len)
     }
 
     /// Whether a lease or a pin holds the blob, or the store has just started.

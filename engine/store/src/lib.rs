@@ -7,10 +7,12 @@
 //! Reading order: [`store`](Store) is the front; `upload` is the way in, `blob`
 //! and `pages` the way out; `journal` is the log, `view` what a record does to
 //! the index; `recover` and `rebuild` are the start, `recycle` the upkeep, `scrub` looks
-//! after what lies there.
+//! after what lies there; `presence` says who is here, `lease` what was promised,
+//! `collect` ends what nobody needs.
 
 mod blob;
 mod budget;
+mod collect;
 pub mod config;
 mod core;
 mod error;
@@ -25,6 +27,7 @@ mod metrics;
 pub mod model;
 mod pages;
 mod planted;
+mod presence;
 mod quarantine;
 mod rebuild;
 mod recover;
@@ -41,6 +44,7 @@ mod upload;
 mod view;
 
 pub use crate::blob::{Blob, BlobStream};
+pub use crate::collect::{Collected, Collector, Garbage, Sweep, Trailer};
 pub use crate::config::Config;
 pub use crate::core::Stat;
 pub use crate::error::{Error, Invalid, Result};

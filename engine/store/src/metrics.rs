@@ -15,6 +15,8 @@ pub(crate) struct Metrics {
     page_hits: AtomicU64,
     recycled: AtomicU64,
     quarantined: AtomicU64,
+    collected: AtomicU64,
+    collected_bytes: AtomicU64,
     records: AtomicU64,
     sync_nanos: AtomicU64,
     cache_hits: AtomicU64,
@@ -43,6 +45,10 @@ pub struct Counts {
     pub recycled: u64,
     /// Blobs quarantined.
     pub quarantined: u64,
+    /// Blobs that collections ended.
+    pub collected: u64,
+    /// Bytes of them.
+    pub collected_bytes: u64,
     /// Records written to the journal.
     pub records: u64,
     /// Time that syncs of the journal took.
@@ -117,6 +123,11 @@ impl Metrics {
         add(&self.quarantined, 1);
     }
 
+    pub(crate) fn collected(&self, bytes: u64) {
+        add(&self.collected, 1);
+        add(&self.collected_bytes, bytes);
+    }
+
     pub(crate) fn scrub_read(&self, bytes: u64) {
         add(&self.scrub_bytes, bytes);
     }
@@ -141,6 +152,8 @@ impl Metrics {
             page_hits: get(&self.page_hits),
             recycled: get(&self.recycled),
             quarantined: get(&self.quarantined),
+            collected: get(&self.collected),
+            collected_bytes: get(&self.collected_bytes),
             records: get(&self.records),
             sync_time: Duration::from_nanos(get(&self.sync_nanos)),
             cache_hits: get(&self.cache_hits),

@@ -12,6 +12,7 @@ use orlop_format::row::State;
 
 use crate::blob::Blob;
 use crate::budget::Budget;
+use crate::collect::Collector;
 use crate::config::{Config, MAX_PIN, MIN_BUFFERS, MIN_JOURNAL_FILE};
 use crate::core::{Core, Parts, Stat};
 use crate::error::{Error, Invalid, Result};
@@ -23,6 +24,7 @@ use crate::layout::Layout;
 use crate::lease::{Leases, Pin};
 use crate::metrics::{Counts, Metrics};
 use crate::pages::Pages;
+use crate::presence::Presence;
 use crate::quarantine::Quarantine;
 use crate::recover::{self, IndexFactory, Progress};
 use crate::recycle;
@@ -148,6 +150,7 @@ impl Store {
         let (files, segments) = (Arc::new(files), Arc::new(segments));
         let (queue, receiver) = Queue::new(poison.clone());
         let rotated = Arc::new(Notify::new());
+        let presence = Arc::new(Presence::new(Leases::new(config.lease, runtime.now())));
         progress.stage("starting the journal", 0);
         let parts = writer::Parts {
             runtime: Arc::clone(&runtime),
@@ -158,6 +161,7 @@ impl Store {
             metrics: Arc::clone(&metrics),
             rotated: Arc::clone(&rotated),
             quarantine: Arc::clone(&quarantine),
+            presence: Arc::clone(&presence),
             store: slot.store,
         };
         let mut slots = slots;
@@ -178,7 +182,6 @@ impl Store {
             &alive,
             Box::pin(writer.run(receiver)),
         )?;
-        let now = runtime.now();
         let core = Arc::new(Core::new(Parts {
             pages: Pages::new(
                 Arc::clone(&segments),
@@ -188,7 +191,7 @@ impl Store {
                 &runtime,
             ),
             room: Room::new(Arc::clone(&disk), layout.clone(), config.reserve),
-            leases: Arc::new(Leases::new(config.lease, now)),
+            presence,
             budget: Budget::new(Arc::clone(&runtime), config.background_rate),
             runtime,
             disk,
@@ -253,6 +256,15 @@ impl Store {
     /// [`Error::Invalid`] when the cursor is not one of this release.
     pub async fn scrub(&self, digests: bool, cursor: Option<&[u8]>) -> Result<Scrub> {
         Scrub::start(&self.core, digests, cursor).await
+    }
+
+    /// Begins a collection. Only after that the caller opens its snapshot of
+    /// names and hands over what is live.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] while another one runs.
+    pub async fn collect(&self) -> Result<Collector> {
+        Collector::begin(&self.core).await
     }
 
     /// Stores something small in one go.
@@ -440,6 +452,7 @@ impl Store {
             Some((sha256, row)) => {
                 Ok(self
                     .core
+                    .presence
                     .leases
                     .held(&sha256, row.ordinal, self.core.runtime.now()))
             }

@@ -24,6 +24,9 @@ pub(crate) enum Fate {
     },
     /// A commit of a blob that is there already: nothing was written for it.
     Present,
+    /// The tombstone of a blob that was used meanwhile, or that has ended:
+    /// nothing was written.
+    Spared,
 }
 
 /// Records to append together.

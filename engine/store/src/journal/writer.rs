@@ -28,6 +28,7 @@ use crate::config::{GROUP_SOFT, MARK_AFTER};
 use crate::error::{Error, Invalid, Result};
 use crate::metrics::Metrics;
 use crate::planted::{self, Planted};
+use crate::presence::{Life, Presence};
 use crate::quarantine::Quarantine;
 use crate::runtime::{Runtime, random_u64};
 use crate::sync::{Notify, mpsc, oneshot};
@@ -57,6 +58,9 @@ pub(crate) struct Writer {
     /// Told when a file is full.
     pub(crate) rotated: Arc<Notify>,
     quarantine: Arc<Quarantine>,
+    presence: Arc<Presence>,
+    /// Lives that the group at hand ends.
+    doomed: Vec<Life>,
     store: [u8; 16],
     tail: Tail,
     marked: bool,
@@ -72,6 +76,7 @@ pub(crate) struct Parts {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) rotated: Arc<Notify>,
     pub(crate) quarantine: Arc<Quarantine>,
+    pub(crate) presence: Arc<Presence>,
     pub(crate) store: [u8; 16],
 }
 
@@ -125,6 +130,7 @@ impl Writer {
             metrics,
             rotated,
             quarantine,
+            presence,
             store,
         } = parts;
         Ok(Self {
@@ -136,6 +142,8 @@ impl Writer {
             metrics,
             rotated,
             quarantine,
+            presence,
+            doomed: Vec::new(),
             store,
             tail,
             marked: false,
@@ -243,7 +251,15 @@ impl Writer {
             work.push(request.records);
             data.extend(request.data);
         }
-        match self.commit(work, data).await {
+        let committed = self.commit(work, data).await;
+        // After a failed write nobody knows whether the tombstones are in the
+        // log; the lives stay ended until a restart tells.
+        if committed.is_ok() || self.poison.check().is_ok() {
+            for life in self.doomed.drain(..) {
+                self.presence.settle(&life);
+            }
+        }
+        match committed {
             Ok(answers) => {
                 for (reply, answer) in replies.into_iter().zip(answers) {
                     if let Some(reply) = reply {
@@ -324,7 +340,7 @@ impl Writer {
                         Fate::Written { .. } => Fate::Written {
                             lsn: lsn.saturating_sub(1),
                         },
-                        Fate::Present => Fate::Present,
+                        fate => fate,
                     });
                 }
             }
@@ -369,10 +385,17 @@ impl Writer {
     }
 
     /// What to write for a record; `true` with the one that takes its payload.
-    fn resolve(&self, view: &View<'_>, record: Record) -> Result<(Fate, Vec<(Record, bool)>)> {
+    fn resolve(&mut self, view: &View<'_>, record: Record) -> Result<(Fate, Vec<(Record, bool)>)> {
         let written = Fate::Written { lsn: 0 };
         let commit = match record {
             Record::Commit(commit) => commit,
+            Record::Tombstone { sha256, birth } => {
+                return Ok(if self.doom(view, &sha256, birth)? {
+                    (written, vec![(Record::Tombstone { sha256, birth }, true)])
+                } else {
+                    (Fate::Spared, Vec::new())
+                });
+            }
             Record::Checkpoint(checkpoint) => {
                 // What does not go on from the row would be passed over.
                 let fits = view.upload(&checkpoint.upload)?.is_some_and(|row| {
@@ -386,12 +409,16 @@ impl Writer {
             }
             other => return Ok((written, vec![(other, true)])),
         };
-        let row = view.blob(&commit.sha256)?;
-        let here = row.is_some_and(|row| {
+        let here = view.blob(&commit.sha256)?.filter(|row| {
             row.state == State::Live && !self.quarantine.contains(&commit.sha256, row.birth)
         });
-        if !here {
-            let ordinal = view.next_ordinal()?;
+        // Either answer is a promise, kept from here on.
+        let ordinal = match &here {
+            Some(row) => row.ordinal,
+            None => view.next_ordinal()?,
+        };
+        self.promise(&commit.sha256, ordinal);
+        if here.is_none() {
             let commit = Commit { ordinal, ..commit };
             return Ok((written, vec![(Record::Commit(commit), true)]));
         }
@@ -416,6 +443,31 @@ impl Writer {
             write.push((Record::Abandon { upload }, false));
         }
         Ok((Fate::Present, write))
+    }
+
+    /// Takes a lease on a blob that its pusher will be told of.
+    fn promise(&self, sha256: &[u8; 32], ordinal: u64) {
+        let _shard = self.presence.shard(sha256);
+        self.presence.leases.take(ordinal, self.runtime.now());
+    }
+
+    /// Ends a life that a collection found to be garbage, unless it was used
+    /// since, or the collection has ended.
+    fn doom(&mut self, view: &View<'_>, sha256: &[u8; 32], birth: u64) -> Result<bool> {
+        let presence = Arc::clone(&self.presence);
+        let mut shard = presence.shard(sha256);
+        let row = view.blob(sha256)?;
+        let Some(row) = row.filter(|row| row.birth == birth && row.state != State::Dead) else {
+            return Ok(false);
+        };
+        let leases = &presence.leases;
+        let now = self.runtime.now();
+        if leases.is_touched(row.ordinal) || leases.held(sha256, row.ordinal, now) {
+            return Ok(false);
+        }
+        shard.doom((*sha256, birth));
+        self.doomed.push((*sha256, birth));
+        Ok(true)
     }
 
     /// Goes on in a new file when `needed` bytes do not fit in this one.

@@ -8,6 +8,7 @@
 )]
 
 mod blobs; // every verb, restarts, damage, a full disk
+mod collect; // what dies, what lives, and that doubt keeps it
 mod damage; // flipped bytes and torn tails, case by case
 mod reading; // slow readers, a disk that errs while it reads
 mod real; // real files, RocksDB, ring and pool
