@@ -153,8 +153,8 @@ impl Collector {
             )));
         }
         let slot = self.core().superblock.lock().await.get();
-        if trailer.catalog != slot.catalog {
-            return Err(refuse("it is from another catalog".to_owned()));
+        if slot.catalog == [0; 16] || trailer.catalog != slot.catalog {
+            return Err(refuse("its catalog is not the store's".to_owned()));
         }
         if trailer.sequence < slot.catalog_sequence {
             return Err(refuse(format!(

@@ -13,6 +13,8 @@
     reason = "a test fails by panicking"
 )]
 
+#[path = "schedules/collect.rs"]
+mod collect;
 #[path = "schedules/explore.rs"]
 mod explore;
 #[path = "schedules/names.rs"]

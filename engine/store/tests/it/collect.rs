@@ -201,7 +201,7 @@ async fn a_live_set_that_is_not_whole_or_not_the_stores_kills_nothing() {
         ),
         ("0 digests, and 1 came", trailer(&[])),
         (
-            "another catalog",
+            "its catalog is not the store's",
             Trailer {
                 catalog: [8; 16],
                 ..trailer(&[blob])
