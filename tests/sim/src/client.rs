@@ -7,8 +7,10 @@
 //! with their note, then the catalog names it; a deletion leaves its note, then
 //! the row goes.
 
+use std::time::Duration;
+
 use bytes::Bytes;
-use orlop_engine::{Algorithm, Digest, Error, Store, UploadId};
+use orlop_engine::{Algorithm, Collected, Digest, Error, Store, Trailer, UploadId};
 
 use crate::catalog::Change;
 use crate::model::Event;
@@ -201,6 +203,45 @@ impl<'a> Client<'a> {
         self.stored(digest, bytes);
         self.note(Event::Copied(digest, sequence));
         Ok(())
+    }
+
+    /// One collection: the live set is what the catalog names when it begins.
+    /// `alone`: nobody else uses the store meanwhile.
+    pub async fn collect(&self, sequence: u64, alone: bool) -> Result<Collected> {
+        let mut collector = self.store.collect().await?;
+        let (acknowledged, _) = self.world.catalog.mark();
+        let live: Vec<Digest> = self
+            .world
+            .catalog
+            .rows(acknowledged)
+            .digests()
+            .into_iter()
+            .collect();
+        for part in live.chunks(3) {
+            collector.mark(part)?;
+            self.world
+                .machine
+                .runtime()
+                .pause(Duration::from_micros(1))
+                .await;
+        }
+        let trailer = Trailer {
+            digests: live.len() as u64,
+            catalog: CATALOG,
+            sequence,
+        };
+        let mut sweep = collector.whole(trailer, false).await?;
+        while let Some(garbage) = sweep.step()? {
+            for blob in &garbage {
+                self.note(Event::Dying(blob.digest));
+            }
+            for blob in sweep.end(&garbage, true).await? {
+                if alone {
+                    self.note(Event::Dead(blob.digest));
+                }
+            }
+        }
+        sweep.finish()
     }
 
     /// Tells the store which catalog there is.

@@ -17,6 +17,10 @@ pub enum Event {
     Tried(Digest, Bytes),
     /// The store says that it has them.
     Stored(Digest),
+    /// A collection is about to end it, unless it was used meanwhile.
+    Dying(Digest),
+    /// A collection has ended it while nobody else used it, says the store.
+    Dead(Digest),
     /// An upload of these bytes was opened.
     Opened(UploadId, String, Bytes),
     /// So many of its bytes were handed over.
@@ -44,6 +48,8 @@ pub struct Blob {
     pub bytes: Bytes,
     /// Whether a client was told that it is there.
     pub told: bool,
+    /// Whether it was told that it is not.
+    pub dead: bool,
 }
 
 /// What is known of an upload.
@@ -83,14 +89,26 @@ impl Facts {
     pub fn apply(&mut self, event: &Event) {
         match event {
             Event::Tried(digest, bytes) => {
-                let bytes = bytes.clone();
-                self.blobs
-                    .entry(*digest)
-                    .or_insert(Blob { bytes, told: false });
+                let blob = Blob {
+                    bytes: bytes.clone(),
+                    told: false,
+                    dead: false,
+                };
+                self.blobs.entry(*digest).or_insert(blob).dead = false;
             }
             Event::Stored(digest) => {
                 if let Some(blob) = self.blobs.get_mut(digest) {
                     blob.told = true;
+                }
+            }
+            Event::Dying(digest) => {
+                if let Some(blob) = self.blobs.get_mut(digest) {
+                    blob.told = false;
+                }
+            }
+            Event::Dead(digest) => {
+                if let Some(blob) = self.blobs.get_mut(digest) {
+                    (blob.told, blob.dead) = (false, true);
                 }
             }
             Event::Opened(id, owner, bytes) => {

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use orlop_disk::Disk;
 use orlop_disk::sim::{Sim, Snapshot};
@@ -20,6 +21,9 @@ pub const FILE: u64 = 4 << 20;
 /// cache drops, and when, is not a function of the seed.
 const CACHE: u64 = 64 << 20;
 
+/// How long "it is here" holds: short, so that collections find something.
+pub const LEASE: Duration = Duration::from_secs(1);
+
 /// The folder of the store.
 #[must_use]
 pub fn folder() -> PathBuf {
@@ -34,6 +38,7 @@ pub fn config() -> Config {
     config.segment = FILE;
     config.cache = CACHE;
     config.reserve = Some(0);
+    config.lease = LEASE;
     config
 }
 

@@ -43,6 +43,9 @@ async fn blob(store: &Store, digest: &Digest, blob: &Blob) -> Checked<bool> {
             bytes.len(),
             blob.bytes.len()
         ))),
+        Ok(_) if blob.dead => {
+            Err(Checker::Acknowledged.finds(format_args!("{digest} has died, and is back")))
+        }
         Ok(_) if size == Some(blob.bytes.len() as u64) => Ok(true),
         Ok(_) => Err(Checker::Bytes.finds(format_args!("{digest}: its size is given as {size:?}"))),
         Err(error) if blob.told => {

@@ -17,7 +17,7 @@ const FILLERS: usize = 8;
 
 /// Fills the journal: uploads whose tails are made durable over and over,
 /// several at once, so that it costs few operations.
-async fn fill(client: &Client<'_>, bytes: u64) -> Result<()> {
+pub(super) async fn fill(client: &Client<'_>, bytes: u64) -> Result<()> {
     let world = client.world;
     let steps = usize::try_from(bytes / (RECORD * FILLERS) as u64).unwrap_or(0);
     let fillers: Vec<(UploadId, Bytes)> = (0..FILLERS)

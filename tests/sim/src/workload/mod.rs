@@ -4,6 +4,7 @@
 //! anything but that the store takes what it is given: the checkers are apart.
 
 mod blobs;
+mod collection;
 mod lives;
 mod names;
 mod uploads;
@@ -53,6 +54,8 @@ pub const WORKLOADS: &[Workload] = &[
     workload!(names::manifests),
     workload!(names::deletions),
     workload!(names::copies),
+    workload!(collection::cycles),
+    workload!(collection::graves),
     workload!(lives::rotation),
     workload!(lives::rebuild),
     workload!(lives::reopen),

@@ -80,6 +80,19 @@ fn regressions() {
     assert!(count > 0);
 }
 
+/// Otherwise the workloads of collections would prove nothing.
+#[test]
+fn collections_end_blobs_that_nobody_names() {
+    for name in ["cycles", "graves"] {
+        let workload = orlop_sim::workload::find(name).unwrap();
+        let recording = orlop_sim::simulation::run(workload, 1).unwrap();
+        let facts = recording.facts(recording.moments.last().unwrap());
+        let dead = facts.blobs.values().filter(|blob| blob.dead).count();
+        let told = facts.blobs.values().filter(|blob| blob.told).count();
+        assert!(dead > 2 && told > 4, "{name}: {dead} dead, {told} alive");
+    }
+}
+
 /// What each workload is and costs. Run it by name.
 #[test]
 #[ignore = "prints a table"]

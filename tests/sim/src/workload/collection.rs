@@ -1,0 +1,138 @@
+//! Collections: images whose names go, beside pushes of the same layers, and
+//! graves that outlive the journal and the index.
+
+use bytes::Bytes;
+use futures_util::future::{join, try_join_all};
+
+use super::lives::fill;
+use crate::catalog::Change;
+use crate::client::{Client, Result};
+use crate::random::content;
+use crate::world::{FILE, LEASE, World};
+
+/// An image of a repository, and the bytes of its layers.
+struct Image {
+    repository: String,
+    layers: Vec<Bytes>,
+}
+
+impl Image {
+    fn new(world: &World, number: usize, base: &Bytes) -> Image {
+        let own = [3_000, 120_000]
+            .map(|most| world.draw(|random| content(random.number(), random.len(100, most))));
+        Image {
+            repository: format!("team/app-{number}"),
+            layers: own.into_iter().chain([base.clone()]).collect(),
+        }
+    }
+
+    async fn push(&self, client: &Client<'_>) -> Result<()> {
+        let pushes = self
+            .layers
+            .iter()
+            .map(|layer| client.push_blob(&self.repository, layer));
+        let layers = try_join_all(pushes).await?;
+        client
+            .push_manifest(&self.repository, "v1", &layers)
+            .await
+            .map(drop)
+    }
+
+    /// Takes its names away.
+    async fn forget(&self, client: &Client<'_>) -> Result<()> {
+        let (acknowledged, _) = client.world.catalog.mark();
+        let rows = client.world.catalog.rows(acknowledged);
+        let manifests = rows
+            .manifests
+            .keys()
+            .filter(|(of, _)| *of == self.repository);
+        let links = rows.links.keys().filter(|(of, _)| *of == self.repository);
+        let changes = manifests
+            .map(|(repository, digest)| Change::Delete {
+                repository: repository.clone(),
+                digest: *digest,
+            })
+            .chain(links.map(|(repository, digest)| Change::Unlink {
+                repository: repository.clone(),
+                digest: *digest,
+            }));
+        for change in changes {
+            client.delete(change).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Four images that share a layer.
+async fn images(client: &Client<'_>) -> Result<Vec<Image>> {
+    let world = client.world;
+    client.see_catalog(1).await?;
+    let base = world.draw(|random| content(random.number(), random.len(70_000, 150_000)));
+    let images: Vec<Image> = (0..3)
+        .map(|number| Image::new(world, number, &base))
+        .collect();
+    for image in &images {
+        image.push(client).await?;
+    }
+    Ok(images)
+}
+
+/// Lets every lease end.
+async fn leases_end(world: &World) {
+    world.machine.runtime().pause(LEASE * 3).await;
+}
+
+/// Collections beside pushes of what they end.
+pub(super) async fn cycles(world: &World) -> Result<()> {
+    let store = world.open().await?;
+    let client = Client::new(world, &store);
+    let images = images(&client).await?;
+    for round in 0..2 {
+        for image in images.iter().skip(1) {
+            image.forget(&client).await?;
+        }
+        leases_end(world).await;
+        client.collect(1, true).await?;
+        let (again, collected) = match images.get(1) {
+            Some(image) if round == 0 => join(image.push(&client), client.collect(1, false)).await,
+            _ => (Ok(()), client.collect(1, true).await),
+        };
+        again?;
+        collected?;
+    }
+    for image in images.iter().skip(2) {
+        image.push(&client).await?;
+    }
+    store.close().await
+}
+
+/// What died stays dead when the journal goes round and the index is lost.
+pub(super) async fn graves(world: &World) -> Result<()> {
+    let store = world.open().await?;
+    let client = Client::new(world, &store);
+    let images = images(&client).await?;
+    for image in images.iter().skip(1) {
+        image.forget(&client).await?;
+    }
+    leases_end(world).await;
+    client.collect(1, true).await?;
+    client.collect(1, true).await?;
+    if let Some(image) = images.get(2) {
+        image.push(&client).await?;
+    }
+    for _ in 0..4 {
+        fill(&client, FILE).await?;
+    }
+    leases_end(world).await;
+    client.collect(1, true).await?;
+    client.collect(1, true).await?;
+    store.close().await?;
+    drop(store);
+    world.index.lose();
+    let store = world.open().await?;
+    let client = Client::new(world, &store);
+    if let Some(image) = images.get(1) {
+        image.push(&client).await?;
+    }
+    store.close().await
+}
