@@ -68,7 +68,7 @@ async fn images(client: &Client<'_>) -> Result<Vec<Image>> {
     let world = client.world;
     client.see_catalog(1).await?;
     let base = world.draw(|random| content(random.number(), random.len(70_000, 150_000)));
-    let images: Vec<Image> = (0..3)
+    let images: Vec<Image> = (0..4)
         .map(|number| Image::new(world, number, &base))
         .collect();
     for image in &images {
