@@ -35,7 +35,8 @@ pub struct Upload {
 #[derive(Default)]
 pub struct Known {
     pub blobs: BTreeMap<Digest, Blob>,
-    /// Every digest that is known, with the SHA-256 it means.
+    /// Every digest that was ever known, with the SHA-256 it means: also of
+    /// blobs that have died.
     pub digests: BTreeMap<Digest, Digest>,
     pub uploads: Vec<Upload>,
     /// Uploads at most that requests left which went away.
@@ -49,6 +50,8 @@ pub struct Known {
     /// The copies of the catalog, newest last.
     pub copies: Vec<(Digest, u64)>,
     pub catalog: Option<([u8; 16], u64)>,
+    /// What the last collection condemned.
+    pub condemned: BTreeSet<Digest>,
     /// When the store was opened.
     pub opened: Duration,
 }
@@ -124,6 +127,7 @@ impl Known {
     /// A restart: what lived in memory is gone.
     pub fn restarted(&mut self, now: Duration) {
         self.pins.clear();
+        self.condemned.clear();
         for blob in self.blobs.values_mut() {
             (blob.used, blob.pins) = (None, 0);
         }
@@ -135,12 +139,12 @@ impl Known {
         self.strays = 0;
     }
 
-    /// Digests that mean nothing here.
+    /// Digests under which nothing is here.
     pub fn unknown(&self, contents: &[Content]) -> Vec<Digest> {
         let all = contents
             .iter()
             .flat_map(|content| [content.sha256, content.sha512, content.blake3]);
-        let known: BTreeSet<_> = self.digests.keys().copied().collect();
-        all.filter(|digest| !known.contains(digest)).collect()
+        all.filter(|digest| self.resolve(digest).is_none())
+            .collect()
     }
 }

@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod collect; // collections, and what may die in them
 mod hard; // steps in which the disk is full or the machine stops
 mod known; // what the store must know
 mod run; // one sequence
@@ -38,6 +39,7 @@ fn g1_random_sequences_behave_like_maps() {
     println!("g1: {count} sequences of {STEPS} steps: {total:?}");
     // A model that never meets these has tested little.
     assert!(total.crashes > count && total.recycled > count / 10 && total.full > count / 10);
+    assert!(total.dead > count);
     orlop_figures::record(
         "model sequences of 80 operations",
         count,

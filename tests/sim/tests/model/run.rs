@@ -39,6 +39,7 @@ pub enum Verb {
     Notes,
     Copy,
     Catalog,
+    Collect,
     Wait,
     Together,
     Full,
@@ -66,6 +67,7 @@ const WEIGHTS: &[(Verb, u64)] = &[
     (Verb::Notes, 1),
     (Verb::Copy, 2),
     (Verb::Catalog, 2),
+    (Verb::Collect, 4),
     (Verb::Wait, 3),
     (Verb::Together, 5),
     (Verb::Full, 2),
@@ -90,6 +92,7 @@ pub struct Counts {
     pub full: u64,
     pub commits: u64,
     pub reads: u64,
+    pub dead: u64,
 }
 
 impl Counts {
@@ -99,6 +102,7 @@ impl Counts {
         self.full += other.full;
         self.commits += other.commits;
         self.reads += other.reads;
+        self.dead += other.dead;
     }
 }
 
@@ -227,6 +231,7 @@ impl Run {
             Verb::Notes => self.notes().await,
             Verb::Copy => self.copy().await,
             Verb::Catalog => self.catalog().await,
+            Verb::Collect => self.collect().await,
             Verb::Wait => self.wait().await,
             Verb::Together => self.together().await,
             Verb::Full => self.full().await,
@@ -270,16 +275,14 @@ impl Run {
             ensure!(found == blob.bytes, "{digest} has other bytes");
         }
         for (digest, sha256) in &self.known.digests {
-            let size = self.known.blobs.get(sha256).map(|blob| blob.bytes.len());
+            let Some(size) = self.known.blobs.get(sha256).map(|blob| blob.bytes.len()) else {
+                continue;
+            };
             let stat = self
                 .store
                 .stat(digest)
-                .map_err(|error| format!("{digest}, {size:?} bytes, is lost: {error}"))?;
-            ensure!(
-                Some(stat.size) == size.map(|size| size as u64),
-                "{digest} has size {}",
-                stat.size
-            );
+                .map_err(|error| format!("{digest}, {size} bytes, is lost: {error}"))?;
+            ensure!(stat.size == size as u64, "{digest} has size {}", stat.size);
         }
         let now = self.now();
         for blob in self.known.blobs.values_mut() {

@@ -271,9 +271,12 @@ impl Run {
 
     /// Any digest that is known.
     fn some_digest(&mut self) -> Option<Digest> {
-        let count = self.known.digests.len() as u64;
-        let at = self.random.below(count) as usize;
-        self.known.digests.keys().nth(at).copied()
+        let known = self.known.digests.keys();
+        let here: Vec<&Digest> = known
+            .filter(|digest| self.known.resolve(digest).is_some())
+            .collect();
+        let at = self.random.below(here.len() as u64) as usize;
+        here.get(at).map(|digest| **digest)
     }
 
     pub async fn read(&mut self) -> Outcome {
