@@ -11,6 +11,7 @@ mod blobs; // every verb, restarts, damage, a full disk
 mod damage; // flipped bytes and torn tails, case by case
 mod reading; // slow readers, a disk that errs while it reads
 mod real; // real files, RocksDB, ring and pool
+mod rebuild; // an index made again agrees with the one that was lost
 mod scrub; // what a scrub finds, and what it leaves alone
 mod scrub_errors; // a scrub on a disk that errs, its rate, its end
 mod support; // a store on a simulated disk

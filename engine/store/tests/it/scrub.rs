@@ -44,7 +44,7 @@ fn memchr(image: &[u8], sample: &[u8]) -> Option<usize> {
     }
 }
 
-fn flip(sim: &Sim, path: &Path, at: u64) {
+pub(crate) fn flip(sim: &Sim, path: &Path, at: u64) {
     let old = sim.peek(path).unwrap()[at as usize];
     assert!(sim.poke(path, at, &[old ^ 0x10]));
 }
