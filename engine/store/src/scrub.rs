@@ -34,6 +34,7 @@ use std::ops::ControlFlow;
 
 use crate::core::Core;
 use crate::error::{Error, Invalid, Result};
+use crate::inventory::is_needed;
 use crate::view::unreadable;
 use blame::Blame;
 use cursor::{Cursor, Stage};
@@ -348,7 +349,7 @@ impl Scrub {
         core.index.scan(Table::Segment, &from, &mut |_, value| {
             match row::Segment::decode(value) {
                 Ok(row) if row.segment.class != class => return ControlFlow::Break(()),
-                Ok(row) if !walk::is_needed(&row) => return ControlFlow::Continue(()),
+                Ok(row) if !is_needed(&row) => return ControlFlow::Continue(()),
                 Ok(row) => known = Some(row.segment),
                 Err(error) => failed = Err(unreadable(Table::Segment, error)),
             }
