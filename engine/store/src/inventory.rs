@@ -68,9 +68,10 @@ pub(crate) fn check(segments: &Segments, index: &dyn Index, rebuilt: bool) -> Re
         }
         if needed > 0 && found == 0 && (class == Class::Meta || is_used(index, class)?) {
             return Err(Invalid::Folder(format!(
-                "none of the {needed} segment files that the store needs beside {} is there: mount \
-                 the file system that they are on, or put them back; if they are lost for good, \
-                 the manual (operating.md, starts that fail) says what can be done",
+                "{} is missing, and so is every segment file that the store needs in that folder \
+                 ({needed} in all): mount the file system that they are on, or put them back; if \
+                 they are lost for good, the manual (operating.md, starts that fail) says what can \
+                 be done",
                 path.display(),
             ))
             .into());

@@ -56,7 +56,8 @@ pub enum FindingCode {
     Group,
     /// The footer of a sealed segment.
     Footer,
-    /// A segment's first block, or its file is short or missing.
+    /// A segment's file: it is missing, cannot be opened or is short, or its first
+    /// block does not hold.
     Segment,
     /// A read failed, or gave other bytes, and was good when done again.
     ReadError,
