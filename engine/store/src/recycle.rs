@@ -347,7 +347,9 @@ fn judge(core: &Core, entry: &Entry<'_>) -> Result<Keep> {
                 }
                 Form::Inline(_) => commit.upload.map_or(Keep::Drop, Keep::Ended),
             },
-            // An earlier life of the blob, and names that were given with it.
+            // An earlier life of the blob, and names that were given with it: a
+            // further digest goes on naming the blob.
+            _ if !commit.aliases.is_empty() => Keep::Bare,
             _ if !commit.note.is_empty() && !covered(core, entry.lsn)? => Keep::Bare,
             _ => commit.upload.map_or(Keep::Drop, Keep::Ended),
         },

@@ -11,12 +11,12 @@ use orlop_engine::{Error, MemoryIndex, Store};
 
 use crate::support::{config, content, disk, folder, open, pull, push, sha256};
 
-fn journal(sequence: u64) -> PathBuf {
+pub(crate) fn journal(sequence: u64) -> PathBuf {
     folder().join(format!("journal/J-{sequence:016x}"))
 }
 
 /// Small blobs, enough for several journal files.
-async fn fill(store: &Store, seeds: std::ops::Range<u64>) -> Vec<Bytes> {
+pub(crate) async fn fill(store: &Store, seeds: std::ops::Range<u64>) -> Vec<Bytes> {
     let mut blobs = Vec::new();
     for seed in seeds {
         let bytes = content(seed, 60_000);
@@ -26,7 +26,7 @@ async fn fill(store: &Store, seeds: std::ops::Range<u64>) -> Vec<Bytes> {
     blobs
 }
 
-async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
     for _ in 0..400 {
         if done().await {
             return;
@@ -36,7 +36,7 @@ async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
     panic!("{what} did not happen");
 }
 
-fn names(sim: &Sim, at: &str) -> Vec<String> {
+pub(crate) fn names(sim: &Sim, at: &str) -> Vec<String> {
     sim.list(&folder().join(at)).unwrap()
 }
 
