@@ -6,9 +6,9 @@
 //! The log (journal and segments) is the truth; the index is a view of it.
 //! Reading order: [`store`](Store) is the front; `upload` is the way in, `blob`
 //! and `pages` the way out; `journal` is the log, `view` what a record does to
-//! the index; `recover` and `rebuild` are the start, `recycle` the upkeep, `scrub` looks
-//! after what lies there; `presence` says who is here, `lease` what was promised,
-//! `collect` ends what nobody needs.
+//! the index; `recover`, `rebuild` and `inventory` are the start, `recycle` the
+//! upkeep, `scrub` looks after what lies there; `presence` says who is here, `lease`
+//! what was promised, `collect` ends what nobody needs.
 
 mod blob;
 mod budget;
@@ -19,6 +19,7 @@ mod error;
 mod expire;
 mod factory;
 mod flight;
+mod inventory;
 mod journal;
 mod layout;
 mod lease;

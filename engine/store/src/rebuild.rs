@@ -3,7 +3,8 @@
 //! Their records carry the LSN they had in the journal; collected in the
 //! index's own scratch table and applied in that order they give the index as
 //! it was when the last of them left the journal. The journal is replayed
-//! after that. Memory is bounded by one group and one batch.
+//! after that, and only then the index has a watermark: one that was not made
+//! to its end counts as none. Memory is bounded by one group and one batch.
 
 use std::ops::ControlFlow;
 
@@ -208,8 +209,9 @@ fn apply(index: &dyn Index, recycled: u64, progress: &Progress) -> Result<()> {
         })?;
         failed?;
         let more = view.len() >= ROWS;
-        // The watermark stands for the whole: only the last batch sets it.
-        index.apply(view.into_batch(if more { 0 } else { recycled }))?;
+        // The watermark stands for the whole: it is set when all of it is known
+        // to be there.
+        index.apply(view.into_batch(0))?;
         match last {
             Some(mut key) if more => {
                 key.push(0); // the next key behind this one

@@ -12,9 +12,10 @@ use orlop_format::group::{Entries, Entry, Head, Volume};
 use orlop_format::location::Class;
 use orlop_format::record::{Kind, Record};
 use orlop_format::superblock::Superblock;
-use orlop_index::{Index, IndexError};
+use orlop_index::{Batch, Index, IndexError};
 
 use crate::error::{Error, Invalid, Result};
+use crate::inventory;
 use crate::journal::files::{Files, JournalFile};
 use crate::journal::scan::{End, is_whole, scan};
 use crate::layout::Layout;
@@ -159,13 +160,14 @@ pub(crate) async fn recover(
 ) -> Result<Recovered> {
     let journal = files.all();
     check_complete(&journal, slot)?;
-    let index = match open_index(layout, factory, &journal, slot)? {
-        Some(index) => index,
+    let (index, rebuilt) = match open_index(layout, factory, &journal, slot)? {
+        Some(index) => (index, false),
         None => {
             factory.destroy(&layout.index())?;
             let index = factory.open(&layout.index())?;
             rebuild::from_segments(pool, segments, index.as_ref(), slot.recycled, progress).await?;
-            index
+            // All that the journal does not have any more.
+            (index, slot.recycled > 0)
         }
     };
     if journal.is_empty() {
@@ -180,9 +182,13 @@ pub(crate) async fn recover(
     for file in &journal {
         Arc::clone(&file.inline).sync_data().await?;
     }
-    let watermark = index.watermark()?;
+    let watermark = if rebuilt {
+        slot.recycled
+    } else {
+        index.watermark()?
+    };
     progress.stage("replaying the journal", journal.len() as u64);
-    let mut replay = Replay::new(index.as_ref(), progress);
+    let mut replay = Replay::new(index.as_ref(), progress, rebuilt);
     let end = scan(pool, &journal, watermark, &mut |entry: &Entry<'_>| {
         replay.record(entry)
     })
@@ -196,6 +202,12 @@ pub(crate) async fn recover(
                 end.next_lsn
             ),
         ));
+    }
+    inventory::check(segments, index.as_ref(), rebuilt)?;
+    if rebuilt {
+        let mut whole = Batch::new();
+        whole.set_watermark(end.next_lsn.saturating_sub(1));
+        index.apply(whole)?;
     }
     write_again(pool, files, &end).await?;
     files.settle()?;
@@ -317,10 +329,13 @@ struct Replay<'a> {
     damaged: Vec<Record>,
     file: Option<orlop_format::location::Home>,
     progress: &'a Progress,
+    /// Whether the index gets its watermark later, when all of it is known to
+    /// be there: until then it counts as none.
+    rebuilt: bool,
 }
 
 impl<'a> Replay<'a> {
-    fn new(index: &'a dyn Index, progress: &'a Progress) -> Self {
+    fn new(index: &'a dyn Index, progress: &'a Progress, rebuilt: bool) -> Self {
         let view = View::new(index);
         Self {
             index,
@@ -329,6 +344,7 @@ impl<'a> Replay<'a> {
             damaged: Vec::new(),
             file: None,
             progress,
+            rebuilt,
         }
     }
 
@@ -384,7 +400,8 @@ impl<'a> Replay<'a> {
     fn flush(&mut self) -> Result<()> {
         let view = std::mem::replace(&mut self.view, View::new(self.index));
         if self.lsn > 0 {
-            self.index.apply(view.into_batch(self.lsn))?;
+            let watermark = if self.rebuilt { 0 } else { self.lsn };
+            self.index.apply(view.into_batch(watermark))?;
         }
         Ok(())
     }

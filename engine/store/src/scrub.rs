@@ -34,6 +34,7 @@ use std::ops::ControlFlow;
 
 use crate::core::Core;
 use crate::error::{Error, Invalid, Result};
+use crate::inventory::is_needed;
 use crate::view::unreadable;
 use blame::Blame;
 use cursor::{Cursor, Stage};
@@ -55,7 +56,8 @@ pub enum FindingCode {
     Group,
     /// The footer of a sealed segment.
     Footer,
-    /// A segment's first block, or its file is short or missing.
+    /// A segment's file: it is missing, cannot be opened or is short, or its first
+    /// block does not hold.
     Segment,
     /// A read failed, or gave other bytes, and was good when done again.
     ReadError,
@@ -348,7 +350,7 @@ impl Scrub {
         core.index.scan(Table::Segment, &from, &mut |_, value| {
             match row::Segment::decode(value) {
                 Ok(row) if row.segment.class != class => return ControlFlow::Break(()),
-                Ok(row) if !walk::is_needed(&row) => return ControlFlow::Continue(()),
+                Ok(row) if !is_needed(&row) => return ControlFlow::Continue(()),
                 Ok(row) => known = Some(row.segment),
                 Err(error) => failed = Err(unreadable(Table::Segment, error)),
             }

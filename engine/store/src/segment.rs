@@ -80,6 +80,9 @@ pub(crate) struct Segments {
     size: u64,
     handles: Mutex<BTreeMap<SegmentId, Arc<SegmentFile>>>,
     next_id: Mutex<u64>,
+    /// The newest file of each class: where it is not, the folder is not the
+    /// store's.
+    newest: Mutex<BTreeMap<Class, SegmentId>>,
     raw: TaskMutex<Option<Open>>,
     full: Mutex<Vec<Full>>,
 }
@@ -103,14 +106,15 @@ impl Segments {
             size,
             handles: Mutex::default(),
             next_id: Mutex::new(1),
+            newest: Mutex::default(),
             raw: TaskMutex::new(None),
             full: Mutex::default(),
         };
         for class in Class::ALL {
             segments.sweep(class)?;
             for segment in segments.list(class)? {
-                let mut next = segments.next_id.lock();
-                *next = (*next).max(segment.id.saturating_add(1));
+                segments.used(&segment);
+                segments.made(segment);
             }
         }
         Ok(segments)
@@ -139,6 +143,43 @@ impl Segments {
         Ok(found)
     }
 
+    /// Where a segment lies.
+    pub(crate) fn path(&self, id: &SegmentId) -> PathBuf {
+        self.layout.segment(id)
+    }
+
+    /// Gives this id to no other segment.
+    pub(crate) fn used(&self, segment: &SegmentId) {
+        let mut next = self.next_id.lock();
+        *next = (*next).max(segment.id.saturating_add(1));
+    }
+
+    /// Remembers a file that has its final name.
+    fn made(&self, segment: SegmentId) {
+        let mut newest = self.newest.lock();
+        let known = newest.entry(segment.class).or_insert(segment);
+        *known = (*known).max(segment);
+    }
+
+    /// A new file belongs beside those that there were: without them its folder
+    /// is that of another file system, which hides or takes away what is
+    /// written.
+    fn check_folder(&self, class: Class) -> Result<()> {
+        let newest = self.newest.lock().get(&class).copied();
+        let Some(path) = newest.map(|id| self.layout.segment(&id)) else {
+            return Ok(());
+        };
+        if self.disk.exists(&path)? {
+            return Ok(());
+        }
+        Err(Error::Io {
+            what: path.display().to_string(),
+            reason: "the newest segment file is missing, so that no new one is made beside it; \
+                     mount the file system that it is on, or put it back, or restart"
+                .to_owned(),
+        })
+    }
+
     /// The id that the next new segment gets.
     pub(crate) fn next_id(&self) -> u64 {
         *self.next_id.lock()
@@ -147,7 +188,8 @@ impl Segments {
     /// A handle of a segment.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] when the file is not that segment.
+    /// [`Error::Corrupt`] when the file is not that segment. One that is missing
+    /// or cannot be opened says nothing about its bytes: [`Error::Io`].
     pub(crate) async fn get(&self, id: &SegmentId) -> Result<Arc<SegmentFile>> {
         if let Some(segment) = self.handles.lock().get(id) {
             return Ok(Arc::clone(segment));
@@ -163,9 +205,12 @@ impl Segments {
             .disk
             .open(&path, options)
             .map_err(|error| match error.kind {
-                orlop_disk::Kind::NotFound => {
-                    Error::corrupt(path.display(), "the segment file is missing")
-                }
+                orlop_disk::Kind::NotFound => Error::Io {
+                    what: path.display().to_string(),
+                    reason: "the segment file is missing; mount the file system that it is on, \
+                             or put it back"
+                        .to_owned(),
+                },
                 _ => error.into(),
             })?;
         let mut block = self.pool.take_now(BLOCK);
@@ -206,6 +251,7 @@ impl Segments {
 
     /// Creates a segment; its header block and name are durable on return.
     async fn create(&self, class: Class, lsn: u64) -> Result<Open> {
+        self.check_folder(class)?;
         let id = {
             let mut next = self.next_id.lock();
             let id = *next;
@@ -246,9 +292,14 @@ impl Segments {
             self.disk.sync_dir(&self.layout.class(class))?;
             Ok(())
         };
+        // Also after a failed sync nothing is poisoned by this: the file is used
+        // by nobody, and no later one gets its id.
         if let Err(error) = prepared.await {
             let _ = self.disk.remove(&path);
             return Err(error);
+        }
+        if class == Class::Raw {
+            self.made(segment);
         }
         let segment = Arc::new(SegmentFile { header, file });
         self.remember(&segment);
@@ -467,6 +518,7 @@ impl Pen {
             let id = full.segment.id();
             let sealed = segments.layout.segment(&id);
             segments.disk.rename(&segments.unsealed(&id), &sealed)?;
+            segments.made(id);
         }
         segments.disk.sync_dir(&segments.layout.class(self.class))?;
         Ok(records)

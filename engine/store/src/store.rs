@@ -106,6 +106,7 @@ impl Store {
     /// # Errors
     /// [`Error::Corrupt`] when the log has lost something that it had: the log
     /// was not changed. [`Invalid::Newer`] when a newer version wrote it.
+    /// [`Invalid::Folder`] when a file system that it needs is not mounted.
     pub async fn open(
         config: Config,
         runtime: Arc<dyn Runtime>,

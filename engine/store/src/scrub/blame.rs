@@ -214,7 +214,7 @@ pub(super) fn tell(
         return Ok(());
     }
     let what = match verdict {
-        Verdict::Good | Verdict::Gone => return Ok(()),
+        Verdict::Good | Verdict::Gone | Verdict::NoFile(_) => return Ok(()),
         Verdict::Damaged(reason) => reason.clone(),
         Verdict::Unreadable(what) => format!("{what} cannot be read"),
     };

@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::segment::SegmentFile;
 
 /// Blobs that one scrub condemns because they cannot be read. More are the
-/// device's fault, or somebody has to mount it.
+/// device's fault.
 const MAX_UNREADABLE: u32 = 256;
 
 /// What became of checking something.
@@ -33,8 +33,11 @@ pub(super) enum Verdict {
     Gone,
     /// Its bytes are there and wrong.
     Damaged(String),
-    /// Its bytes cannot be had.
+    /// The medium does not give its bytes.
     Unreadable(String),
+    /// Its file is missing or cannot be opened, which says nothing about its
+    /// bytes.
+    NoFile(String),
 }
 
 /// A segment's file, or what is wrong with it.
@@ -107,12 +110,13 @@ impl Inspector {
         {
             Ok(file) => file,
             Err(error) if error.kind == Kind::NotFound => {
-                return Ok(Err(Verdict::Unreadable("the file is missing".to_owned())));
+                let reason = "the file is missing: put it back, or mount the file system it is on";
+                return Ok(Err(Verdict::NoFile(reason.to_owned())));
             }
             // One file that the disk does not give holds up no other.
             Err(error) if error.kind == Kind::Io => {
                 let reason = format!("the file cannot be opened: {}", error.source);
-                return Ok(Err(Verdict::Unreadable(reason)));
+                return Ok(Err(Verdict::NoFile(reason)));
             }
             Err(error) => return Err(error.into()),
         };
@@ -223,7 +227,8 @@ impl Inspector {
         verdict: Verdict,
     ) -> Result<()> {
         let reason = match verdict {
-            Verdict::Good | Verdict::Gone => return Ok(()),
+            // A file is a finding of its own.
+            Verdict::Good | Verdict::Gone | Verdict::NoFile(_) => return Ok(()),
             Verdict::Damaged(reason) => reason,
             Verdict::Unreadable(what) => {
                 self.doubt()?;
@@ -267,7 +272,7 @@ impl Inspector {
             return Err(Error::Io {
                 what: "scrub".to_owned(),
                 reason: format!(
-                    "more than {MAX_UNREADABLE} blobs cannot be read: look at the device, and whether all of it is mounted; no more is put into quarantine"
+                    "more than {MAX_UNREADABLE} blobs cannot be read: look at the device; no more is put into quarantine"
                 ),
             });
         }

@@ -15,6 +15,7 @@ use super::inspect::{Inspector, Verdict};
 use super::read::{Window, read};
 use crate::core::Core;
 use crate::error::Result;
+use crate::inventory::is_needed;
 use crate::journal::files::JournalFile;
 use crate::view::unreadable;
 
@@ -33,7 +34,7 @@ pub(super) enum Ends {
 pub(super) enum Source {
     Journal(JournalFile),
     Segment(FileHeader),
-    /// A segment that cannot be opened.
+    /// A segment whose first block does not hold.
     Nothing(SegmentId),
 }
 
@@ -120,7 +121,7 @@ impl Walk {
         Some(walk)
     }
 
-    /// Of a segment; none when nothing refers to it.
+    /// Of a segment; none when nothing refers to it, or there is nothing to read.
     pub(super) async fn segment(
         inspector: &mut Inspector,
         id: &SegmentId,
@@ -136,13 +137,16 @@ impl Walk {
             Ok(opened) => opened,
             Err(verdict) => {
                 let is_needed = row_of(&inspector.core, id)?.is_some_and(|row| is_needed(&row));
-                if !is_needed && matches!(verdict, Verdict::Unreadable(_)) {
-                    return Ok(None);
-                }
-                let (Verdict::Damaged(reason) | Verdict::Unreadable(reason)) = verdict else {
-                    return Ok(None);
+                let says_nothing = matches!(verdict, Verdict::NoFile(_));
+                let reason = match verdict {
+                    Verdict::Damaged(reason) => reason,
+                    Verdict::Unreadable(reason) | Verdict::NoFile(reason) if is_needed => reason,
+                    _ => return Ok(None),
                 };
                 inspector.report(FindingCode::Segment, &home, 0, reason);
+                if says_nothing {
+                    return Ok(None);
+                }
                 let mut walk = Self::new(Source::Nothing(*id), None, offset, 0);
                 walk.suspects.add(0, u64::MAX);
                 return Ok(Some(walk));
@@ -354,12 +358,6 @@ impl Walk {
         }
         Ok(())
     }
-}
-
-/// Whether a segment must be there: blobs lie in it, or records that a rebuild
-/// needs.
-pub(super) fn is_needed(row: &row::Segment) -> bool {
-    row.live > 0 || (row.segment.class == Class::Meta && row.sealed)
 }
 
 /// What the index knows of a segment.

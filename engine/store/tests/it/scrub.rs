@@ -252,48 +252,25 @@ async fn flipped_headers_and_footers_are_found_and_cost_no_blob_that_can_be_read
 }
 
 #[tokio::test]
-async fn a_lost_first_block_or_a_missing_segment_costs_its_blobs_and_a_push_heals_them() {
-    for lost in [false, true] {
-        let sim = disk(4);
-        let index = MemoryIndex::default();
-        let (store, blobs) = full(&sim, &index).await;
-        let raw = segment("raw", 1);
-        let inside: Vec<usize> = (0..24)
-            .filter(|number| place(&sim, "data/raw", &blobs[*number]).0 == raw)
-            .collect();
-        if lost {
-            sim.remove(&raw).unwrap();
-        } else {
-            flip(&sim, &raw, 9);
-        }
-        let (found, _) = scrub(&store, false).await;
-        assert_eq!(found[0].code, FindingCode::Segment, "{found:#?}");
-        assert_eq!(folder().join(&found[0].file), raw);
-        assert_eq!(found.len(), inside.len() + 1, "{found:#?}");
-        for (number, bytes) in blobs.iter().enumerate().take(24) {
-            let digest = sha256(bytes);
-            assert_eq!(store.stat(&digest).is_err(), inside.contains(&number));
-            let is_new = push(&store, bytes, digest).await.unwrap();
-            assert_eq!(is_new, inside.contains(&number), "{number}");
-            assert_eq!(&pull(&store, &digest).await.unwrap(), bytes);
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_missing_meta_segment_is_named_before_a_rebuild_misses_it() {
-    let sim = disk(14);
+async fn a_lost_first_block_costs_its_blobs_and_a_push_heals_them() {
+    let sim = disk(4);
     let index = MemoryIndex::default();
     let (store, blobs) = full(&sim, &index).await;
-    let meta = sim.list(&folder().join("data/meta")).unwrap();
-    let meta = folder().join("data/meta").join(&meta[0]);
-    sim.remove(&meta).unwrap();
+    let raw = segment("raw", 1);
+    let inside: Vec<usize> = (0..24)
+        .filter(|number| place(&sim, "data/raw", &blobs[*number]).0 == raw)
+        .collect();
+    flip(&sim, &raw, 9);
     let (found, _) = scrub(&store, false).await;
-    assert_eq!(found.len(), 1, "{found:#?}");
-    assert_eq!(found[0].code, FindingCode::Segment);
-    assert_eq!(folder().join(&found[0].file), meta);
-    for bytes in &blobs {
-        assert_eq!(&pull(&store, &sha256(bytes)).await.unwrap(), bytes);
+    assert_eq!(found[0].code, FindingCode::Segment, "{found:#?}");
+    assert_eq!(folder().join(&found[0].file), raw);
+    assert_eq!(found.len(), inside.len() + 1, "{found:#?}");
+    for (number, bytes) in blobs.iter().enumerate().take(24) {
+        let digest = sha256(bytes);
+        assert_eq!(store.stat(&digest).is_err(), inside.contains(&number));
+        let is_new = push(&store, bytes, digest).await.unwrap();
+        assert_eq!(is_new, inside.contains(&number), "{number}");
+        assert_eq!(&pull(&store, &digest).await.unwrap(), bytes);
     }
 }
 

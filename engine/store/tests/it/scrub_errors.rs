@@ -1,14 +1,12 @@
 //! Scrub on a disk that errs, at its rate, and when it is told to end.
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use bytes::Bytes;
+use orlop_disk::Kind;
 use orlop_disk::sim::{Fault, Plan, Verb};
-use orlop_disk::{Disk, Kind};
-use orlop_engine::{Error, FindingCode, MemoryIndex, Progress, Runtime, Store, System};
+use orlop_engine::{Error, Finding, FindingCode, MemoryIndex, Scrub};
 
-use crate::scrub::{full, place, scrub, segment};
+use crate::clock::Clock;
+use crate::scrub::{flip, full, place, scrub, segment};
 use crate::support::{config, content, disk, folder, open, pull, push, sha256};
 
 #[tokio::test]
@@ -44,13 +42,8 @@ async fn an_error_that_passes_is_told_and_condemns_nothing() {
     let mut scrub = store.scrub(false, None).await.unwrap();
     let plan = Plan::new(Fault::Fail(Kind::Exhausted)).on(Verb::Read);
     sim.plan(plan.under(&raw).after(3));
-    let error = loop {
-        match scrub.step().await {
-            Ok(Some(found)) => assert_eq!(found, []),
-            Ok(None) => panic!("nothing failed"),
-            Err(error) => break error,
-        }
-    };
+    let (error, before) = failure(&mut scrub).await;
+    assert_eq!(before, []);
     assert!(matches!(error, Error::Io { .. }), "{error}");
     while let Some(found) = scrub.step().await.unwrap() {
         assert_eq!(found, []);
@@ -77,32 +70,133 @@ async fn a_sector_that_stays_unreadable_costs_the_blob_it_is_in() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_device_that_reads_nothing_is_not_taken_for_damage_to_everything() {
     let sim = disk(9);
     let index = MemoryIndex::default();
-    let store = open(&sim, &index).await.unwrap();
+    let store = Clock::start().open(config(), &sim, &index).await;
     let blobs: Vec<Bytes> = (0..300).map(|seed| content(seed, 70_000)).collect();
     for bytes in &blobs {
         push(&store, bytes, sha256(bytes)).await.unwrap();
     }
-    let raw = folder().join("data/raw");
-    for name in sim.list(&raw).unwrap() {
-        sim.remove(&raw.join(name)).unwrap();
-    }
+    let plan = Plan::new(Fault::Fail(Kind::Io)).on(Verb::Read);
+    sim.plan(plan.under(folder().join("data/raw")).sticky());
     let mut scrub = store.scrub(false, None).await.unwrap();
-    let error = loop {
-        match scrub.step().await {
-            Ok(Some(_)) => {}
-            Ok(None) => panic!("it went on to the end"),
-            Err(error) => break error.to_string(),
-        }
-    };
-    assert!(error.contains("look at the device"), "{error}");
+    let (error, _) = failure(&mut scrub).await;
+    assert!(error.to_string().contains("look at the device"), "{error}");
     let there = blobs
         .iter()
         .filter(|bytes| store.stat(&sha256(bytes)).is_ok());
     assert_eq!(there.count(), 300 - 256);
+}
+
+/// The error that ends a scrub, and what steps found before it.
+async fn failure(scrub: &mut Scrub) -> (Error, Vec<Finding>) {
+    let mut before = Vec::new();
+    loop {
+        match scrub.step().await {
+            Ok(Some(found)) => before.extend(found),
+            Ok(None) => panic!("it went on to the end"),
+            Err(error) => return (error, before),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_scrub_goes_on_behind_a_file_that_cannot_be_opened() {
+    let sim = disk(15);
+    let index = MemoryIndex::default();
+    let (store, blobs) = full(&sim, &index).await;
+    let (path, at) = place(&sim, "data/raw", &blobs[23]);
+    let first = segment("raw", 1);
+    assert_ne!(path, first);
+    flip(&sim, &path, at);
+    let plan = Plan::new(Fault::Fail(Kind::Io)).on(Verb::Open);
+    sim.plan(plan.under(&first).sticky());
+    let (found, _) = scrub(&store, true).await;
+    assert!(sim.struck() > 1);
+    sim.clear_plans();
+    assert_eq!(found.len(), 2, "{found:#?}");
+    assert_eq!(found[0].code, FindingCode::Segment);
+    assert_eq!(folder().join(&found[0].file), first);
+    assert_eq!(found[1].blob, Some(sha256(&blobs[23])));
+    // It says nothing about the bytes.
+    assert_eq!(store.health().await.counts.quarantined, 1);
+    for (number, bytes) in blobs.iter().enumerate().filter(|(number, _)| *number != 23) {
+        let pulled = pull(&store, &sha256(bytes)).await;
+        assert_eq!(pulled.as_ref().ok(), Some(bytes), "{number}: {pulled:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_scrub_that_fails_tells_what_the_step_had_found_before() {
+    let sim = disk(16);
+    let index = MemoryIndex::default();
+    let (store, blobs) = full(&sim, &index).await;
+    let hurt = [2, 3];
+    for number in hurt {
+        let (path, at) = place(&sim, "data/raw", &blobs[number]);
+        assert_eq!(path, segment("raw", 1));
+        flip(&sim, &path, at);
+    }
+    // One step judges both: it opens the file for the first, and for the
+    // second the machine is out of handles.
+    let mut told = None;
+    for after in 1..8 {
+        let mut scrub = store.scrub(false, None).await.unwrap();
+        let plan = Plan::new(Fault::Fail(Kind::Exhausted)).on(Verb::Open);
+        sim.plan(plan.under(segment("raw", 1)).after(after));
+        let mut steps = 0;
+        while let Ok(Some(found)) = scrub.step().await {
+            steps += found.len();
+        }
+        sim.clear_plans();
+        let rest = scrub.take_findings();
+        if steps == 0 && !rest.is_empty() {
+            told = Some((rest, scrub.cursor()));
+            break;
+        }
+    }
+    let (told, cursor) = told.expect("no step failed behind its first finding");
+    assert_eq!(told.len(), 1, "{told:#?}");
+    assert!(
+        told[0].quarantined
+            && hurt
+                .map(|n| Some(sha256(&blobs[n])))
+                .contains(&told[0].blob)
+    );
+    // The next one goes on and finds both.
+    let mut scrub = store.scrub(false, Some(&cursor)).await.unwrap();
+    let mut found = Vec::new();
+    while let Some(more) = scrub.step().await.unwrap() {
+        found.extend(more);
+    }
+    assert_eq!(found.len(), 2, "{found:#?}");
+}
+
+#[tokio::test]
+async fn a_read_that_is_wrong_once_among_the_digests_condemns_no_blob() {
+    let sim = disk(17);
+    let index = MemoryIndex::default();
+    let (store, blobs) = full(&sim, &index).await;
+    let (_, whole) = scrub(&store, false).await;
+    for after in 0..12 {
+        let mut scrub = store.scrub(true, None).await.unwrap();
+        while scrub.position().done < whole.done {
+            assert_eq!(scrub.step().await.unwrap(), Some(Vec::new()));
+        }
+        let struck = sim.struck();
+        let plan = Plan::new(Fault::Flip).on(Verb::Read);
+        sim.plan(plan.under(folder().join("data")).after(after));
+        while let Some(found) = scrub.step().await.unwrap() {
+            assert_eq!(found, [], "{after}");
+        }
+        assert_eq!(sim.struck(), struck + 1);
+    }
+    assert_eq!(store.health().await.counts.quarantined, 0);
+    for bytes in &blobs {
+        assert_eq!(&pull(&store, &sha256(bytes)).await.unwrap(), bytes);
+    }
 }
 
 #[tokio::test]
@@ -123,56 +217,14 @@ async fn a_scrub_that_is_dropped_or_outlived_by_its_store_ends() {
     assert_eq!(pull(&store, &sha256(&blobs[0])).await.unwrap(), blobs[0]);
 }
 
-/// The clock of tokio, which a test can stop.
-struct Paused {
-    system: Arc<dyn Runtime>,
-    start: tokio::time::Instant,
-}
-
-impl Runtime for Paused {
-    fn now(&self) -> Duration {
-        self.start.elapsed()
-    }
-
-    fn fill_random(&self, bytes: &mut [u8]) {
-        self.system.fill_random(bytes);
-    }
-
-    fn spawn(
-        &self,
-        _: &'static str,
-        task: futures_util::future::BoxFuture<'static, ()>,
-    ) -> std::io::Result<()> {
-        tokio::spawn(task);
-        Ok(())
-    }
-
-    fn task(&self, task: futures_util::future::BoxFuture<'static, ()>) {
-        tokio::spawn(task);
-    }
-
-    fn sleep(&self, time: Duration) -> futures_util::future::BoxFuture<'static, ()> {
-        Box::pin(tokio::time::sleep(time))
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_scrub_keeps_to_its_rate_and_pulls_do_not_wait_for_it() {
     let sim = disk(13);
     let start = tokio::time::Instant::now();
-    let system = System::start();
-    let runtime = Arc::new(Paused { system, start });
     let mut config = config();
     config.background_rate = 1 << 20;
-    let store = Store::open(
-        config,
-        runtime,
-        Arc::clone(&sim) as Arc<dyn Disk>,
-        &MemoryIndex::default(),
-        &Progress::default(),
-    )
-    .await
-    .unwrap();
+    let clock = Clock::start();
+    let store = clock.open(config, &sim, &MemoryIndex::default()).await;
     let blobs: Vec<Bytes> = (0..20).map(|seed| content(seed, 1_500_000)).collect();
     for bytes in &blobs {
         push(&store, bytes, sha256(bytes)).await.unwrap();

@@ -286,6 +286,32 @@ async fn uploads_that_nobody_asks_for_expire() {
     assert!(store.upload_status(fresh, "a").is_err());
 }
 
+/// The request that ended it went away before it heard so, and left a session
+/// behind that may or may not be in the log.
+#[tokio::test]
+async fn a_session_that_the_log_may_know_and_does_not_expires_too() {
+    let store = open(&disk(14), &MemoryIndex::default()).await.unwrap();
+    let bytes = content(1, 2_000);
+    for cancelled in [false, true] {
+        let id = begun(&store, &bytes, 1_000).await;
+        let mut upload = store.upload_resume(id, "a").await.unwrap();
+        upload.append(bytes.slice(1_000..)).await.unwrap();
+        if cancelled {
+            let _ = poll_immediate(Box::pin(upload.cancel())).await;
+        } else {
+            let commit = upload.commit(sha256(&bytes), None);
+            let _ = poll_immediate(Box::pin(commit)).await;
+        }
+    }
+    // What comes behind it in the log was answered.
+    let other = content(2, 100);
+    push(&store, &other, sha256(&other)).await.unwrap();
+    assert_eq!(store.health().await.uploads, 2);
+    assert_eq!(store.upload_expire(Duration::ZERO).await.unwrap(), 2);
+    assert_eq!(store.health().await.uploads, 0);
+    assert_eq!(pull(&store, &sha256(&bytes)).await.unwrap(), bytes);
+}
+
 #[tokio::test]
 async fn an_upload_that_was_asked_about_does_not_expire() {
     let store = open(&disk(13), &MemoryIndex::default()).await.unwrap();
