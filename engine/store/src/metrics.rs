@@ -22,6 +22,7 @@ pub(crate) struct Metrics {
     duplicates: AtomicU64,
     duplicate_bytes: AtomicU64,
     scrub_bytes: AtomicU64,
+    scrub_reads: AtomicU64,
     scrub_frames: AtomicU64,
     scrub_findings: [AtomicU64; FindingCode::ALL.len()],
 }
@@ -119,6 +120,14 @@ impl Metrics {
 
     pub(crate) fn scrub_read(&self, bytes: u64) {
         add(&self.scrub_bytes, bytes);
+    }
+
+    pub(crate) fn scrub_answered(&self) {
+        add(&self.scrub_reads, 1);
+    }
+
+    pub(crate) fn scrub_reads(&self) -> u64 {
+        self.scrub_reads.load(Ordering::Relaxed)
     }
 
     pub(crate) fn scrub_frames(&self, frames: u64) {

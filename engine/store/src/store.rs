@@ -255,6 +255,12 @@ impl Store {
         Scrub::start(&self.core, digests, cursor).await
     }
 
+    /// Reads of scrubs that the disk answered so far, with bytes or an error:
+    /// while this rises a scrub does not hang, however long its step takes.
+    pub fn scrub_reads(&self) -> u64 {
+        self.core.metrics.scrub_reads()
+    }
+
     /// Stores something small in one go.
     pub async fn put(
         &self,
