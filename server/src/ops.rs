@@ -190,6 +190,15 @@ fn write_store(text: &mut Text, observed: &Observed) {
     ] {
         text.is(name, help, is_so);
     }
+    const WRITING: &str = "orlop_write_under_way_seconds";
+    let help = "Since what is being written now was begun; 0 when nothing is.";
+    text.family(WRITING, help, Kind::Gauge);
+    for (part, since) in [
+        ("store", health.writing),
+        ("catalog", observed.catalog_writing),
+    ] {
+        text.sample(WRITING, &[("part", part)], since.as_secs_f64());
+    }
     for (name, help, value) in [
         (
             "orlop_space_available_bytes",

@@ -95,6 +95,8 @@ pub struct Observed {
     pub catalog: Counters,
     /// Its last change.
     pub sequence: u64,
+    /// How long it has been at the transaction that it is at.
+    pub catalog_writing: Duration,
     /// Whether it takes no changes until a restart.
     pub is_catalog_poisoned: bool,
     /// Whether it is not the store's.
@@ -214,6 +216,7 @@ impl Storage {
             store: self.store.health().await,
             catalog: self.catalog.counters(),
             sequence: self.catalog.sequence(),
+            catalog_writing: self.catalog.writing(),
             is_catalog_poisoned: self.catalog.poisoned().is_some(),
             is_unpaired: self.unpaired.is_some(),
             pulls: self.pulls.written(),

@@ -81,6 +81,9 @@ pub struct Health {
     pub poisoned: Option<String>,
     /// Whether pushes are refused for want of room.
     pub full: bool,
+    /// How long the journal's writer has been waiting for the disk with what it
+    /// writes and syncs now; zero when there is nothing.
+    pub writing: std::time::Duration,
     /// What moves the bytes: `uring`, `pool` or `sim`.
     pub backend: String,
     /// How often the store was opened.
@@ -430,6 +433,7 @@ impl Store {
         Health {
             poisoned: self.core.poison.reason().map(|reason| reason.to_string()),
             full,
+            writing: self.core.metrics.writing_for(now),
             uploads: self.core.sessions.count() as u64,
             available,
             reserve,

@@ -364,3 +364,36 @@ async fn an_opening_that_is_cancelled_changes_nothing() {
     let store = open(&sim, &index).await.unwrap();
     assert_eq!(pull(&store, &sha256(&bytes)).await.unwrap(), bytes);
 }
+
+#[tokio::test]
+async fn i18_how_long_a_sync_hangs_is_told_until_it_comes_back() {
+    let sim = disk(18);
+    let store = open(&sim, &MemoryIndex::default()).await.unwrap();
+    let bytes = content(1, 1000);
+    push(&store, &bytes, sha256(&bytes)).await.unwrap();
+    until("rest", async || store.health().await.writing.is_zero()).await;
+    let (release, held) = tokio::sync::watch::channel(false);
+    let hold = move || -> orlop_disk::BoxFuture<'static, ()> {
+        let mut held = held.clone();
+        Box::pin(async move {
+            let _ = held.wait_for(|released| *released).await;
+        })
+    };
+    let stalled = Plan::stall(hold).on(Verb::Sync);
+    sim.plan(stalled.under(folder().join("journal")));
+    let bytes = content(2, 1000);
+    let pushed = {
+        let (store, bytes) = (store.clone(), bytes.clone());
+        tokio::spawn(async move { push(&store, &bytes, sha256(&bytes)).await })
+    };
+    until("a sync that hangs", async || {
+        store.health().await.writing > Duration::from_millis(300)
+    })
+    .await;
+    assert!(!pushed.is_finished());
+    release.send(true).unwrap();
+    pushed.await.unwrap().unwrap();
+    until("rest", async || store.health().await.writing.is_zero()).await;
+    assert_eq!(pull(&store, &sha256(&bytes)).await.unwrap(), bytes);
+    store.close().await.unwrap();
+}
