@@ -1,9 +1,11 @@
 //! The store's front: what the server calls.
 
+use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use orlop_disk::lock::Lock;
 use orlop_disk::{Disk, Pool};
 use orlop_format::digest::{Algorithm, Digest};
@@ -178,7 +180,7 @@ impl Store {
         spawn(
             runtime.as_ref(),
             "journal",
-            &alive,
+            (&alive, &poison),
             Box::pin(writer.run(receiver)),
         )?;
         let now = runtime.now();
@@ -216,7 +218,7 @@ impl Store {
         spawn(
             core.runtime.as_ref(),
             "maintenance",
-            &alive,
+            (&alive, &core.poison),
             Box::pin(recycle::run(Arc::downgrade(&core))),
         )?;
         Ok(Self { core })
@@ -471,16 +473,23 @@ impl Store {
     }
 }
 
-/// Starts a task that holds on to `alive` until it ends.
+/// Starts a task that holds on to `alive` until it ends. One that panics ends
+/// all writing until a restart, which says so: without it the log would not be
+/// written, or would never be recycled.
 fn spawn(
     runtime: &dyn Runtime,
     name: &'static str,
-    alive: &Alive,
+    (alive, poison): (&Alive, &Poison),
     task: futures_util::future::BoxFuture<'static, ()>,
 ) -> Result<()> {
-    let alive = alive.clone();
+    let (alive, poison) = (alive.clone(), poison.clone());
     let task = Box::pin(async move {
-        task.await;
+        let ended = AssertUnwindSafe(task).catch_unwind().await;
+        if let Err(panic) = ended {
+            poison.set(&format_args!("the store's task {name} panicked"));
+            drop(alive);
+            resume_unwind(panic);
+        }
         drop(alive);
     });
     runtime.spawn(name, task).map_err(|error| Error::Io {
