@@ -69,25 +69,22 @@ impl State {
         report: &mut Report,
     ) -> Result<()> {
         let (further, others) = (&mut self.further, &mut self.others);
-        let mut claim = |digest: Digest, sha256: [u8; 32]| {
-            further.push(&[&sha256[..], &digest.encode()].concat())
-        };
         replay::aliases(sorted, watermark, |digest, folded| {
             if let Some(index) = index {
-                index.alias(Some(&digest), folded.there.as_ref(), report, &mut claim)?;
+                index.alias(Some(&digest), folded.there.as_ref(), report);
             }
             match folded.end {
                 Some(sha256) => {
                     others.push(&digest, &sha256)?;
-                    claim(digest, sha256)
+                    further.push(&[&sha256[..], &digest.encode()].concat())
                 }
                 None => Ok(()),
             }
         })?;
-        match index {
-            Some(index) => index.alias(None, None, report, &mut claim),
-            None => Ok(()),
+        if let Some(index) = index {
+            index.alias(None, None, report);
         }
+        Ok(())
     }
 
     /// Goes through all blobs.

@@ -3,8 +3,9 @@
 //!
 //! A request goes [`listen`] → [`api`] → [`registry`] → engine or [`catalog`],
 //! and its outcome comes back the same way as a value. [`storage`] opens and
-//! closes what is behind the registry, [`jobs`] are its work in the background, [`settings`] says how, and
-//! [`commands`] are what a person runs.
+//! closes what is behind the registry, [`jobs`] are its work in the background,
+//! [`supervisor`] keeps its loops alive, [`settings`] says how, and [`commands`]
+//! are what a person runs.
 
 // They panic when nobody reads.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
@@ -21,3 +22,4 @@ pub mod ops;
 pub mod registry;
 pub mod settings;
 pub mod storage;
+pub mod supervisor;

@@ -20,6 +20,7 @@ use crate::commands::version::VERSION;
 use crate::jobs::SCRUB;
 use crate::metrics::{Http, Kind, Process, Text, Verbs};
 use crate::storage::{Observed, Storage};
+use crate::supervisor::Supervisor;
 
 /// Methods of every page.
 const METHODS: &[Method] = &[Method::GET, Method::HEAD];
@@ -40,6 +41,7 @@ pub struct Ops(Arc<Inner>);
 struct Inner {
     http: Arc<Http>,
     verbs: Arc<Verbs>,
+    supervisor: Supervisor,
     process: Process,
     backend: Backend,
     /// There while it is open.
@@ -52,6 +54,7 @@ impl Ops {
         Ops(Arc::new(Inner {
             http: Arc::default(),
             verbs: Arc::default(),
+            supervisor: Supervisor::default(),
             process: Process::start(),
             backend,
             storage: RwLock::default(),
@@ -66,6 +69,11 @@ impl Ops {
     /// Where verbs of the registry are counted.
     pub fn verbs(&self) -> Arc<Verbs> {
         Arc::clone(&self.0.verbs)
+    }
+
+    /// Who keeps the server's loops alive, and counts how often that was needed.
+    pub fn supervisor(&self) -> Supervisor {
+        self.0.supervisor.clone()
     }
 
     /// Says which storage is open now.
@@ -138,6 +146,12 @@ impl Ops {
         );
         inner.http.write(&mut text);
         inner.verbs.write(&mut text);
+        const RESTARTS: &str = "orlop_upkeep_restarts_total";
+        let help = "How often a task of the upkeep panicked and was started again.";
+        text.family(RESTARTS, help, Kind::Counter);
+        for (task, restarts) in inner.supervisor.restarts() {
+            text.sample(RESTARTS, &[("task", task)], restarts);
+        }
         let storage = inner
             .storage
             .read()
@@ -175,6 +189,15 @@ fn write_store(text: &mut Text, observed: &Observed) {
         ),
     ] {
         text.is(name, help, is_so);
+    }
+    const WRITING: &str = "orlop_write_under_way_seconds";
+    let help = "Since what is being written now was begun; 0 when nothing is.";
+    text.family(WRITING, help, Kind::Gauge);
+    for (part, since) in [
+        ("store", health.writing),
+        ("catalog", observed.catalog_writing),
+    ] {
+        text.sample(WRITING, &[("part", part)], since.as_secs_f64());
     }
     for (name, help, value) in [
         (

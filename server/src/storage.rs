@@ -6,7 +6,8 @@
 //! that has names is not served without its catalog; a catalog that is not the
 //! store's, or is older than one seen before, serves pulls, but takes no push
 //! and never decides what may be collected; the store is told within moments
-//! how far the catalog is, and never a number below one it was told before.
+//! how far the catalog is, and never a number below one it was told before;
+//! upkeep that dies is started again, and has ended before anything is closed.
 
 mod ballast;
 mod opening;
@@ -23,13 +24,14 @@ use std::time::{Duration, Instant};
 use orlop_disk::Disk;
 use orlop_disk::lock::Lock;
 use orlop_engine::{CatalogMatch, Progress, Store};
-use tokio::sync::Mutex;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::sync::{Mutex, watch};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::catalog::{Catalog, Counters};
 use crate::jobs::{self, Jobs, Scrub};
 use crate::registry::{Maintenance, Registry, Unpaired};
 use crate::settings::Settings;
+use crate::supervisor::Supervisor;
 use pulls::PullWriter;
 
 /// The lock file within the data folder.
@@ -69,6 +71,19 @@ pub struct Storage {
     /// Work in the background. While the catalog is not the store's there is
     /// none: it could not be kept.
     jobs: Jobs,
+    stage: watch::Sender<Stage>,
+    /// Held as long as there is upkeep.
+    upkeep: Mutex<()>,
+}
+
+/// How far the end of upkeep is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    Open,
+    /// What is under way is finished, nothing begins.
+    Ending,
+    /// A copy under way is not finished either.
+    Over,
 }
 
 /// How store and catalog are, for whoever publishes it.
@@ -80,6 +95,8 @@ pub struct Observed {
     pub catalog: Counters,
     /// Its last change.
     pub sequence: u64,
+    /// How long it has been at the transaction that it is at.
+    pub catalog_writing: Duration,
     /// Whether it takes no changes until a restart.
     pub is_catalog_poisoned: bool,
     /// Whether it is not the store's.
@@ -162,6 +179,8 @@ impl Storage {
                 copied: Mutex::new(Copied { sequence, at: None }),
                 marked: Mutex::new(catalog.sequence()),
                 catalog,
+                stage: watch::Sender::new(Stage::Open),
+                upkeep: Mutex::default(),
             }),
             Err(error) => {
                 catalog.close().await;
@@ -197,6 +216,7 @@ impl Storage {
             store: self.store.health().await,
             catalog: self.catalog.counters(),
             sequence: self.catalog.sequence(),
+            catalog_writing: self.catalog.writing(),
             is_catalog_poisoned: self.catalog.poisoned().is_some(),
             is_unpaired: self.unpaired.is_some(),
             pulls: self.pulls.written(),
@@ -225,47 +245,80 @@ impl Storage {
 
     /// Tells the store how far the catalog is, copies the catalog into it, ends
     /// uploads that nobody goes on with, writes pulls down, and runs jobs, again
-    /// and again.
-    pub async fn watch(&self, maintenance: &Maintenance) {
-        let marks = async {
-            let mut ticks = interval(MARK_EVERY);
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            loop {
-                ticks.tick().await;
-                self.mark().await;
-            }
-        };
-        let copies = async {
-            let mut ticks = interval(COPY_EVERY);
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            ticks.tick().await;
-            loop {
-                ticks.tick().await;
-                self.copy_catalog(Duration::ZERO).await;
-            }
-        };
-        let expiry = async {
-            let mut ticks = interval(EXPIRE_EVERY);
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            let mut refused: Option<Instant> = None;
-            loop {
-                ticks.tick().await;
-                ballast::keep(&self.folder);
-                // Nobody could go on with an upload meanwhile.
-                if maintenance.read_only().is_some() {
-                    refused = Some(Instant::now());
-                }
-                if refused.is_none_or(|at| at.elapsed() > self.upload_expiry) {
-                    self.expire_uploads().await;
-                }
-            }
-        };
+    /// and again until [`Storage::close`]. Each is a loop of its own, and is
+    /// started again when it panics.
+    pub async fn watch(&self, maintenance: &Maintenance, supervisor: &Supervisor) {
+        let _upkeep = self.upkeep.lock().await;
+        let ending = || self.reached(Stage::Ending);
         let jobs = async {
             if let Some(jobs) = self.jobs() {
-                jobs.run().await;
+                jobs.run(supervisor).await;
             }
         };
-        tokio::join!(marks, copies, expiry, self.pulls.run(&self.catalog), jobs);
+        tokio::join!(
+            supervisor.keep("marks", ending(), || self.marks()),
+            supervisor.keep("copies", ending(), || self.copies()),
+            supervisor.keep("expiry", ending(), || self.expiry(maintenance)),
+            supervisor.keep("pulls", ending(), || self
+                .pulls
+                .run(&self.catalog, ending())),
+            jobs
+        );
+    }
+
+    /// Ready when the end of upkeep is so far.
+    async fn reached(&self, stage: Stage) {
+        let mut stages = self.stage.subscribe();
+        let _ = stages.wait_for(|now| *now >= stage).await;
+    }
+
+    /// Waits for the next time. False: there is none.
+    async fn goes_on(&self, ticks: &mut Interval) -> bool {
+        tokio::select! {
+            biased;
+            () = self.reached(Stage::Ending) => false,
+            _ = ticks.tick() => true,
+        }
+    }
+
+    async fn marks(&self) {
+        let mut ticks = every(MARK_EVERY);
+        while self.goes_on(&mut ticks).await {
+            self.mark().await;
+        }
+    }
+
+    async fn copies(&self) {
+        let mut ticks = every(COPY_EVERY);
+        ticks.reset();
+        while self.goes_on(&mut ticks).await {
+            tokio::select! {
+                biased;
+                () = self.reached(Stage::Over) => {}
+                () = self.copy_catalog(Duration::ZERO) => {}
+            }
+        }
+    }
+
+    async fn expiry(&self, maintenance: &Maintenance) {
+        let mut ticks = every(EXPIRE_EVERY);
+        let mut refused: Option<Instant> = None;
+        while self.goes_on(&mut ticks).await {
+            ballast::keep(&self.folder);
+            // Nobody could go on with an upload meanwhile.
+            if maintenance.read_only().is_some() {
+                refused = Some(Instant::now());
+            }
+            if refused.is_some_and(|at| at.elapsed() <= self.upload_expiry) {
+                continue;
+            }
+            // There may be many.
+            tokio::select! {
+                biased;
+                () = self.reached(Stage::Ending) => {}
+                () = self.expire_uploads() => {}
+            }
+        }
     }
 
     /// Ends the uploads that nobody went on with. A failure is logged and tried
@@ -336,10 +389,12 @@ impl Storage {
         Ok(sequence)
     }
 
-    /// Writes the last pulls down and copies the catalog if it changed, unless
-    /// that is given up, then closes catalog and store. Everything acknowledged is durable already: a copy
-    /// that is not made loses nothing.
+    /// Ends upkeep, writes the last pulls down and copies the catalog if it
+    /// changed, unless that is given up, then closes catalog and store.
+    /// Everything acknowledged is durable already: a copy that is not made loses
+    /// nothing.
     pub async fn close(&self, give_up: impl Future<Output = ()>) -> Result<(), StartError> {
+        self.stage.send_replace(Stage::Ending);
         self.jobs.stop().await;
         tokio::select! {
             biased;
@@ -348,12 +403,21 @@ impl Storage {
             }
             () = self.copy_catalog(COPY_YOUNG) => {}
         }
+        self.stage.send_replace(Stage::Over);
+        drop(self.upkeep.lock().await);
         self.pulls.end(&self.catalog).await;
         self.catalog.close().await;
         self.mark().await;
         self.store.close().await?;
         Ok(())
     }
+}
+
+/// So often, and the first time now. What was missed is not made up for.
+fn every(time: Duration) -> Interval {
+    let mut ticks = interval(time);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
 }
 
 /// The jobs of this opening of a store.

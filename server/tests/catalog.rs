@@ -77,6 +77,7 @@ suite!(
     pulls::the_release_before_can_push_a_deleted_blob_again,
     jobs::jobs_are_taken_one_of_a_kind_and_who_lost_one_writes_nothing,
     jobs::jobs_that_get_nowhere_are_given_up,
+    jobs::attempts_count_until_a_job_is_at_a_new_place,
     jobs::history_and_logs_of_jobs_have_bounds,
     jobs::a_schedule_fires_once_for_each_time,
     cases::readers_never_go_back,

@@ -51,7 +51,7 @@ const MODULES: &[ModuleRule] = &[
     },
     ModuleRule {
         name: "jobs",
-        modules: &["catalog", "metrics"],
+        modules: &["catalog", "metrics", "supervisor"],
         never: &[
             "orlop_index",
             "orlop_disk",

@@ -23,7 +23,11 @@ pub(crate) struct Metrics {
     cache_misses: AtomicU64,
     duplicates: AtomicU64,
     duplicate_bytes: AtomicU64,
+    /// When the journal's writer began with what it writes now, in nanoseconds
+    /// and one more; 0 when it writes nothing.
+    writing: AtomicU64,
     scrub_bytes: AtomicU64,
+    scrub_reads: AtomicU64,
     scrub_frames: AtomicU64,
     scrub_findings: [AtomicU64; FindingCode::ALL.len()],
 }
@@ -69,6 +73,19 @@ pub struct Counts {
     pub scrub_findings: [u64; FindingCode::ALL.len()],
 }
 
+/// Says that the journal's writer waits for the disk, until it is dropped.
+pub(crate) struct Writing<'a>(&'a Metrics);
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        self.0.writing.store(0, Ordering::Relaxed);
+    }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
 fn add(counter: &AtomicU64, value: u64) {
     counter.fetch_add(value, Ordering::Relaxed);
 }
@@ -77,10 +94,21 @@ impl Metrics {
     pub(crate) fn group(&self, bytes: usize, sync: Duration) {
         add(&self.groups, 1);
         add(&self.journal_bytes, bytes as u64);
-        add(
-            &self.sync_nanos,
-            u64::try_from(sync.as_nanos()).unwrap_or(u64::MAX),
-        );
+        add(&self.sync_nanos, nanos(sync));
+    }
+
+    pub(crate) fn writing(&self, now: Duration) -> Writing<'_> {
+        let since = nanos(now).saturating_add(1);
+        self.writing.store(since, Ordering::Relaxed);
+        Writing(self)
+    }
+
+    /// How long it has been waiting; zero when it does not.
+    pub(crate) fn writing_for(&self, now: Duration) -> Duration {
+        match self.writing.load(Ordering::Relaxed) {
+            0 => Duration::ZERO,
+            since => Duration::from_nanos(nanos(now).saturating_sub(since.saturating_sub(1))),
+        }
     }
 
     pub(crate) fn records(&self, count: u64) {
@@ -130,6 +158,14 @@ impl Metrics {
 
     pub(crate) fn scrub_read(&self, bytes: u64) {
         add(&self.scrub_bytes, bytes);
+    }
+
+    pub(crate) fn scrub_answered(&self) {
+        add(&self.scrub_reads, 1);
+    }
+
+    pub(crate) fn scrub_reads(&self) -> u64 {
+        self.scrub_reads.load(Ordering::Relaxed)
     }
 
     pub(crate) fn scrub_frames(&self, frames: u64) {

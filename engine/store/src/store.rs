@@ -1,9 +1,11 @@
 //! The store's front: what the server calls.
 
+use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use orlop_disk::lock::Lock;
 use orlop_disk::{Disk, Pool};
 use orlop_format::digest::{Algorithm, Digest};
@@ -83,6 +85,9 @@ pub struct Health {
     pub poisoned: Option<String>,
     /// Whether pushes are refused for want of room.
     pub full: bool,
+    /// How long the journal's writer has been waiting for the disk with what it
+    /// writes and syncs now; zero when there is nothing.
+    pub writing: std::time::Duration,
     /// What moves the bytes: `uring`, `pool` or `sim`.
     pub backend: String,
     /// How often the store was opened.
@@ -180,7 +185,7 @@ impl Store {
         spawn(
             runtime.as_ref(),
             "journal",
-            &alive,
+            (&alive, &poison),
             Box::pin(writer.run(receiver)),
         )?;
         let core = Arc::new(Core::new(Parts {
@@ -217,7 +222,7 @@ impl Store {
         spawn(
             core.runtime.as_ref(),
             "maintenance",
-            &alive,
+            (&alive, &core.poison),
             Box::pin(recycle::run(Arc::downgrade(&core))),
         )?;
         Ok(Self { core })
@@ -266,6 +271,12 @@ impl Store {
     /// [`Error::Busy`] while another one runs.
     pub async fn collect(&self) -> Result<Collector> {
         Collector::begin(&self.core).await
+    }
+
+    /// Reads of scrubs that the disk answered so far, with bytes or an error:
+    /// while this rises a scrub does not hang, however long its step takes.
+    pub fn scrub_reads(&self) -> u64 {
+        self.core.metrics.scrub_reads()
     }
 
     /// Stores something small in one go.
@@ -437,6 +448,7 @@ impl Store {
         Health {
             poisoned: self.core.poison.reason().map(|reason| reason.to_string()),
             full,
+            writing: self.core.metrics.writing_for(now),
             uploads: self.core.sessions.count() as u64,
             available,
             reserve,
@@ -475,16 +487,23 @@ impl Store {
     }
 }
 
-/// Starts a task that holds on to `alive` until it ends.
+/// Starts a task that holds on to `alive` until it ends. One that panics ends
+/// all writing until a restart, which says so: without it the log would not be
+/// written, or would never be recycled.
 fn spawn(
     runtime: &dyn Runtime,
     name: &'static str,
-    alive: &Alive,
+    (alive, poison): (&Alive, &Poison),
     task: futures_util::future::BoxFuture<'static, ()>,
 ) -> Result<()> {
-    let alive = alive.clone();
+    let (alive, poison) = (alive.clone(), poison.clone());
     let task = Box::pin(async move {
-        task.await;
+        let ended = AssertUnwindSafe(task).catch_unwind().await;
+        if let Err(panic) = ended {
+            poison.set(&format_args!("the store's task {name} panicked"));
+            drop(alive);
+            resume_unwind(panic);
+        }
         drop(alive);
     });
     runtime.spawn(name, task).map_err(|error| Error::Io {

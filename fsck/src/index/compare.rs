@@ -18,7 +18,6 @@ use crate::log::{Names, Seal};
 use crate::replay::{Blob, Copies, Upload};
 use crate::report::Report;
 use crate::segment::Segments;
-use crate::trouble::Result;
 
 /// One table's rows, with the next one at hand.
 struct Table<'a> {
@@ -239,24 +238,19 @@ impl<'a> Compare<'a> {
         }
     }
 
-    /// The next further digest. Rows that the log does not give go to `claim`:
-    /// the digest may be one that recycling dropped with an earlier life of its
-    /// blob, so its bytes must tell.
+    /// The next further digest, or the end of them.
     pub(crate) fn alias(
         &mut self,
         digest: Option<&Digest>,
         there: Option<&[u8; 32]>,
         report: &mut Report,
-        claim: &mut dyn FnMut(Digest, [u8; 32]) -> Result<()>,
-    ) -> Result<()> {
+    ) {
         let key = digest.map(Digest::encode);
-        while let Some((key, value)) = self.alias.before(key.as_deref(), report) {
-            match (Digest::decode(&key), value.try_into()) {
-                (Ok((digest, used)), Ok(sha256)) if used == key.len() => claim(digest, sha256)?,
-                _ => self.alias.extra(&key, "a row that cannot be read", report),
-            }
+        while let Some((key, _)) = self.alias.before(key.as_deref(), report) {
+            self.alias
+                .extra(&key, "a digest that the log does not name", report);
         }
-        let Some(key) = key else { return Ok(()) };
+        let Some(key) = key else { return };
         let value = self.alias.at(&key, report);
         let object = self.alias.object(&key);
         match (value, there) {
@@ -271,7 +265,6 @@ impl<'a> Compare<'a> {
             }
             (None, None) => {}
         }
-        Ok(())
     }
 
     /// The next upload, or the end of them.

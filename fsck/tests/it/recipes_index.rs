@@ -101,21 +101,18 @@ fn every_row_that_is_lost_or_changed_is_found() {
     }
 }
 
+/// An index that is made again would not have it, and a name would be gone.
 #[test]
-fn a_digest_that_only_the_index_knows_is_compared_with_the_bytes() {
+fn a_further_digest_that_only_the_index_knows_is_found() {
     let bytes = &v1::store().blobs[0].bytes;
-    for (content, status) in [(bytes.as_slice(), 0), (b"other bytes", 1)] {
-        let folder = Folder::golden();
-        let alias = Digest::of(Algorithm::Sha512, content).encode();
-        Index::golden()
-            .with("alias", alias, sha256(0))
-            .write(&folder);
-        let said = folder.check();
-        assert_eq!(said.status, status, "{:#?}", said.findings());
-        if status == 1 {
-            said.finds_one("damage blob.alias blob ", "");
-        }
-    }
+    let folder = Folder::golden();
+    let alias = Digest::of(Algorithm::Sha512, bytes).encode();
+    Index::golden()
+        .with("alias", alias, sha256(0))
+        .write(&folder);
+    folder
+        .check()
+        .finds_one("warning index.extra-row row sha512:", "of index/alias");
 }
 
 #[test]

@@ -17,6 +17,8 @@ use crate::registry::{Health, ReadOnly, Registry};
 
 /// How long store and catalog may take to say how they are.
 pub const HEALTH_TIME: Duration = Duration::from_secs(2);
+/// How long a write may wait for the disk: far longer than one needs that works.
+const WRITE_TIME: Duration = Duration::from_secs(30);
 /// What is wrong when they do not.
 const SILENT: &str = "the storage does not answer";
 
@@ -65,9 +67,12 @@ pub(super) async fn readyz(readiness: &dyn Readiness) -> Answer {
             answer
         }
         State::Ready(registry) => {
-            let Some(health) = ask(&registry).await else {
-                let body = json!({ "status": "unresponsive", "reason": SILENT });
-                return answer(StatusCode::SERVICE_UNAVAILABLE, &body);
+            let health = match ask(&registry).await {
+                Ok(health) => health,
+                Err(reason) => {
+                    let body = json!({ "status": "unresponsive", "reason": reason });
+                    return answer(StatusCode::SERVICE_UNAVAILABLE, &body);
+                }
             };
             let body = match (health.poisoned, health.unpaired, health.read_only) {
                 (Some(_), _, _) => json!({ "status": "ready", "writes": "off until a restart" }),
@@ -96,8 +101,8 @@ pub(super) async fn health(readiness: &dyn Readiness) -> Answer {
         _ if readiness.is_stopping() => Some("the server is stopping".to_owned()),
         State::Starting(progress) => Some(format!("the server is starting: {progress}")),
         State::Ready(registry) => match ask(&registry).await {
-            None => Some(SILENT.to_owned()),
-            Some(health) => match (health.poisoned, health.unpaired) {
+            Err(reason) => Some(reason),
+            Ok(health) => match (health.poisoned, health.unpaired) {
                 (Some(_), _) => Some(
                     "a write failed: pulls go on, nothing is written until a restart".to_owned(),
                 ),
@@ -118,9 +123,18 @@ pub(super) async fn health(readiness: &dyn Readiness) -> Answer {
     answer(status, &body)
 }
 
-/// How store and catalog are, if they say so in time.
-async fn ask(registry: &Registry) -> Option<Health> {
-    timeout(HEALTH_TIME, registry.health()).await.ok()
+/// How store and catalog are, if they say so in time and no write hangs. A disk
+/// that hangs fails nothing: only the time tells.
+async fn ask(registry: &Registry) -> Result<Health, String> {
+    let health = timeout(HEALTH_TIME, registry.health()).await;
+    let health = health.map_err(|_| SILENT.to_owned())?;
+    if health.writing > WRITE_TIME {
+        let seconds = health.writing.as_secs();
+        return Err(format!(
+            "a write has been waiting for the disk for {seconds} s"
+        ));
+    }
+    Ok(health)
 }
 
 fn answer(status: StatusCode, body: &Value) -> Answer {
@@ -182,6 +196,41 @@ mod tests {
         assert_eq!((status, &page["reason"]), (503, &json!(SILENT)));
         let (status, page) = body(healthy).await;
         assert_eq!((status, &page["Error"]), (503, &json!(SILENT)));
+    }
+
+    #[tokio::test]
+    async fn i18_a_write_that_hangs_makes_it_unready_until_it_comes_back() {
+        struct On(Memory);
+        impl Readiness for On {
+            fn state(&self) -> State {
+                State::Ready(self.0.registry())
+            }
+
+            fn is_stopping(&self) -> bool {
+                false
+            }
+        }
+        let server = On(Memory::default());
+        let (none, long) = (Duration::ZERO, WRITE_TIME + Duration::from_secs(12));
+        for (store, catalog, status) in [
+            (none, none, 200),
+            (WRITE_TIME, none, 200),
+            (long, none, 503),
+            (none, long, 503),
+            (none, none, 200),
+        ] {
+            server.0.hang(store, catalog);
+            let (is, page) = body(readyz(&server).await).await;
+            assert_eq!(is, status, "{page}");
+            let (is, healthy) = body(health(&server).await).await;
+            assert_eq!(is, status, "{healthy}");
+            if status == 503 {
+                assert_eq!(page["status"], "unresponsive");
+                let reason = page["reason"].as_str().unwrap();
+                assert!(reason.contains("for 42 s"), "{reason}");
+                assert_eq!(healthy["Error"], page["reason"]);
+            }
+        }
     }
 
     #[tokio::test]

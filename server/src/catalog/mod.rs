@@ -168,6 +168,15 @@ impl Catalog {
         self.shared().poison.get().cloned()
     }
 
+    /// How long the writer has been at the transaction that it is at; zero when
+    /// it is at none.
+    #[must_use]
+    pub fn writing(&self) -> Duration {
+        let since = self.shared().writing.lock();
+        let since = *since.unwrap_or_else(PoisonError::into_inner);
+        since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
     /// How much was done since the catalog was opened.
     #[must_use]
     pub fn counters(&self) -> Counters {
@@ -401,6 +410,7 @@ impl Start {
             cache: Cache::new(options.cache_rows),
             turn: tokio::sync::Mutex::new(()),
             poison: OnceLock::new(),
+            writing: Mutex::default(),
             verbs: AtomicU64::new(0),
             commits: AtomicU64::new(0),
             checkpoints: AtomicU64::new(0),

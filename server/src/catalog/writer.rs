@@ -9,9 +9,8 @@
 //!
 //! Refuses to know: what the changes say.
 
-use std::sync::Arc;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, oneshot};
@@ -44,6 +43,8 @@ pub(super) struct Shared {
     /// done.
     pub(super) turn: tokio::sync::Mutex<()>,
     pub(super) poison: OnceLock<String>,
+    /// Since when the writer is at a transaction, if it is.
+    pub(super) writing: Mutex<Option<Instant>>,
     pub(super) verbs: AtomicU64,
     pub(super) commits: AtomicU64,
     pub(super) checkpoints: AtomicU64,
@@ -57,6 +58,10 @@ impl Shared {
             reason
         });
         CatalogError::Poisoned(reason.clone())
+    }
+
+    fn set_writing(&self, since: Option<Instant>) {
+        *self.writing.lock().unwrap_or_else(PoisonError::into_inner) = since;
     }
 
     pub(super) fn check(&self) -> Result<(), CatalogError> {
@@ -136,6 +141,17 @@ impl Writer {
 
     /// Runs the jobs, and those that come meanwhile, in one transaction.
     async fn transact(
+        &self,
+        jobs: &mut Vec<Change>,
+        more: impl FnMut() -> Option<Change>,
+    ) -> Result<Vec<Outcome>, sqlx::Error> {
+        self.shared.set_writing(Some(Instant::now()));
+        let result = self.transact_now(jobs, more).await;
+        self.shared.set_writing(None);
+        result
+    }
+
+    async fn transact_now(
         &self,
         jobs: &mut Vec<Change>,
         more: impl FnMut() -> Option<Change>,

@@ -4,7 +4,7 @@
 //! `/readyz` has to say; the rest is 503 until then. A stop signal ends
 //! accepting, lets requests under way finish, and closes the store.
 
-use std::future::ready;
+use std::future::{pending, ready};
 use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -17,7 +17,7 @@ use orlop_disk::{Disk, select};
 use orlop_engine::Progress;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -31,6 +31,7 @@ use crate::ops::{Backend, Ops};
 use crate::registry::{Maintenance, ReadOnly, Registry};
 use crate::settings::{Loaded, ServeArgs, Settings};
 use crate::storage::{self, StartError, Storage};
+use crate::supervisor::Supervisor;
 
 /// How long work of cut requests may take to end.
 const SETTLE: Duration = Duration::from_secs(10);
@@ -169,7 +170,7 @@ async fn serve(settings: Settings) -> Result<(), Error> {
     let serving = listen::serve(listener, tls.clone(), Arc::new(layers), phases);
     let mut server = tokio::spawn(serving);
     let watchdog = tokio::spawn(service::watchdog());
-    let reloads = tokio::spawn(reload(hang_up, tls, Arc::clone(&status)));
+    let reloads = tokio::spawn(reload(hang_up, tls, Arc::clone(&status), ops.supervisor()));
 
     let opened = open(&settings, lock, disk, &status, &mut stop).await?;
     let outcome = match opened {
@@ -186,7 +187,8 @@ async fn serve(settings: Settings) -> Result<(), Error> {
             service::ready();
             let watched = Arc::clone(&storage);
             let maintenance = status.maintenance.clone();
-            let watch = tokio::spawn(async move { watched.watch(&maintenance).await });
+            let supervisor = ops.supervisor();
+            let watch = tokio::spawn(async move { watched.watch(&maintenance, &supervisor).await });
             let outcome = keep(&mut stop, &mut server).await;
             status.stop();
             reloads.abort();
@@ -203,7 +205,10 @@ async fn serve(settings: Settings) -> Result<(), Error> {
             operator.attach(None);
             let closed = storage.close(give_up).await;
             ops.watch(None);
-            watch.abort();
+            // The storage has waited for its end.
+            if let Err(error) = watch.await {
+                tracing::error!(%error, "the upkeep of the storage failed");
+            }
             outcome.and(closed.map_err(Error::from))
         }
         None => Ok(()),
@@ -268,14 +273,20 @@ fn bind_advice(error: ErrorKind) -> &'static str {
 }
 
 /// Takes new certificates, as they appear and when SIGHUP asks for it.
-async fn reload(mut hang_up: Signal, tls: Option<Arc<Tls>>, status: Arc<Status>) {
-    let watch = async {
+async fn reload(
+    hang_up: Signal,
+    tls: Option<Arc<Tls>>,
+    status: Arc<Status>,
+    supervisor: Supervisor,
+) {
+    let watch = || async {
         if let Some(tls) = &tls {
             tls.watch().await;
         }
     };
-    let asked = async {
-        while hang_up.recv().await.is_some() {
+    let hang_up = Mutex::new(hang_up);
+    let asked = || async {
+        while hang_up.lock().await.recv().await.is_some() {
             // While it starts, the manager waits for that and for nothing else.
             let is_ready = matches!(status.state(), State::Ready(_));
             if is_ready {
@@ -290,7 +301,11 @@ async fn reload(mut hang_up: Signal, tls: Option<Arc<Tls>>, status: Arc<Status>)
             }
         }
     };
-    tokio::join!(watch, asked);
+    // Their task is aborted at a stop.
+    tokio::join!(
+        supervisor.keep("certificates", pending(), watch),
+        supervisor.keep("reloads", pending(), asked)
+    );
 }
 
 /// The ops port: served from before recovery to after the drain.

@@ -26,12 +26,17 @@ use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
 use crate::catalog::{Catalog, CatalogError, Job, JobLine, JobState, Schedule};
+use crate::supervisor::Supervisor;
 pub use run::{Run, Stop, Work};
 pub use schedule::Cron;
 pub use scrub::{SCRUB, Scrub};
 
 /// How long a stop waits for work to give its job back.
 const STOP_TIME: Duration = Duration::from_secs(6);
+/// How long it waits for the end of what it broke off then.
+const ABORT_TIME: Duration = Duration::from_secs(1);
+/// A job without a sign of life for so long has failed.
+const STALLED: Duration = Duration::from_secs(15 * 60);
 
 /// Milliseconds since 1970: a clock, so that tests can have their own.
 pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
@@ -49,11 +54,22 @@ struct Inner {
     clock: Clock,
     /// Told when a job was queued.
     wake: Notify,
-    stopping: watch::Sender<bool>,
+    /// A job without a sign of life for so long has failed.
+    patience: Duration,
+    gate: watch::Sender<Gate>,
     /// What runs now, by kind.
     current: Mutex<HashMap<&'static str, Arc<Run>>>,
-    /// How many run.
-    active: watch::Sender<usize>,
+}
+
+/// Whether jobs are taken, and what is at it: one value, so that a stop sees
+/// every job that is being taken, and none is taken after it looked.
+#[derive(Default)]
+struct Gate {
+    is_stopping: bool,
+    /// The stop waits no longer: what still runs is broken off.
+    is_over: bool,
+    /// Lanes that take or run a job, and work under way.
+    active: usize,
 }
 
 /// How jobs are, for whoever publishes it.
@@ -78,41 +94,59 @@ impl Jobs {
             plans: Vec::new(),
             clock,
             wake: Notify::new(),
-            stopping: watch::Sender::new(false),
+            patience: STALLED,
+            gate: watch::Sender::default(),
             current: Mutex::default(),
-            active: watch::Sender::new(0),
         }))
     }
 
     /// Adds a kind, and when it begins by itself.
     #[must_use]
     pub fn with(self, work: Arc<dyn Work>, plan: Option<Cron>) -> Jobs {
-        let kind = work.kind();
-        match Arc::try_unwrap(self.0) {
-            Ok(mut inner) => {
-                inner.works.push(work);
-                inner.plans.push((kind, plan));
-                Jobs(Arc::new(inner))
-            }
-            Err(shared) => {
-                tracing::error!(kind, "a kind of job came too late and is not run");
-                Jobs(shared)
-            }
+        self.change(|inner| {
+            inner.plans.push((work.kind(), plan));
+            inner.works.push(work);
+        })
+    }
+
+    /// How long a job may show no sign of life before it has failed.
+    #[must_use]
+    pub fn with_patience(self, patience: Duration) -> Jobs {
+        self.change(|inner| inner.patience = patience)
+    }
+
+    fn change(mut self, change: impl FnOnce(&mut Inner)) -> Jobs {
+        match Arc::get_mut(&mut self.0) {
+            Some(inner) => change(inner),
+            None => tracing::error!("a kind or a limit of jobs came too late and does not count"),
         }
+        self
     }
 
     /// Takes and runs jobs until [`Jobs::stop`]. What dies is started again.
-    pub async fn run(&self) {
-        runner::run(&self.0).await;
+    pub async fn run(&self, supervisor: &Supervisor) {
+        runner::run(&self.0, supervisor).await;
     }
 
-    /// Gives jobs that run back, for the next start to go on with.
+    /// Gives jobs that run back, for the next start to go on with. On return
+    /// no job is being taken, runs, or writes, unless its work blocks a thread.
     pub async fn stop(&self) {
-        self.0.stopping.send_replace(true);
-        let mut active = self.0.active.subscribe();
-        let idle = active.wait_for(|count| *count == 0);
-        if timeout(STOP_TIME, idle).await.is_err() {
-            tracing::warn!("a job did not end in time; the next start goes on with it");
+        let gate = &self.0.gate;
+        gate.send_modify(|gate| gate.is_stopping = true);
+        let mut gates = gate.subscribe();
+        if timeout(STOP_TIME, gates.wait_for(|gate| gate.active == 0))
+            .await
+            .is_ok()
+        {
+            return;
+        }
+        tracing::warn!("a job did not end in time; the next start goes on with it");
+        gate.send_modify(|gate| gate.is_over = true);
+        if timeout(ABORT_TIME, gates.wait_for(|gate| gate.active == 0))
+            .await
+            .is_err()
+        {
+            tracing::error!("the work of a job blocks a thread and goes on during the stop");
         }
     }
 

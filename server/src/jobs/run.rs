@@ -105,6 +105,15 @@ impl Run {
         said.alive = Instant::now();
     }
 
+    /// A sign of life of work that has nothing to report yet. It is kept with
+    /// the job, and is no progress: a job that only lives is given up as one
+    /// that gets nowhere.
+    pub fn alive(&self) {
+        let mut said = self.said();
+        said.is_new = true;
+        said.alive = Instant::now();
+    }
+
     /// Adds a line to the job's log, which is written soon. Of too many the
     /// oldest go.
     pub fn log(&self, text: String) {

@@ -4,24 +4,21 @@
 //! What a job costs the catalog beside pushes is one change in ten seconds,
 //! and one when it has something to log.
 
-use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::run::{Run, Stop, Work};
-use super::{Inner, schedule};
+use super::{Gate, Inner, schedule};
 use crate::catalog::{Job, JobEnd, JobState};
+use crate::supervisor::{Supervisor, message};
 
 /// How often a running job's progress is written, if there is any.
 pub(super) const BEAT: Duration = Duration::from_secs(10);
 /// The least time between two writes of one job.
 const BEAT_LEAST: Duration = Duration::from_millis(500);
-/// A job without a sign of life for so long has failed.
-pub(super) const STALLED: Duration = Duration::from_secs(15 * 60);
 /// How long work may take to end when it is told to.
 const GRACE: Duration = Duration::from_secs(4);
 /// How often it is looked for jobs that somebody else queued.
@@ -31,62 +28,85 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// How often the end of a job is tried to be written.
 const END_TRIES: u32 = 5;
 
-/// Runs everything until it is to stop.
-pub(super) async fn run(inner: &Arc<Inner>) {
+/// Runs everything until it is to stop, or what still runs is to be broken off.
+pub(super) async fn run(inner: &Arc<Inner>, supervisor: &Supervisor) {
     let mut tasks = JoinSet::new();
     for work in &inner.works {
-        let (inner, work) = (Arc::clone(inner), Arc::clone(work));
-        tasks.spawn(supervise(work.kind(), move || {
-            Box::pin(lane(Arc::clone(&inner), Arc::clone(&work)))
-        }));
+        let (inner, work, supervisor) = (Arc::clone(inner), Arc::clone(work), supervisor.clone());
+        tasks.spawn(async move {
+            let lane = || lane(&inner, &work);
+            supervisor.keep(work.kind(), inner.stopped(), lane).await;
+        });
     }
-    let planner = Arc::clone(inner);
-    tasks.spawn(supervise("schedules", move || {
-        Box::pin(schedule::run(Arc::clone(&planner)))
-    }));
-    while tasks.join_next().await.is_some() {}
+    let (planner, keeper) = (Arc::clone(inner), supervisor.clone());
+    tasks.spawn(async move {
+        let plan = || schedule::run(&planner);
+        keeper.keep("schedules", planner.stopped(), plan).await;
+    });
+    let all = async { while tasks.join_next().await.is_some() {} };
+    tokio::select! {
+        () = all => {}
+        () = inner.over() => tasks.shutdown().await,
+    }
 }
 
-/// Starts a task again whenever it dies; ends when it ends.
-async fn supervise(name: &'static str, task: impl Fn() -> BoxFuture<'static, ()>) {
-    loop {
-        let mut alone = JoinSet::new();
-        alone.spawn(task());
-        match alone.join_next().await {
-            Some(Err(error)) if error.is_panic() => {
-                let why = message(error);
-                tracing::error!(
-                    task = name,
-                    why,
-                    "a task of the jobs died; it is started again"
-                );
-                sleep(PAUSE).await;
+impl Inner {
+    /// Ready when no more jobs are to be taken.
+    pub(super) async fn stopped(&self) {
+        let mut gates = self.gate.subscribe();
+        let _ = gates.wait_for(|gate| gate.is_stopping).await;
+    }
+
+    /// Ready when a stop waits no longer.
+    async fn over(&self) {
+        let mut gates = self.gate.subscribe();
+        let _ = gates.wait_for(|gate| gate.is_over).await;
+    }
+}
+
+/// Says that a job is being taken or runs, until it is dropped.
+struct Active(Arc<Inner>);
+
+impl Active {
+    /// None: no more jobs are to be taken.
+    fn enter(inner: &Arc<Inner>) -> Option<Active> {
+        let entered = inner.gate.send_if_modified(|gate| {
+            if !gate.is_stopping {
+                gate.active = gate.active.saturating_add(1);
             }
-            _ => return,
-        }
+            !gate.is_stopping
+        });
+        entered.then(|| Active(Arc::clone(inner)))
+    }
+
+    /// One more, for a part of what is active already.
+    fn also(&self) -> Active {
+        let more = |gate: &mut Gate| gate.active = gate.active.saturating_add(1);
+        self.0.gate.send_modify(more);
+        Active(Arc::clone(&self.0))
     }
 }
 
-fn message(error: JoinError) -> String {
-    let Ok(panic) = error.try_into_panic() else {
-        return "it was aborted".to_owned();
-    };
-    let panic: &(dyn Any + Send) = panic.as_ref();
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-    format!("it panicked: {}", text.unwrap_or("no message"))
+impl Drop for Active {
+    fn drop(&mut self) {
+        let less = |gate: &mut Gate| gate.active = gate.active.saturating_sub(1);
+        self.0.gate.send_modify(less);
+    }
 }
 
 /// Runs the jobs of one kind, one after the other.
-async fn lane(inner: Arc<Inner>, work: Arc<dyn Work>) {
-    let mut stopping = inner.stopping.subscribe();
+async fn lane(inner: &Arc<Inner>, work: &Arc<dyn Work>) {
     let mut is_failing = false;
-    while !*stopping.borrow() {
+    loop {
         let woken = inner.wake.notified();
-        match next(&inner, work.kind()).await {
+        // Before a job is taken: a stop waits for it from here on.
+        let Some(active) = Active::enter(inner) else {
+            return;
+        };
+        match next(inner, work.kind()).await {
             Ok(Some(job)) => {
                 is_failing = false;
-                perform(&inner, &work, job).await;
+                perform(&active, work, job).await;
                 continue;
             }
             Ok(None) => is_failing = false,
@@ -96,10 +116,11 @@ async fn lane(inner: Arc<Inner>, work: Arc<dyn Work>) {
                 }
             }
         }
+        drop(active);
         tokio::select! {
             () = woken => {}
             () = sleep(if is_failing { PAUSE } else { LOOK }) => {}
-            _ = stopping.wait_for(|stop| *stop) => {}
+            () = inner.stopped() => {}
         }
     }
 }
@@ -115,21 +136,18 @@ async fn next(inner: &Inner, kind: &str) -> Result<Option<Job>, crate::catalog::
     inner.catalog.take_job(kind, &inner.owner, i64::MAX).await
 }
 
-/// Says that something runs, until it is dropped.
-struct Active<'a>(&'a Inner, &'static str);
+/// A job that others see as running, until it is dropped.
+struct Current<'a>(&'a Inner, &'static str);
 
-impl Drop for Active<'_> {
+impl Drop for Current<'_> {
     fn drop(&mut self) {
         self.0.current().remove(self.1);
-        self.0
-            .active
-            .send_modify(|count| *count = count.saturating_sub(1));
     }
 }
 
 /// Runs one job to its end.
-async fn perform(inner: &Inner, work: &Arc<dyn Work>, job: Job) {
-    let kind = work.kind();
+async fn perform(active: &Active, work: &Arc<dyn Work>, job: Job) {
+    let (inner, kind) = (active.0.as_ref(), work.kind());
     tracing::info!(
         kind,
         job = job.id,
@@ -139,11 +157,8 @@ async fn perform(inner: &Inner, work: &Arc<dyn Work>, job: Job) {
     );
     let run = Arc::new(Run::new(job, Arc::clone(&inner.clock)));
     inner.current().insert(kind, Arc::clone(&run));
-    inner
-        .active
-        .send_modify(|count| *count = count.saturating_add(1));
-    let _active = Active(inner, kind);
-    let Some(end) = attend(inner, work, &run).await else {
+    let _current = Current(inner, kind);
+    let Some(end) = attend(active, work, &run).await else {
         tracing::warn!(
             kind,
             job = run.id(),
@@ -175,18 +190,22 @@ async fn perform(inner: &Inner, work: &Arc<dyn Work>, job: Job) {
 
 /// Watches over the work: writes what it says, and tells it to end. None: the
 /// job is somebody else's by now.
-async fn attend(inner: &Inner, work: &Arc<dyn Work>, run: &Arc<Run>) -> Option<JobEnd> {
-    // Aborted when this ends, however it does.
+async fn attend(active: &Active, work: &Arc<dyn Work>, run: &Arc<Run>) -> Option<JobEnd> {
+    let inner = active.0.as_ref();
+    // Aborted when this ends, however it does; a stop waits until it is gone.
     let mut task = JoinSet::new();
-    task.spawn(Arc::clone(work).run(Arc::clone(run)));
-    let mut stopping = inner.stopping.subscribe();
-    let mut beats = interval(BEAT);
+    let (held, working) = (active.also(), Arc::clone(work).run(Arc::clone(run)));
+    task.spawn(async move {
+        let _held = held;
+        working.await
+    });
+    let mut beats = interval(BEAT.min(inner.patience));
     beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
     beats.tick().await;
     loop {
         tokio::select! {
             ended = task.join_next() => return Some(judge(run, ended)),
-            _ = stopping.wait_for(|stop| *stop) => run.end(Stop::Released),
+            () = inner.stopped() => run.end(Stop::Released),
             _ = run.ended() => {}
             _ = beats.tick() => {}
             () = run.news.notified() => {}
@@ -196,10 +215,11 @@ async fn attend(inner: &Inner, work: &Arc<dyn Work>, run: &Arc<Run>) -> Option<J
             let ended = timeout(GRACE, task.join_next()).await;
             return Some(ended.map_or_else(|_| as_told(run), |ended| judge(run, ended)));
         }
-        if run.quiet() > STALLED {
-            let minutes = STALLED.as_secs() / 60;
+        let quiet = run.quiet();
+        if quiet > inner.patience {
+            let seconds = quiet.as_secs();
             return Some(JobEnd::Failed(format!(
-                "no sign of life for {minutes} minutes"
+                "it showed no sign of life for {seconds} s, as if it or the disk hung; start it again when that is found"
             )));
         }
         let Some(report) = run.take() else { continue };
@@ -223,8 +243,11 @@ fn judge(run: &Run, ended: Option<Result<Result<String, Stop>, JoinError>>) -> J
         Some(Ok(Err(Stop::Failed(why)))) => JobEnd::Failed(why),
         Some(Ok(Err(Stop::Cancelled))) => JobEnd::Cancelled,
         Some(Ok(Err(Stop::Released))) => JobEnd::Released,
-        Some(Err(error)) if error.is_panic() => JobEnd::Failed(message(error)),
-        Some(Err(_)) | None => as_told(run),
+        Some(Err(error)) => match error.try_into_panic() {
+            Ok(panic) => JobEnd::Failed(message(panic.as_ref())),
+            Err(_) => as_told(run),
+        },
+        None => as_told(run),
     }
 }
 

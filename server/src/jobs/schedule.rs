@@ -6,7 +6,6 @@
 //! the same for ever in one catalog, and differs between catalogs.
 
 use std::str::FromStr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -102,12 +101,11 @@ fn jitter(seed: &[u8], most: i64) -> i64 {
 }
 
 /// Looks at the schedules until it is to stop.
-pub(super) async fn run(inner: Arc<Inner>) {
-    let mut stopping = inner.stopping.subscribe();
+pub(super) async fn run(inner: &Inner) {
     let mut is_failing = false;
-    while !*stopping.borrow() {
+    while !inner.gate.borrow().is_stopping {
         let now = (inner.clock)();
-        let wait = match look(&inner, now).await {
+        let wait = match look(inner, now).await {
             Ok(next) => {
                 is_failing = false;
                 let wait = next.map_or(LOOK, |next| next.saturating_sub(now));
@@ -123,7 +121,7 @@ pub(super) async fn run(inner: Arc<Inner>) {
         let wait = Duration::from_millis(wait.unsigned_abs());
         tokio::select! {
             () = sleep(wait) => {}
-            _ = stopping.wait_for(|stop| *stop) => {}
+            () = inner.stopped() => {}
         }
     }
 }

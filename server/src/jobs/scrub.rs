@@ -1,10 +1,14 @@
 //! The job that reads what is stored and finds what rotted.
 
+use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use orlop_engine::{Finding, ScrubPosition, Store};
+use tokio::time::sleep;
 
 use super::run::{Run, Stop, Work};
 use crate::catalog::{Catalog, JobProgress};
@@ -13,6 +17,8 @@ use crate::catalog::{Catalog, JobProgress};
 pub const SCRUB: &str = "scrub";
 /// Names that are told of a damaged blob.
 const USERS: usize = 8;
+/// How often it is looked whether reads came back.
+const PULSE: Duration = Duration::from_millis(250);
 
 /// Scrubs a store.
 pub struct Scrub {
@@ -38,10 +44,12 @@ impl Scrub {
         if run.place().is_none() {
             run.report(progress(scrub.position()), scrub.cursor());
         }
+        let mut pulse = pin!(self.pulse(run));
         loop {
             let step = tokio::select! {
                 biased;
                 why = run.ended() => return Err(why),
+                never = &mut pulse => match never {},
                 step = scrub.step() => step,
             };
             let (findings, step) = match step {
@@ -68,6 +76,19 @@ impl Scrub {
             "bytes": done, "frames": frames, "findings": findings,
         });
         Ok(outcome.to_string())
+    }
+
+    /// Each read that comes back is a sign of life, whatever it gave: one step
+    /// over bad sectors may take hours. One that hangs is none.
+    async fn pulse(&self, run: &Run) -> Infallible {
+        let mut seen = self.store.scrub_reads();
+        loop {
+            sleep(PULSE).await;
+            let reads = self.store.scrub_reads();
+            if std::mem::replace(&mut seen, reads) != reads {
+                run.alive();
+            }
+        }
     }
 
     /// Names what was found and whom it concerns.

@@ -1,5 +1,8 @@
 //! Jobs on a real catalog, with work that does what a test wants.
 
+mod ends;
+mod scrub;
+
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::Instant;
@@ -61,7 +64,7 @@ fn progress(done: u64) -> JobProgress {
 
 fn run(jobs: &Jobs) -> tokio::task::JoinHandle<()> {
     let jobs = jobs.clone();
-    tokio::spawn(async move { jobs.run().await })
+    tokio::spawn(async move { jobs.run(&Supervisor::default()).await })
 }
 
 async fn until(jobs: &Jobs, id: i64, state: JobState) -> Job {

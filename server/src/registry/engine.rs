@@ -94,6 +94,7 @@ impl Blobs for Store {
             Health {
                 poisoned: health.poisoned,
                 full: health.full,
+                writing: health.writing,
                 ..Health::default()
             }
         }

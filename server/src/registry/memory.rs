@@ -5,6 +5,7 @@ mod found;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
@@ -48,6 +49,8 @@ struct State {
     damaged: HashSet<Digest>,
     /// How it is, it never says.
     silent: bool,
+    /// How long writes have been under way: of the store and of the catalog.
+    writing: (Duration, Duration),
 }
 
 /// A store and a catalog in one.
@@ -91,6 +94,10 @@ impl Memory {
 
     pub(crate) fn silence(&self) {
         self.state().silent = true;
+    }
+
+    pub(crate) fn hang(&self, store: Duration, catalog: Duration) {
+        self.state().writing = (store, catalog);
     }
 
     pub(crate) fn damage(&self, digest: Digest) {
@@ -248,11 +255,15 @@ impl Blobs for Memory {
 
     fn health(&self) -> BoxFuture<'_, Health> {
         let is_silent = self.state().silent;
+        let writing = self.state().writing.0;
         async move {
             if is_silent {
                 std::future::pending::<()>().await;
             }
-            Health::default()
+            Health {
+                writing,
+                ..Health::default()
+            }
         }
         .boxed()
     }
@@ -569,5 +580,9 @@ impl Names for Memory {
             Some(Fault::Poisoned(why)) => Some(why.clone()),
             _ => None,
         }
+    }
+
+    fn writing(&self) -> Duration {
+        self.state().writing.1
     }
 }

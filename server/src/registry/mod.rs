@@ -158,6 +158,7 @@ impl Registry {
     pub async fn health(&self) -> Health {
         let mut health = self.blobs.health().await;
         health.poisoned = health.poisoned.or_else(|| self.names.poisoned());
+        health.writing = health.writing.max(self.names.writing());
         health.unpaired = self.unpaired;
         health.read_only = self.maintenance.read_only();
         health

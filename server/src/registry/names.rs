@@ -1,5 +1,7 @@
 //! The names of the registry: the catalog behind [`Names`].
 
+use std::time::Duration;
+
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use orlop_oci::{Digest, RefKind, Reference, RepositoryName};
@@ -137,6 +139,10 @@ impl Names for Catalog {
 
     fn poisoned(&self) -> Option<String> {
         Catalog::poisoned(self)
+    }
+
+    fn writing(&self) -> Duration {
+        Catalog::writing(self)
     }
 }
 

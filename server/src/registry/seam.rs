@@ -8,6 +8,7 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -89,6 +90,8 @@ pub struct Health {
     pub poisoned: Option<String>,
     /// Whether pushes are refused for want of space.
     pub full: bool,
+    /// How long a write has been waiting for the disk; zero when there is none.
+    pub writing: Duration,
     /// Why nothing is written until the right catalog is back, if so.
     pub unpaired: Option<Unpaired>,
     /// Why an operator switched writes off, if so.
@@ -340,4 +343,7 @@ pub trait Names: Send + Sync + 'static {
 
     /// Why nothing is written until a restart, if so. For the log.
     fn poisoned(&self) -> Option<String>;
+
+    /// How long a change has been being written; zero when there is none.
+    fn writing(&self) -> Duration;
 }

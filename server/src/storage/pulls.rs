@@ -3,9 +3,11 @@
 //! Invariants: a pull is written within seconds, never by the request that
 //! made it; a count that may be lost raises the floor below which nothing
 //! counts as not pulled: after a start that no clean stop came before, after
-//! pulls were dropped, and after a release that counts none. A catalog that is
-//! not the store's is not written to.
+//! pulls were dropped, after a write that did not come to its end, and after a
+//! release that counts none. A catalog that is not the store's is not written
+//! to.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -29,6 +31,8 @@ pub(super) struct PullWriter {
     written: Count,
     /// Whether the last write failed, which is logged once.
     is_failing: AtomicBool,
+    /// Whether a write is under way, or did not come to its end.
+    is_writing: AtomicBool,
     /// Held while they are written.
     turn: tokio::sync::Mutex<()>,
 }
@@ -56,6 +60,7 @@ impl PullWriter {
             may_write,
             written: Count::default(),
             is_failing: AtomicBool::new(false),
+            is_writing: AtomicBool::new(false),
             turn: tokio::sync::Mutex::default(),
         };
         let through = catalog.pulls_through().await?;
@@ -86,12 +91,15 @@ impl PullWriter {
         }
     }
 
-    /// Writes again and again; after a failure not before the usual time, how
-    /// many there may be.
-    pub(super) async fn run(&self, catalog: &Catalog) {
+    /// Writes again and again until the end; after a failure not before the
+    /// usual time, how many there may be. What is being written is finished.
+    pub(super) async fn run(&self, catalog: &Catalog, ending: impl Future<Output = ()>) {
+        let mut ending = pin!(ending);
         let mut is_well = true;
         loop {
             tokio::select! {
+                biased;
+                () = &mut ending => return,
                 () = sleep(WRITE_EVERY) => {}
                 () = self.pulls.many(), if is_well => {}
             }
@@ -110,8 +118,18 @@ impl PullWriter {
 
     /// Writes what was counted. What fails is tried again next time. True when
     /// all is written.
-    async fn write(&self, catalog: &Catalog) -> bool {
+    pub(super) async fn write(&self, catalog: &Catalog) -> bool {
         let _turn = self.turn.lock().await;
+        // One that panicked, or was dropped, took pulls with it.
+        if self.is_writing.swap(true, Ordering::Relaxed) {
+            self.pulls.set_lost();
+        }
+        let is_written = self.write_all(catalog).await;
+        self.is_writing.store(false, Ordering::Relaxed);
+        is_written
+    }
+
+    async fn write_all(&self, catalog: &Catalog) -> bool {
         let mut pulls = self.pulls.take();
         if !self.may_write {
             return false;

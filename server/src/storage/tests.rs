@@ -55,7 +55,11 @@ async fn the_store_hears_how_far_the_catalog_is_within_moments() {
     let folder = tempfile::tempdir().unwrap();
     let storage = Arc::new(open(folder.path()).await.unwrap());
     let watched = Arc::clone(&storage);
-    let watch = tokio::spawn(async move { watched.watch(&Maintenance::default()).await });
+    let watch = tokio::spawn(async move {
+        watched
+            .watch(&Maintenance::default(), &Supervisor::default())
+            .await
+    });
     link(&storage, b"one").await;
     let sequence = storage.catalog.sequence();
     let began = Instant::now();
@@ -63,8 +67,8 @@ async fn the_store_hears_how_far_the_catalog_is_within_moments() {
         assert!(began.elapsed() < MARK_EVERY * 5, "never told");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    watch.abort();
     storage.close(ready(())).await.unwrap();
+    watch.await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -79,6 +83,43 @@ async fn the_store_hears_how_far_the_catalog_is_at_close() {
     let names = names(folder.path()).await;
     assert!(sequence > 0 && names.sequence == sequence, "{names:?}");
     assert!(names.copies.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn upkeep_has_ended_before_anything_is_closed() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage = Arc::new(open(folder.path()).await.unwrap());
+    let supervisor = Supervisor::default();
+    let watched = (Arc::clone(&storage), supervisor.clone());
+    let watch = tokio::spawn(async move {
+        let (storage, supervisor) = watched;
+        storage.watch(&Maintenance::default(), &supervisor).await;
+    });
+    // The store is being told how far the catalog is, and that takes a while.
+    let telling = storage.marked.lock().await;
+    link(&storage, b"one").await;
+    tokio::time::sleep(MARK_EVERY * 2).await;
+    let names = supervisor.restarts();
+    let names: Vec<_> = names.into_iter().map(|(name, _)| name).collect();
+    let all = ["copies", "expiry", "marks", "pulls", "schedules", "scrub"];
+    assert_eq!(names, all, "each is supervised");
+    let closed = Arc::clone(&storage);
+    let close = tokio::spawn(async move { closed.close(ready(())).await });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!watch.is_finished() && !close.is_finished());
+    link(&storage, b"two").await;
+    assert!(storage.store.names().await.is_ok());
+    drop(telling);
+    let ended = tokio::time::timeout(Duration::from_secs(20), watch);
+    ended.await.expect("upkeep has no end").unwrap();
+    close.await.unwrap().unwrap();
+    assert!(
+        storage
+            .catalog
+            .link_blob("a/b", &digest(b"x"), 1)
+            .await
+            .is_err()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -267,7 +308,11 @@ async fn pulls_are_written_within_seconds_while_it_runs() {
     let folder = tempfile::tempdir().unwrap();
     let storage = Arc::new(open(folder.path()).await.unwrap());
     let watched = Arc::clone(&storage);
-    let watch = tokio::spawn(async move { watched.watch(&Maintenance::default()).await });
+    let watch = tokio::spawn(async move {
+        watched
+            .watch(&Maintenance::default(), &Supervisor::default())
+            .await
+    });
     pull(&storage, 4).await;
     let began = Instant::now();
     while pulled(&storage).await.0 < 4 {
@@ -275,9 +320,8 @@ async fn pulls_are_written_within_seconds_while_it_runs() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert_eq!(storage.observe().await.pulls.written, 4);
-    watch.abort();
-    let _ = watch.await;
     storage.close(ready(())).await.unwrap();
+    watch.await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -312,4 +356,21 @@ async fn a_catalog_is_copied_into_the_store_before_it_is_brought_up_to_date() {
     storage.close(ready(())).await.unwrap();
     drop(storage);
     assert_eq!(names(folder.path()).await.copies, after);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_of_pulls_that_was_broken_off_counts_as_lost() {
+    use futures_util::FutureExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let storage = open(folder.path()).await.unwrap();
+    pull(&storage, 3).await;
+    // It has taken the counts, and panics, or whoever runs it goes.
+    let broken = storage.pulls.write(&storage.catalog).now_or_never();
+    assert_eq!(broken, None);
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    let before = crate::registry::pulls::now();
+    assert!(storage.pulls.write(&storage.catalog).await);
+    let (_, last) = pulled(&storage).await;
+    assert!(last.unwrap() >= before, "{last:?} before {before}");
+    storage.close(ready(())).await.unwrap();
 }

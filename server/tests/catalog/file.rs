@@ -3,10 +3,15 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use orlop::catalog::{Catalog, CatalogError};
-use sqlx::Connection;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use orlop::catalog::{Catalog, CatalogError, JobProgress, JobState};
+use orlop::jobs::{Jobs, Run, Stop, Work};
+use orlop::supervisor::Supervisor;
+use sqlx::{Connection, Executor as _};
 use tempfile::TempDir;
 
 use crate::cases::{digest, lookup, manifest};
@@ -374,5 +379,100 @@ async fn changes_of_a_failed_batch_are_run_again() {
     }
     check_numbers(&catalog, 0..6).await;
     assert_eq!(catalog.sequence(), 1 + 6 * 2);
+    catalog.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i18_how_long_a_transaction_hangs_is_told_until_it_comes_back() {
+    let folder = TempDir::new().unwrap();
+    let catalog = Place::file(folder.path()).open().await;
+    assert_eq!(catalog.writing(), Duration::ZERO);
+    // As a sync that does not come back, for less than the writer waits.
+    let mut other = sqlite(&folder.path().join("catalog.db")).await;
+    other.execute("BEGIN IMMEDIATE").await.unwrap();
+    let putting = catalog.clone();
+    let putting = tokio::spawn(async move { put_numbers(&putting, 0..1).await });
+    let began = Instant::now();
+    while catalog.writing() < Duration::from_millis(200) {
+        assert!(began.elapsed() < Duration::from_secs(4), "not told");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(!putting.is_finished());
+    other.execute("ROLLBACK").await.unwrap();
+    putting.await.unwrap();
+    assert_eq!(catalog.writing(), Duration::ZERO);
+    other.close().await.unwrap();
+    check_numbers(&catalog, 0..1).await;
+    catalog.close().await;
+}
+
+/// Work that says one thing and is done.
+struct Talker;
+
+fn ten() -> JobProgress {
+    JobProgress {
+        done: 10,
+        total: 10,
+        unit: "steps".to_owned(),
+    }
+}
+
+impl Work for Talker {
+    fn kind(&self) -> &'static str {
+        "talker"
+    }
+
+    fn run(self: Arc<Self>, run: Arc<Run>) -> BoxFuture<'static, Result<String, Stop>> {
+        async move {
+            run.report(ten(), b"the end".to_vec());
+            run.log("the last words".to_owned());
+            Ok("all of it".to_owned())
+        }
+        .boxed()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_job_reported_last_outlives_an_end_that_could_not_be_written() {
+    let folder = TempDir::new().unwrap();
+    let place = Place::file(folder.path());
+    let catalog = place.open().await;
+    // What a runner says is refused; that a job is taken is not.
+    place
+        .raw(
+            "CREATE TRIGGER refuse BEFORE UPDATE OF done ON job \
+             BEGIN SELECT RAISE(ABORT, 'not now'); END",
+        )
+        .await;
+    let clock = Arc::new(|| 1_000);
+    let jobs = Jobs::new(catalog.clone(), "one".to_owned(), clock).with(Arc::new(Talker), None);
+    let running = jobs.clone();
+    let running = tokio::spawn(async move { running.run(&Supervisor::default()).await });
+    let id = jobs.start("talker").await.unwrap().id;
+    let began = Instant::now();
+    while jobs.show(id).await.unwrap().state == JobState::Queued {
+        assert!(began.elapsed() < Duration::from_secs(20), "never taken");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // Its work is done within moments, and its end is refused at least once.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    let job = catalog.job(id).await.unwrap().unwrap();
+    assert_eq!((job.state, job.progress.done), (JobState::Running, 0));
+    assert_eq!(jobs.log(id).await.unwrap(), []);
+    place.raw("DROP TRIGGER refuse").await;
+    while jobs.show(id).await.unwrap().state == JobState::Running {
+        assert!(began.elapsed() < Duration::from_secs(20), "never ended");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let job = jobs.show(id).await.unwrap();
+    assert_eq!(job.state, JobState::Done, "{job:?}");
+    assert_eq!(job.outcome, "all of it");
+    assert_eq!(job.progress, ten());
+    assert_eq!(job.place.as_deref(), Some(&b"the end"[..]));
+    let log = jobs.log(id).await.unwrap();
+    assert_eq!(log.len(), 1, "{log:?}");
+    assert_eq!(log[0].text, "the last words");
+    jobs.stop().await;
+    running.await.unwrap();
     catalog.close().await;
 }

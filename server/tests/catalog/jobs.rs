@@ -118,6 +118,55 @@ pub(crate) async fn jobs_that_get_nowhere_are_given_up(place: &Place) {
     catalog.close().await;
 }
 
+pub(crate) async fn attempts_count_until_a_job_is_at_a_new_place(place: &Place) {
+    let catalog = place.open().await;
+    let id = catalog.add_job("scrub", "{}").await.unwrap().unwrap();
+    let take = async || {
+        let taken = catalog.take_job("scrub", "x", i64::MAX).await.unwrap();
+        taken.unwrap()
+    };
+    let attempts = async || catalog.job(id).await.unwrap().unwrap().attempts;
+    let at = |place: Option<&[u8]>, done| JobReport {
+        place: place.map(<[u8]>::to_vec),
+        ..report(done, 0)
+    };
+    // Without a place, more that is done is some way.
+    let job = take().await;
+    catalog.beat_job(&job, at(None, 0)).await.unwrap();
+    assert_eq!(attempts().await, 1);
+    catalog.beat_job(&job, at(None, 1)).await.unwrap();
+    assert_eq!(attempts().await, 0);
+    // With one, only another place is: its next runner begins there again,
+    // however much this one says it has done since.
+    let job = take().await;
+    assert_eq!(job.attempts, 1);
+    catalog.beat_job(&job, at(Some(b"a"), 1)).await.unwrap();
+    assert_eq!(attempts().await, 0);
+    let mut job = take().await;
+    for done in 2..5 {
+        let told = catalog.beat_job(&job, at(Some(b"a"), done)).await;
+        assert_eq!(told.unwrap(), Some(false));
+        assert_eq!(attempts().await, 1);
+    }
+    job = take().await;
+    assert_eq!((job.attempts, job.place.as_deref()), (2, Some(&b"a"[..])));
+    catalog.beat_job(&job, at(Some(b"a"), 9)).await.unwrap();
+    assert_eq!(attempts().await, 2);
+    // An earlier place is another one, too.
+    catalog.beat_job(&job, at(Some(b"0"), 0)).await.unwrap();
+    assert_eq!(attempts().await, 0);
+    for attempt in 1..=JOB_ATTEMPTS {
+        job = take().await;
+        assert_eq!(job.attempts, attempt);
+        catalog.beat_job(&job, at(Some(b"0"), 50)).await.unwrap();
+    }
+    let taken = catalog.take_job("scrub", "x", i64::MAX).await.unwrap();
+    assert_eq!(taken, None);
+    let job = catalog.job(id).await.unwrap().unwrap();
+    assert_eq!(job.state, JobState::Failed, "{job:?}");
+    catalog.close().await;
+}
+
 pub(crate) async fn history_and_logs_of_jobs_have_bounds(place: &Place) {
     let catalog = place.open().await;
     let mut last = 0;

@@ -288,6 +288,8 @@ impl Writer {
         mut data: Vec<Arc<crate::segment::SegmentFile>>,
     ) -> Result<Vec<Result<Vec<Fate>>>> {
         self.poison.check()?;
+        let metrics = Arc::clone(&self.metrics);
+        let writing = metrics.writing(self.runtime.now());
         data.sort_by_key(|segment| segment.id());
         data.dedup_by_key(|segment| segment.id());
         let syncs = data.iter().map(|segment| segment.sync());
@@ -354,6 +356,7 @@ impl Writer {
             self.write(builder)
                 .await
                 .map_err(|error| self.poison.set(&error))?;
+            drop(writing);
             self.metrics.records(lsn.saturating_sub(self.tail.next_lsn));
             self.tail.next_lsn = lsn;
             self.apply(batch).await?;

@@ -104,6 +104,7 @@ async fn patiently(
         let mut buf = pool.take_now(len);
         buf.set_len(len);
         let (done, buf) = Arc::clone(file).read_at(offset, buf).await;
+        core.metrics.scrub_answered();
         match done {
             Ok(()) => return Ok(Ok((buf.as_slice().to_vec(), failed))),
             Err(error) if error.kind == Kind::Io => failed = Some(error.source.to_string()),

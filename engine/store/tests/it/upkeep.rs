@@ -4,10 +4,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use std::sync::atomic::{AtomicU8, Ordering};
+
 use bytes::Bytes;
 use orlop_disk::sim::{Crash, Fault, Plan, Sim, Verb};
 use orlop_disk::{Disk, Kind};
-use orlop_engine::{Error, MemoryIndex, Store};
+use orlop_engine::{Error, IndexFactory, MemoryIndex, Progress, Store, System};
+use orlop_index::{Batch, Index, IndexError, Table, Visit};
 
 use crate::support::{config, content, disk, folder, open, pull, push, sha256};
 
@@ -363,4 +366,160 @@ async fn an_opening_that_is_cancelled_changes_nothing() {
     assert!(matches!(opened.await, Err(Error::Cancelled)));
     let store = open(&sim, &index).await.unwrap();
     assert_eq!(pull(&store, &sha256(&bytes)).await.unwrap(), bytes);
+}
+
+#[tokio::test]
+async fn i18_how_long_a_sync_hangs_is_told_until_it_comes_back() {
+    let sim = disk(18);
+    let store = open(&sim, &MemoryIndex::default()).await.unwrap();
+    let bytes = content(1, 1000);
+    push(&store, &bytes, sha256(&bytes)).await.unwrap();
+    until("rest", async || store.health().await.writing.is_zero()).await;
+    let (release, held) = tokio::sync::watch::channel(false);
+    let hold = move || -> orlop_disk::BoxFuture<'static, ()> {
+        let mut held = held.clone();
+        Box::pin(async move {
+            let _ = held.wait_for(|released| *released).await;
+        })
+    };
+    let stalled = Plan::stall(hold).on(Verb::Sync);
+    sim.plan(stalled.under(folder().join("journal")));
+    let bytes = content(2, 1000);
+    let pushed = {
+        let (store, bytes) = (store.clone(), bytes.clone());
+        tokio::spawn(async move { push(&store, &bytes, sha256(&bytes)).await })
+    };
+    until("a sync that hangs", async || {
+        store.health().await.writing > Duration::from_millis(300)
+    })
+    .await;
+    assert!(!pushed.is_finished());
+    release.send(true).unwrap();
+    pushed.await.unwrap().unwrap();
+    until("rest", async || store.health().await.writing.is_zero()).await;
+    assert_eq!(pull(&store, &sha256(&bytes)).await.unwrap(), bytes);
+    store.close().await.unwrap();
+}
+
+/// An index with a bug, once it is told which.
+#[derive(Clone)]
+struct Buggy {
+    sound: Arc<MemoryIndex>,
+    index: Option<Arc<dyn Index>>,
+    bug: Arc<AtomicU8>,
+}
+
+const FLUSH: u8 = 1;
+const APPLY: u8 = 2;
+
+impl Buggy {
+    fn has(&self, bug: u8) {
+        assert_ne!(self.bug.load(Ordering::SeqCst), bug, "a bug");
+    }
+
+    fn sound(&self) -> &Arc<dyn Index> {
+        self.index.as_ref().unwrap()
+    }
+}
+
+impl IndexFactory for Buggy {
+    fn open(&self, folder: &std::path::Path) -> Result<Arc<dyn Index>, IndexError> {
+        let index = Some(self.sound.open(folder)?);
+        Ok(Arc::new(Buggy {
+            index,
+            ..self.clone()
+        }))
+    }
+
+    fn destroy(&self, folder: &std::path::Path) -> Result<(), IndexError> {
+        self.sound.destroy(folder)
+    }
+}
+
+impl Index for Buggy {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, IndexError> {
+        self.sound().get(table, key)
+    }
+
+    fn multi_get(
+        &self,
+        table: Table,
+        keys: &[Vec<u8>],
+    ) -> Result<Vec<Option<Vec<u8>>>, IndexError> {
+        self.sound().multi_get(table, keys)
+    }
+
+    fn apply(&self, batch: Batch) -> Result<(), IndexError> {
+        self.has(APPLY);
+        self.sound().apply(batch)
+    }
+
+    fn scan(&self, table: Table, from: &[u8], visit: &mut Visit<'_>) -> Result<(), IndexError> {
+        self.sound().scan(table, from, visit)
+    }
+
+    fn watermark(&self) -> Result<u64, IndexError> {
+        self.sound().watermark()
+    }
+
+    fn flush(&self) -> Result<u64, IndexError> {
+        self.has(FLUSH);
+        self.sound().flush()
+    }
+
+    fn clear(&self, table: Table) -> Result<(), IndexError> {
+        self.sound().clear(table)
+    }
+}
+
+#[tokio::test]
+async fn i13_a_task_of_the_store_that_panics_ends_writes_and_says_so() {
+    for (bug, name) in [(FLUSH, "maintenance"), (APPLY, "journal")] {
+        let sim = disk(13);
+        let buggy = Buggy {
+            sound: Arc::default(),
+            index: None,
+            bug: Arc::default(),
+        };
+        let disk = Arc::clone(&sim) as Arc<dyn Disk>;
+        let opened = Progress::default();
+        let store = Store::open(config(), System::start(), disk, &buggy, &opened);
+        let store = store.await.unwrap();
+        // Enough for another journal file.
+        let blobs = fill(&store, 0..40).await;
+        buggy.bug.store(bug, Ordering::SeqCst);
+        let mut pushed = Ok(true);
+        for seed in 100..200 {
+            let bytes = content(seed, 60_000);
+            pushed = push(&store, &bytes, sha256(&bytes)).await;
+            if pushed.is_err() {
+                break;
+            }
+        }
+        until("an end of writes", async || {
+            store.health().await.poisoned.is_some()
+        })
+        .await;
+        let reason = store.health().await.poisoned.unwrap();
+        assert!(reason.contains(name), "{reason}");
+        assert!(bug == FLUSH || pushed.is_err());
+        let refused = push(&store, &content(300, 10), sha256(&content(300, 10))).await;
+        assert!(
+            matches!(refused, Err(Error::Poisoned { .. })),
+            "{refused:?}"
+        );
+        for bytes in &blobs {
+            assert_eq!(&pull(&store, &sha256(bytes)).await.unwrap(), bytes);
+        }
+        buggy.bug.store(0, Ordering::SeqCst);
+        assert!(store.close().await.is_err());
+        drop(store);
+        // Nothing that was answered is lost.
+        let sim = sim.crash(Crash::Lost);
+        let store = open(&sim, &MemoryIndex::default()).await.unwrap();
+        for bytes in &blobs {
+            assert_eq!(&pull(&store, &sha256(bytes)).await.unwrap(), bytes);
+        }
+        store.close().await.unwrap();
+    }
 }

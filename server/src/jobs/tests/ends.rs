@@ -1,0 +1,77 @@
+//! Stops, and tasks that die.
+
+use super::*;
+
+/// Times of a stop that are tried, each a little later than the one before.
+const STOPS: u64 = 60;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_misses_no_job_that_is_just_being_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let waiting = || {
+        task(
+            "waiting",
+            |run: Arc<Run>| async move { Err(run.ended().await) },
+        )
+    };
+    let mut taken = 0;
+    for stop in 0..STOPS {
+        let first = catalog(folder.path()).await;
+        let jobs = jobs(&first, &format!("process {stop}")).with(waiting(), None);
+        // Queued before anybody looks, or kept from the stop before.
+        let _ = jobs.start("waiting").await;
+        let running = run(&jobs);
+        tokio::time::sleep(Duration::from_micros(stop * 100)).await;
+        jobs.stop().await;
+        // As a stop of the server does.
+        first.close().await;
+        running.await.unwrap();
+        let next = catalog(folder.path()).await;
+        let job = next.jobs(None, 1).await.unwrap().remove(0);
+        assert_eq!((job.state, job.attempts), (JobState::Queued, 0), "{stop}");
+        taken = job.epoch;
+        next.close().await;
+    }
+    assert!(taken > 0, "no stop came after a job was taken");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i13_schedules_that_panic_are_looked_at_again_and_that_is_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let catalog = catalog(folder.path()).await;
+    let looks = AtomicUsize::new(0);
+    let now: Clock = Arc::new(move || {
+        assert!(
+            looks.fetch_add(1, Ordering::SeqCst) > 0,
+            "a clock that jumps"
+        );
+        let since = std::time::UNIX_EPOCH.elapsed().unwrap();
+        i64::try_from(since.as_millis()).unwrap()
+    });
+    let (often, asked) = (
+        task("often", |_| async { Ok(String::new()) }),
+        task("asked", |_| async { Ok(String::new()) }),
+    );
+    let secondly = Cron::parse("* * * * * *").unwrap();
+    let jobs = Jobs::new(catalog.clone(), "one".to_owned(), now)
+        .with(often, Some(secondly))
+        .with(asked, None);
+    let supervisor = Supervisor::default();
+    let running = {
+        let (jobs, supervisor) = (jobs.clone(), supervisor.clone());
+        tokio::spawn(async move { jobs.run(&supervisor).await })
+    };
+    // Others go on meanwhile.
+    let id = jobs.start("asked").await.unwrap().id;
+    until(&jobs, id, JobState::Done).await;
+    let began = Instant::now();
+    while jobs.list(Some("often")).await.unwrap().is_empty() {
+        assert!(began.elapsed() < Duration::from_secs(20), "never again");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let restarts = supervisor.restarts();
+    assert_eq!(restarts, [("asked", 0), ("often", 0), ("schedules", 1)]);
+    jobs.stop().await;
+    running.await.unwrap();
+    catalog.close().await;
+}
