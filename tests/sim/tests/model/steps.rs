@@ -353,7 +353,8 @@ impl Run {
                 match known {
                     Some((sha256, _)) => held.push(*sha256),
                     None if digest.algorithm() == Algorithm::Sha256 => held.push(*digest),
-                    None => {}
+                    // A further digest of a blob that died goes on naming it.
+                    None => held.extend(self.known.digests.get(digest)),
                 }
             }
             self.known.pins.push((pin, held));
