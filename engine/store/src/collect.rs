@@ -188,6 +188,7 @@ pub struct Garbage {
     pub size: u64,
     /// Whether the store itself made it: that explains it.
     pub internal: bool,
+    sha256: [u8; 32],
     ordinal: u64,
 }
 
@@ -251,6 +252,7 @@ impl Sweep {
                 birth: row.birth,
                 size: row.size,
                 internal: row.internal,
+                sha256,
                 ordinal,
             });
         }
@@ -288,7 +290,7 @@ impl Sweep {
 
     /// The row of a blob that nothing keeps.
     fn garbage(&mut self, ordinal: u64, sha256: &[u8; 32]) -> Result<Option<row::Blob>> {
-        let core = Arc::clone(self.cycle.core());
+        let core = &self.cycle.barrier.0;
         if self.cycle.live.contains(ordinal) {
             self.done.blobs = self.done.blobs.saturating_add(1);
             return Ok(None);
@@ -301,7 +303,7 @@ impl Sweep {
         }
         self.done.blobs = self.done.blobs.saturating_add(1);
         let leases = &core.presence.leases;
-        let kept = leases.is_touched(ordinal) || leases.held(sha256, ordinal, core.runtime.now());
+        let kept = leases.keeps(sha256, ordinal, core.runtime.now());
         Ok((!kept).then_some(row))
     }
 
@@ -343,13 +345,12 @@ impl Sweep {
         }
         let records = batch
             .iter()
-            .filter_map(|blob| {
-                let sha256 = blob.digest.bytes().try_into().ok()?;
-                let birth = blob.birth;
-                Some((Record::Tombstone { sha256, birth }, Bytes::new()))
+            .map(|blob| {
+                let (sha256, birth) = (blob.sha256, blob.birth);
+                (Record::Tombstone { sha256, birth }, Bytes::new())
             })
             .collect();
-        let core = Arc::clone(self.cycle.core());
+        let core = &self.cycle.barrier.0;
         let fates = core.queue.append(records, Vec::new()).await?;
         for (blob, fate) in batch.into_iter().zip(fates) {
             if matches!(fate, Fate::Written { .. }) {

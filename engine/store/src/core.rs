@@ -20,7 +20,7 @@ use crate::layout::Layout;
 use crate::lease::Pin;
 use crate::metrics::Metrics;
 use crate::pages::Pages;
-use crate::presence::Presence;
+use crate::presence::{Presence, Shard};
 use crate::quarantine::Quarantine;
 use crate::runtime::Runtime;
 use crate::segment::Segments;
@@ -238,15 +238,19 @@ impl Core {
             .and_then(|bytes| bytes.try_into().ok()))
     }
 
+    /// The row of a blob that has not ended, under the lock of its shard.
+    fn present(&self, shard: &Shard, sha256: &[u8; 32]) -> Result<Option<Blob>> {
+        let row = self.blob_row(sha256)?;
+        Ok(row.filter(|row| row.state != State::Dead && !shard.is_doomed(sha256, row.birth)))
+    }
+
     /// The blob's row, whatever its state, with a lease taken on it.
     pub(crate) fn lease(&self, digest: &Digest) -> Result<Option<([u8; 32], row::Blob)>> {
         let Some(sha256) = self.resolve(digest)? else {
             return Ok(None);
         };
         let shard = self.presence.shard(&sha256);
-        let row = self
-            .blob_row(&sha256)?
-            .filter(|row| row.state != State::Dead && !shard.is_doomed(&sha256, row.birth));
+        let row = self.present(&shard, &sha256)?;
         if let Some(row) = &row {
             self.presence.leases.take(row.ordinal, self.runtime.now());
         }
@@ -287,9 +291,7 @@ impl Core {
             };
             let shard = self.presence.shard(&sha256);
             pin.add(sha256);
-            let row = self
-                .blob_row(&sha256)?
-                .filter(|row| row.state != State::Dead && !shard.is_doomed(&sha256, row.birth));
+            let row = self.present(&shard, &sha256)?;
             if let Some(row) = &row {
                 self.presence.leases.touch(row.ordinal);
             }

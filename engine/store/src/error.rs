@@ -84,7 +84,9 @@ pub enum Invalid {
     #[error("the upload has changed meanwhile; ask for its offset and go on from there")]
     Stale,
     /// A live set that is not whole or not the store's; nothing was deleted.
-    #[error("the live set cannot be used, so nothing was deleted: {reason}")]
+    #[error(
+        "the live set cannot be used, so nothing was deleted: {reason}; collect again, and look at the catalog if that says the same"
+    )]
     LiveSet {
         /// What is wrong with it.
         reason: String,

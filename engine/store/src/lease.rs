@@ -35,6 +35,16 @@ struct Table {
     touched: Option<RoaringTreemap>,
 }
 
+impl Table {
+    /// The generations that have not expired.
+    fn valid(&self, term: Duration, now: Duration) -> impl Iterator<Item = &RoaringTreemap> {
+        let age = now.saturating_sub(self.turned);
+        let young = (age < term.saturating_mul(2)).then_some(&self.young);
+        let old = (age < term).then_some(&self.old);
+        young.into_iter().chain(old)
+    }
+}
+
 impl Leases {
     pub(crate) fn new(term: Duration, now: Duration) -> Self {
         let table = Table {
@@ -80,13 +90,9 @@ impl Leases {
     /// caller has to touch.
     pub(crate) fn raise(&self, now: Duration) -> Vec<[u8; 32]> {
         let mut table = self.table.lock();
-        let age = now.saturating_sub(table.turned);
         let mut touched = RoaringTreemap::new();
-        if age < self.term.saturating_mul(2) {
-            touched |= &table.young;
-        }
-        if age < self.term {
-            touched |= &table.old;
+        for leased in table.valid(self.term, now) {
+            touched |= leased;
         }
         table.touched = Some(touched);
         table.pins.keys().copied().collect()
@@ -97,13 +103,14 @@ impl Leases {
         self.table.lock().touched = None;
     }
 
-    /// Whether a blob was used since the collection began; true also if none
-    /// runs.
-    pub(crate) fn is_touched(&self, ordinal: u64) -> bool {
-        match &self.table.lock().touched {
+    /// Whether a collection has to let a blob live: it is held, or was used since
+    /// that began, or none runs.
+    pub(crate) fn keeps(&self, sha256: &[u8; 32], ordinal: u64, now: Duration) -> bool {
+        let touched = match &self.table.lock().touched {
             Some(touched) => touched.contains(ordinal),
             None => true,
-        }
+        };
+        touched || self.held(sha256, ordinal, now)
     }
 
     /// How many blobs were used since the collection began.
@@ -121,10 +128,8 @@ impl Leases {
             return true;
         }
         let table = self.table.lock();
-        let age = now.saturating_sub(table.turned);
-        table.pins.contains_key(sha256)
-            || (age < self.term.saturating_mul(2) && table.young.contains(ordinal))
-            || (age < self.term && table.old.contains(ordinal))
+        let mut valid = table.valid(self.term, now);
+        table.pins.contains_key(sha256) || valid.any(|leased| leased.contains(ordinal))
     }
 
     fn pin(&self, sha256: [u8; 32]) {

@@ -47,6 +47,7 @@ struct Fetched {
 }
 
 /// What is to be written to the log, and what was found where.
+#[derive(Default)]
 pub(super) struct Healed {
     records: Vec<Record>,
     commits: Vec<(Commit, Option<PathBuf>)>,
@@ -113,12 +114,7 @@ pub(super) fn heal(
     orders: &Orders,
     sources: &mut [Box<dyn Source>],
 ) -> Result<Healed> {
-    let mut healed = Healed {
-        records: Vec::new(),
-        commits: Vec::new(),
-        done: Vec::new(),
-        left: Vec::new(),
-    };
+    let mut healed = Healed::default();
     for digest in &orders.damaged {
         if healed.quarantine(log, digest)? {
             healed
@@ -126,6 +122,36 @@ pub(super) fn heal(
                 .push(format!("blob {digest} was put into quarantine"));
         }
     }
+    let mut fetched = bring(hands, site, log, orders, sources, &mut healed)?;
+    let seals = segments(hands, site, slot, log.next_segment, &mut fetched)?;
+    healed.records.extend(seals);
+    for (number, blob) in fetched.into_iter().enumerate() {
+        let inline = blob.extents.is_empty();
+        let commit = Commit {
+            sha256: blob.sha256,
+            aliases: blob.aliases,
+            ordinal: log.next_ordinal.saturating_add(number as u64),
+            size: blob.size,
+            internal: false,
+            upload: None,
+            extents: blob.extents,
+            note: Vec::new(),
+        };
+        healed.commits.push((commit, inline.then_some(blob.file)));
+    }
+    Ok(healed)
+}
+
+/// Fetches what is wanted and not in the store: each blob once, with those of its
+/// digests that were asked for.
+fn bring(
+    hands: &mut Hands<'_>,
+    site: Site<'_>,
+    log: &Log,
+    orders: &Orders,
+    sources: &mut [Box<dyn Source>],
+    healed: &mut Healed,
+) -> Result<Vec<Fetched>> {
     let mut fetched: Vec<Fetched> = Vec::new();
     for (number, digest) in orders.wanted.iter().enumerate() {
         let file = site.own.join(format!("blob-{number}"));
@@ -167,23 +193,7 @@ pub(super) fn heal(
             }
         }
     }
-    let seals = segments(hands, site, slot, log.next_segment, &mut fetched)?;
-    healed.records.extend(seals);
-    for (number, blob) in fetched.into_iter().enumerate() {
-        let inline = blob.extents.is_empty();
-        let commit = Commit {
-            sha256: blob.sha256,
-            aliases: blob.aliases,
-            ordinal: log.next_ordinal.saturating_add(number as u64),
-            size: blob.size,
-            internal: false,
-            upload: None,
-            extents: blob.extents,
-            note: Vec::new(),
-        };
-        healed.commits.push((commit, inline.then_some(blob.file)));
-    }
-    Ok(healed)
+    Ok(fetched)
 }
 
 /// Whether the store has the bytes: a digest that it did not know is theirs.

@@ -60,14 +60,35 @@ impl Shared {
         CatalogError::Poisoned(reason.clone())
     }
 
-    fn set_writing(&self, since: Option<Instant>) {
-        *self.writing.lock().unwrap_or_else(PoisonError::into_inner) = since;
-    }
-
     pub(super) fn check(&self) -> Result<(), CatalogError> {
         self.poison
             .get()
             .map_or(Ok(()), |reason| Err(CatalogError::Poisoned(reason.clone())))
+    }
+}
+
+/// Says since when the writer is at a transaction, until it is dropped.
+struct Writing<'a>(&'a Shared);
+
+impl<'a> Writing<'a> {
+    fn begin(shared: &'a Shared) -> Self {
+        let writing = Writing(shared);
+        writing.set(Some(Instant::now()));
+        writing
+    }
+
+    fn set(&self, since: Option<Instant>) {
+        *self
+            .0
+            .writing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = since;
+    }
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        self.set(None);
     }
 }
 
@@ -145,17 +166,7 @@ impl Writer {
         jobs: &mut Vec<Change>,
         more: impl FnMut() -> Option<Change>,
     ) -> Result<Vec<Outcome>, sqlx::Error> {
-        self.shared.set_writing(Some(Instant::now()));
-        let result = self.transact_now(jobs, more).await;
-        self.shared.set_writing(None);
-        result
-    }
-
-    async fn transact_now(
-        &self,
-        jobs: &mut Vec<Change>,
-        more: impl FnMut() -> Option<Change>,
-    ) -> Result<Vec<Outcome>, sqlx::Error> {
+        let _writing = Writing::begin(&self.shared);
         let mut connection = self.pool.acquire().await?;
         let _turn = self.shared.turn.lock().await;
         let result = self.fill(&mut connection, jobs, more).await;

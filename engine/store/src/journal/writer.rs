@@ -463,9 +463,8 @@ impl Writer {
         let Some(row) = row.filter(|row| row.birth == birth && row.state != State::Dead) else {
             return Ok(false);
         };
-        let leases = &presence.leases;
         let now = self.runtime.now();
-        if leases.is_touched(row.ordinal) || leases.held(sha256, row.ordinal, now) {
+        if presence.leases.keeps(sha256, row.ordinal, now) {
             return Ok(false);
         }
         shard.doom((*sha256, birth));

@@ -73,6 +73,14 @@ async fn condemned(world: &World, store: &Store, names: &Names) {
     assert_eq!((done.condemned, done.dead), (2, 0));
 }
 
+/// When all leases have ended, only names keep anything.
+async fn later(world: &World, store: &Store, names: &Names) {
+    world.clock.pass(LEASE * 3);
+    for _ in 0..2 {
+        cycle(store, names).await.unwrap();
+    }
+}
+
 /// The collections that run beside the scenario's clients.
 fn collect(store: &Store, names: &Names, dead: &'static Times) -> shuttle::future::JoinHandle<()> {
     let (store, names) = (store.clone(), names.clone());
@@ -118,10 +126,7 @@ fn i06_pushes_meet_the_collection_of_what_they_push() {
                     pusher.await.unwrap();
                 }
                 collection.await.unwrap();
-                world.clock.pass(LEASE * 3);
-                for _ in 0..2 {
-                    cycle(&store, &names).await.unwrap();
-                }
+                later(&world, &store, &names).await;
                 for bytes in [small(), large()] {
                     assert_holds(&store, &sha256(&bytes), &bytes).await;
                 }
@@ -172,10 +177,7 @@ fn mounts_and_manifests_meet_a_collection() {
                     here.push(client.await.unwrap());
                 }
                 collection.await.unwrap();
-                world.clock.pass(LEASE * 3);
-                for _ in 0..2 {
-                    cycle(&store, &names).await.unwrap();
-                }
+                later(&world, &store, &names).await;
                 for (here, bytes) in here.into_iter().zip([small(), large()]) {
                     if here {
                         assert_holds(&store, &sha256(&bytes), &bytes).await;
