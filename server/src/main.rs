@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use orlop::commands::{
-    catalog, completions, config, doctor, fsck, jobs, maintenance, serve, version,
+    catalog, completions, config, doctor, fsck, gc, jobs, maintenance, serve, version,
 };
 
 /// A container registry on its own storage engine.
@@ -27,6 +27,12 @@ enum Command {
     Catalog(catalog::Args),
     /// Check a stopped store, as the program orlop-fsck does
     Fsck(fsck::Args),
+    /// Collect garbage now, say what would go, show what was done
+    Gc(gc::Args),
+    /// Bring a deleted tag or manifest back
+    Undelete(gc::UndeleteArgs),
+    /// Ask about a blob
+    Blob(gc::BlobArgs),
     /// Print a script that completes commands and flags in a shell
     Completions(completions::Args),
     /// List, show and end the jobs of a server
@@ -46,6 +52,9 @@ fn main() -> ExitCode {
         Command::Config(args) => config::run(&args),
         Command::Catalog(args) => catalog::run(&args),
         Command::Fsck(args) => fsck::run(&args),
+        Command::Gc(args) => gc::run(&args),
+        Command::Undelete(args) => gc::run_undelete(&args),
+        Command::Blob(args) => gc::run_blob(&args),
         Command::Completions(args) => completions::run(&args, Line::command()),
         Command::Jobs(args) => jobs::run(&args),
         Command::Maintenance(args) => maintenance::run(&args),

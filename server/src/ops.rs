@@ -163,6 +163,7 @@ impl Ops {
             write_store(&mut text, &observed);
             write_catalog(&mut text, &observed);
             write_jobs(&mut text, &observed);
+            write_gc(&mut text, &observed);
         }
         inner.process.write(&mut text);
         text.finish()
@@ -389,4 +390,71 @@ fn write_jobs(text: &mut Text, observed: &Observed) {
     for (kind, age) in &jobs.ages {
         text.sample(AGE, &[("kind", kind)], age);
     }
+}
+
+fn write_gc(text: &mut Text, observed: &Observed) {
+    let (counts, gc) = (&observed.store.counts, &observed.gc);
+    for (name, help, value) in [
+        (
+            "orlop_gc_blobs_total",
+            "Blobs that collections ended.",
+            counts.collected,
+        ),
+        (
+            "orlop_gc_bytes_total",
+            "Bytes of them.",
+            counts.collected_bytes,
+        ),
+        (
+            "orlop_gc_cycles_total",
+            "Cycles of collection that came to their end.",
+            gc.cycles,
+        ),
+        (
+            "orlop_gc_purged_manifests_total",
+            "Deleted manifests whose rows were purged.",
+            gc.purged,
+        ),
+    ] {
+        text.counter(name, help, value);
+    }
+    for (name, help, value) in [
+        (
+            "orlop_gc_last_blobs",
+            "Blobs that there were in the last cycle.",
+            gc.last.blobs,
+        ),
+        (
+            "orlop_gc_last_live_blobs",
+            "Those of them that a name reached.",
+            gc.last.live,
+        ),
+        (
+            "orlop_gc_condemned_blobs",
+            "Those of them that die in the next cycle unless they are used.",
+            gc.last.condemned,
+        ),
+        (
+            "orlop_gc_condemned_bytes",
+            "Bytes of them.",
+            gc.last.condemned_bytes,
+        ),
+        (
+            "orlop_gc_bounded_blobs",
+            "Those of them that stayed since no delete explains them and more were to die than may in one cycle.",
+            gc.last.bounded,
+        ),
+        (
+            "orlop_gc_last_success_timestamp_seconds",
+            "When the last cycle came to its end; 0 when none did since the start.",
+            gc.ended_at.unsigned_abs() / 1000,
+        ),
+    ] {
+        text.gauge(name, help, value);
+    }
+    text.gauge(
+        "orlop_gc_last_seconds",
+        "How long it took.",
+        gc.took.as_secs_f64(),
+    );
 }

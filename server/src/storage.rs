@@ -28,7 +28,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::catalog::{Catalog, Counters};
-use crate::jobs::{self, Jobs, Scrub};
+use crate::jobs::{self, Gc, GcObserved, GcRules, Jobs, Scrub, Work};
 use crate::registry::{Maintenance, Registry, Unpaired};
 use crate::settings::Settings;
 use crate::supervisor::Supervisor;
@@ -56,7 +56,6 @@ pub struct Storage {
     store: Store,
     catalog: Catalog,
     folder: PathBuf,
-    sparse_manifests: bool,
     upload_expiry: Duration,
     /// What keeps the catalog from being the store's, if anything. While it is
     /// not, no copies of it are kept.
@@ -68,9 +67,12 @@ pub struct Storage {
     marked: Mutex<u64>,
     /// Writes pulls down.
     pulls: PullWriter,
+    /// Names and blobs: what requests and jobs do goes by one.
+    registry: Registry,
     /// Work in the background. While the catalog is not the store's there is
     /// none: it could not be kept.
     jobs: Jobs,
+    gc: Arc<Gc>,
     stage: watch::Sender<Stage>,
     /// Held as long as there is upkeep.
     upkeep: Mutex<()>,
@@ -105,6 +107,8 @@ pub struct Observed {
     pub pulls: Written,
     /// Work in the background.
     pub jobs: jobs::Observed,
+    /// Collection.
+    pub gc: GcObserved,
 }
 
 /// The newest copy of the catalog.
@@ -168,19 +172,26 @@ impl Storage {
             Ok((unpaired, newest.unwrap_or_default(), pulls, opening))
         };
         match compared.await {
-            Ok((unpaired, sequence, pulls, opening)) => Ok(Storage {
-                jobs: jobs_of(store, &catalog, opening, settings),
-                pulls,
-                store: store.clone(),
-                folder: folder.to_owned(),
-                sparse_manifests: settings.sparse_manifests,
-                upload_expiry: settings.upload_expiry,
-                unpaired,
-                copied: Mutex::new(Copied { sequence, at: None }),
-                marked: Mutex::new(catalog.sequence()),
-                catalog,
-                stage: watch::Sender::new(Stage::Open),
-                upkeep: Mutex::default(),
+            Ok((unpaired, sequence, pulls, opening)) => Ok({
+                let registry = Registry::new(Arc::new(store.clone()), Arc::new(catalog.clone()))
+                    .with_sparse_manifests(settings.sparse_manifests)
+                    .remembering(pulls.pulls());
+                let gc = gc_of(store, &catalog, &registry, settings);
+                Storage {
+                    jobs: jobs_of(store, &catalog, opening, settings, &gc),
+                    gc,
+                    registry,
+                    pulls,
+                    store: store.clone(),
+                    folder: folder.to_owned(),
+                    upload_expiry: settings.upload_expiry,
+                    unpaired,
+                    copied: Mutex::new(Copied { sequence, at: None }),
+                    marked: Mutex::new(catalog.sequence()),
+                    catalog,
+                    stage: watch::Sender::new(Stage::Open),
+                    upkeep: Mutex::default(),
+                }
             }),
             Err(error) => {
                 catalog.close().await;
@@ -191,9 +202,7 @@ impl Storage {
 
     /// The registry over this store and catalog.
     pub fn registry(&self) -> Registry {
-        let registry = Registry::new(Arc::new(self.store.clone()), Arc::new(self.catalog.clone()))
-            .with_sparse_manifests(self.sparse_manifests)
-            .remembering(self.pulls.pulls());
+        let registry = self.registry.clone();
         match self.unpaired {
             Some(why) => registry.without_writes(why),
             None => registry,
@@ -203,6 +212,11 @@ impl Storage {
     /// Work in the background; None while the catalog is not the store's.
     pub fn jobs(&self) -> Option<Jobs> {
         self.unpaired.is_none().then(|| self.jobs.clone())
+    }
+
+    /// Collection of garbage.
+    pub fn gc(&self) -> Arc<Gc> {
+        Arc::clone(&self.gc)
     }
 
     /// The catalog's id and the sequence it is at.
@@ -220,6 +234,7 @@ impl Storage {
             is_catalog_poisoned: self.catalog.poisoned().is_some(),
             is_unpaired: self.unpaired.is_some(),
             pulls: self.pulls.written(),
+            gc: self.gc.observe(),
             jobs: self.jobs.observe().await.unwrap_or_else(|error| {
                 tracing::warn!(%error, "how jobs are is not known");
                 jobs::Observed::default()
@@ -249,6 +264,7 @@ impl Storage {
     /// started again when it panics.
     pub async fn watch(&self, maintenance: &Maintenance, supervisor: &Supervisor) {
         let _upkeep = self.upkeep.lock().await;
+        self.gc.obey(maintenance);
         let ending = || self.reached(Stage::Ending);
         let jobs = async {
             if let Some(jobs) = self.jobs() {
@@ -421,10 +437,30 @@ fn every(time: Duration) -> Interval {
 }
 
 /// The jobs of this opening of a store.
-fn jobs_of(store: &Store, catalog: &Catalog, opening: u64, settings: &Settings) -> Jobs {
+fn jobs_of(
+    store: &Store,
+    catalog: &Catalog,
+    opening: u64,
+    settings: &Settings,
+    gc: &Arc<Gc>,
+) -> Jobs {
     let scrub = Scrub::new(store.clone(), catalog.clone(), settings.scrub_digests);
     Jobs::new(catalog.clone(), format!("opening {opening}"), Arc::new(now))
         .with(Arc::new(scrub), settings.scrub_schedule.clone())
+        .with(
+            Arc::clone(gc) as Arc<dyn Work>,
+            settings.gc_schedule.clone(),
+        )
+}
+
+fn gc_of(store: &Store, catalog: &Catalog, registry: &Registry, settings: &Settings) -> Arc<Gc> {
+    let rules = GcRules {
+        undelete_window: settings.undelete_window,
+        untagged: settings.untagged.map(|time| time.max(settings.gc_lease)),
+        limit: settings.gc_limit,
+    };
+    let parts = (store.clone(), catalog.clone(), registry.clone());
+    Arc::new(Gc::new(parts, rules, Arc::new(now)))
 }
 
 /// Milliseconds since 1970.

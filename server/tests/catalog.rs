@@ -11,6 +11,8 @@
 
 #[path = "catalog/cases.rs"]
 mod cases;
+#[path = "catalog/collection.rs"]
+mod collection;
 #[path = "catalog/deletes.rs"]
 mod deletes;
 #[path = "catalog/file.rs"]
@@ -80,6 +82,14 @@ suite!(
     jobs::attempts_count_until_a_job_is_at_a_new_place,
     jobs::history_and_logs_of_jobs_have_bounds,
     jobs::a_schedule_fires_once_for_each_time,
+    collection::purges_leave_what_is_not_deleted_and_the_totals_right,
+    collection::only_what_was_deleted_long_enough_ago_is_purged,
+    collection::a_repository_goes_whole_and_in_steps,
+    collection::deletes_explain_garbage_until_it_is_gone,
+    collection::what_was_deleted_comes_back_with_what_belongs_to_it,
+    collection::what_a_purged_manifest_leaves_is_found,
+    collection::an_index_brings_back_what_was_deleted_under_its_push,
+    collection::a_live_set_of_other_rows_than_were_written_is_refused,
     cases::readers_never_go_back,
     cases::comes_back_as_it_was,
     cases::refuses_newer_and_missing,

@@ -66,6 +66,9 @@ pub struct Collector {
     live: RoaringTreemap,
     taken: u64,
     absent: u64,
+    /// The store's catalog when the cycle began, and the last change of it that
+    /// was seen then. What is seen later may be later than the live set.
+    catalog: ([u8; 16], u64),
 }
 
 impl std::fmt::Debug for Collector {
@@ -95,7 +98,9 @@ impl Collector {
                 core.presence.leases.touch(row.ordinal);
             }
         }
+        let slot = core.superblock.lock().await.get();
         let mut collector = Self {
+            catalog: (slot.catalog, slot.catalog_sequence),
             barrier,
             last,
             until,
@@ -152,14 +157,14 @@ impl Collector {
                 trailer.digests, self.taken
             )));
         }
-        let slot = self.core().superblock.lock().await.get();
-        if slot.catalog == [0; 16] || trailer.catalog != slot.catalog {
+        let (catalog, sequence) = self.catalog;
+        if catalog == [0; 16] || trailer.catalog != catalog {
             return Err(refuse("its catalog is not the store's".to_owned()));
         }
-        if trailer.sequence < slot.catalog_sequence {
+        if trailer.sequence < sequence {
             return Err(refuse(format!(
-                "its catalog is at change {}, and change {} was seen",
-                trailer.sequence, slot.catalog_sequence
+                "its catalog is at change {}, and change {sequence} was seen before",
+                trailer.sequence
             )));
         }
         let bound = UNEXPLAINED_MIN.max(self.last.blobs / UNEXPLAINED_SHARE);
@@ -361,6 +366,15 @@ impl Sweep {
             }
         }
         Ok(())
+    }
+
+    /// What the cycle came to so far; [`Sweep::finish`] has the rest.
+    #[must_use]
+    pub fn so_far(&self) -> Collected {
+        Collected {
+            condemned: self.condemned.len(),
+            ..self.done
+        }
     }
 
     /// Leaves blobs condemned that [`Sweep::step`] gave and that are not to die

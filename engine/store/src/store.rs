@@ -459,6 +459,18 @@ impl Store {
         }
     }
 
+    /// What there is of a blob, without a lease on it: nobody is to rely on the
+    /// answer. One in quarantine is there.
+    pub fn look(&self, digest: &Digest) -> Result<Option<Stat>> {
+        let found = self.core.peek(digest)?;
+        let found = found.filter(|(_, row)| row.state != State::Dead);
+        Ok(found.map(|(_, row)| Stat {
+            digest: *digest,
+            size: row.size,
+            birth: row.birth,
+        }))
+    }
+
     /// Whether a lease or a pin holds a blob. The collector asks this.
     pub fn held(&self, digest: &Digest) -> Result<bool> {
         match self.core.peek(digest)? {

@@ -14,7 +14,7 @@ pub(super) const KEPT: i64 = 100_000;
 const TRIM_EVERY: i64 = 256;
 
 /// Kinds and their numbers in the table, which never change.
-const KINDS: [(ChangeKind, i64); 8] = [
+const KINDS: [(ChangeKind, i64); 10] = [
     (ChangeKind::RepositoryCreated, 1),
     (ChangeKind::RepositoryDeleted, 2),
     (ChangeKind::ManifestPut, 3),
@@ -23,6 +23,8 @@ const KINDS: [(ChangeKind, i64); 8] = [
     (ChangeKind::TagDeleted, 6),
     (ChangeKind::BlobLinked, 7),
     (ChangeKind::BlobUnlinked, 8),
+    (ChangeKind::ManifestPurged, 9),
+    (ChangeKind::RepositoryPurged, 10),
 ];
 
 impl ChangeKind {

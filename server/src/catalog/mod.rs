@@ -16,15 +16,19 @@ mod change;
 mod error;
 mod job_verb;
 mod jobs;
+mod live;
 mod marks;
 mod postgres;
 mod pulls;
+mod purge;
 mod read;
 mod schema;
 mod sql;
 mod sqlite;
 mod totals;
 mod types;
+mod undelete;
+mod untagged;
 mod users;
 mod verb;
 mod writer;
@@ -44,14 +48,18 @@ pub use jobs::{
     JOB_ATTEMPTS, JOB_LINES, JOB_TEXT_MAX, JOBS_KEPT, Job, JobEnd, JobLine, JobProgress, JobReport,
     JobState, Schedule,
 };
+pub use live::LiveSet;
 use marks::Committed;
 pub use pulls::PULLS_MAX;
+pub use purge::DEAD_MAX;
 pub use read::{PAGE_MAX, READ_TIME};
 use schema::{Dialect, Identity};
 use sql::{Connection, Pool};
 pub use totals::Totals;
 pub use types::{Change, ChangeKind, Counters, Edge, EdgeKind, ManifestRow, PutManifest, Referrer};
+pub use types::{Dead, Departed, Hidden, PurgedRows, Reason, Unreached};
 pub use types::{Pull, PullCount, PullOf};
+pub use untagged::Place as UntaggedPlace;
 use verb::{Progress, Verb};
 use writer::{Change as Queued, Message, QUEUE, Shared, Writer, closed};
 
@@ -207,7 +215,8 @@ impl Catalog {
         self.submit(verb).await.map(|_| ())
     }
 
-    /// Gives the repository, made if it is missing, a blob of `size` bytes.
+    /// Gives the repository, made if it is missing, a blob of `size` bytes, of
+    /// the life with this birth.
     ///
     /// # Errors
     /// As [`Catalog::put_manifest`].
@@ -215,12 +224,13 @@ impl Catalog {
         &self,
         repository: &str,
         digest: &Digest,
-        size: u64,
+        (size, birth): (u64, u64),
     ) -> Result<(), CatalogError> {
         let verb = Verb::LinkBlob {
             repository: repository.to_owned(),
             digest: *digest,
             size: fits(size)?,
+            birth: fits(birth)?,
         };
         self.submit(verb).await.map(|_| ())
     }
@@ -263,15 +273,18 @@ impl Catalog {
         repository: &str,
         digest: &Digest,
     ) -> Result<bool, CatalogError> {
+        // The same for all steps, so that an undelete finds what belongs together.
+        let at = writer::now();
         loop {
             let verb = Verb::DeleteManifest {
                 repository: repository.to_owned(),
                 digest: *digest,
+                at,
             };
             match self.step(verb).await? {
                 Progress::Nothing => return Ok(false),
-                Progress::Done | Progress::Number(_) => return Ok(true),
                 Progress::Step => {}
+                _ => return Ok(true),
             }
         }
     }

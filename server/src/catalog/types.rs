@@ -95,8 +95,13 @@ pub enum ChangeKind {
     TagDeleted,
     /// A repository was given a blob. The object is its digest.
     BlobLinked,
-    /// A repository gave a blob up. The object is its digest.
+    /// A repository gave a blob up, or the blob has died. The object is its
+    /// digest.
     BlobUnlinked,
+    /// A hidden manifest is gone for good. The object is its digest.
+    ManifestPurged,
+    /// A hidden repository is gone for good. The object is the name it had.
+    RepositoryPurged,
 }
 
 /// One change. Sequences rise without gaps.
@@ -161,4 +166,87 @@ pub struct Counters {
     pub misses: u64,
     /// Changes that wait now.
     pub queued: u64,
+}
+
+/// A life of a blob that has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dead {
+    /// Its SHA-256.
+    pub digest: Digest,
+    /// Log sequence number of the commit that made it.
+    pub birth: u64,
+}
+
+/// How many rows a purge removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PurgedRows {
+    /// Repositories.
+    pub repositories: u64,
+    /// Manifests.
+    pub manifests: u64,
+    /// Tags, those of manifests aside.
+    pub tags: u64,
+    /// Blobs that were deleted by their digest.
+    pub blobs: u64,
+}
+
+impl std::ops::AddAssign for PurgedRows {
+    fn add_assign(&mut self, other: PurgedRows) {
+        self.repositories = self.repositories.saturating_add(other.repositories);
+        self.manifests = self.manifests.saturating_add(other.manifests);
+        self.tags = self.tags.saturating_add(other.tags);
+        self.blobs = self.blobs.saturating_add(other.blobs);
+    }
+}
+
+/// Why a blob is garbage: the purged row that named it last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Departed {
+    /// Where.
+    pub repository: String,
+    /// The manifest that named it, or that it was; None: it was deleted by its
+    /// own digest.
+    pub manifest: Option<Digest>,
+    /// When that was deleted, in milliseconds since 1970.
+    pub deleted_at: i64,
+    /// When that was purged, in milliseconds since 1970.
+    pub purged_at: i64,
+}
+
+/// A deleted manifest that can come back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hidden {
+    /// Its digest.
+    pub digest: Digest,
+    /// Its type.
+    pub media_type: String,
+    /// The tags that come back too.
+    pub tags: Vec<String>,
+}
+
+/// A manifest that no tag, no index and no subject reaches. Times are
+/// milliseconds since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unreached {
+    /// When it was pushed, lost a tag or was pulled last, whichever was latest.
+    pub used_at: i64,
+    /// When it was pulled last, as far as that is known.
+    pub pulled_at: Option<i64>,
+    /// When what it belonged to was deleted, if a purge took that.
+    pub orphaned_at: Option<i64>,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+/// A row that keeps a blob.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reason {
+    /// Where.
+    pub repository: String,
+    /// The manifest that names the blob, or that it is.
+    pub manifest: Digest,
+    /// Some of the tags that this has.
+    pub tags: Vec<String>,
+    /// When it was deleted, in milliseconds since 1970, if it was.
+    pub deleted_at: Option<i64>,
 }

@@ -13,9 +13,11 @@ use super::cache::{Item, Key, KeyRef, Touched};
 use super::change;
 use super::job_verb::JobVerb;
 use super::pulls::{self, Pulls};
+use super::purge;
 use super::sql::{Arg, Connection};
 use super::totals::Totals;
-use super::types::{ChangeKind, Edge, PutManifest};
+use super::types::{ChangeKind, Dead, Edge, EdgeKind, PurgedRows, PutManifest};
+use super::{undelete, untagged};
 
 /// Tags that are hidden in one step. More would hold up other changes.
 const TAGS_STEP: i64 = 1000;
@@ -34,6 +36,8 @@ pub(super) enum Verb {
         repository: String,
         digest: Digest,
         size: i64,
+        /// Of the life that it is linked to.
+        birth: i64,
     },
     UnlinkBlob {
         repository: String,
@@ -46,10 +50,27 @@ pub(super) enum Verb {
     DeleteManifest {
         repository: String,
         digest: Digest,
+        /// The time that its row and those of its tags get.
+        at: i64,
     },
     DeleteRepository {
         repository: String,
     },
+    UndeleteTag {
+        repository: String,
+        tag: String,
+    },
+    UndeleteManifest {
+        repository: String,
+        digest: Digest,
+    },
+    /// A step of the removal of what was deleted by then.
+    Purge {
+        until: i64,
+    },
+    ForgetDead(Vec<Dead>),
+    /// Manifests that a look found to belong to nothing that was purged.
+    Settle(Vec<(String, Digest)>),
     Pulls(Box<Pulls>),
     Job(Box<JobVerb>),
 }
@@ -65,6 +86,8 @@ pub(super) struct Effect {
     pub(super) unfinished: bool,
     /// A number to be told, of a change that has one.
     pub(super) number: Option<i64>,
+    /// What a step of a purge removed.
+    pub(super) purged: PurgedRows,
 }
 
 /// What became of what a change was to do.
@@ -78,12 +101,17 @@ pub(super) enum Progress {
     Step,
     /// It is done, and this is its number.
     Number(i64),
+    /// These rows are gone.
+    Purged(PurgedRows),
 }
 
 impl Effect {
     pub(super) fn progress(&self) -> Progress {
         if let Some(number) = self.number {
             return Progress::Number(number);
+        }
+        if self.purged != PurgedRows::default() {
+            return Progress::Purged(self.purged);
         }
         match (self.sequence, self.unfinished) {
             (None, _) => Progress::Nothing,
@@ -102,19 +130,31 @@ impl Verb {
                 repository,
                 digest,
                 size,
-            } => link_blob(connection, repository, digest, *size, now).await,
+                birth,
+            } => link_blob(connection, repository, digest, (*size, *birth), now).await,
             Verb::UnlinkBlob { repository, digest } => {
                 unlink_blob(connection, repository, digest, now).await
             }
             Verb::DeleteTag { repository, tag } => {
                 delete_tag(connection, repository, tag, now).await
             }
-            Verb::DeleteManifest { repository, digest } => {
-                delete_manifest(connection, repository, digest, now).await
-            }
+            Verb::DeleteManifest {
+                repository,
+                digest,
+                at,
+            } => delete_manifest(connection, repository, digest, (*at, now)).await,
             Verb::DeleteRepository { repository } => {
                 delete_repository(connection, repository, now).await
             }
+            Verb::UndeleteTag { repository, tag } => {
+                undelete::tag(connection, repository, tag, now).await
+            }
+            Verb::UndeleteManifest { repository, digest } => {
+                undelete::manifest(connection, repository, digest, now).await
+            }
+            Verb::Purge { until } => purge::step(connection, *until, now).await,
+            Verb::ForgetDead(dead) => purge::forget(connection, dead, now).await,
+            Verb::Settle(manifests) => untagged::settle(connection, manifests).await,
             Verb::Pulls(pulls) => pulls::write(connection, pulls).await,
             Verb::Job(verb) => verb.apply(connection, now).await,
         }
@@ -122,12 +162,12 @@ impl Verb {
 }
 
 /// A repository's number and totals, as the transaction sees them.
-struct Repository {
-    id: i64,
+pub(super) struct Repository {
+    pub(super) id: i64,
     totals: Totals,
 }
 
-async fn find(connection: &mut Connection, name: &str) -> Result<Option<Repository>> {
+pub(super) async fn find(connection: &mut Connection, name: &str) -> Result<Option<Repository>> {
     let row = connection
         .row(
             "SELECT id, manifests, manifest_sum, edges, edge_sum FROM repository \
@@ -184,11 +224,13 @@ async fn put_manifest(
         write_totals(connection, &repository).await?;
     }
     changes.push((ChangeKind::ManifestPut, manifest.digest.to_string()));
+    revive_children(connection, repository.id, manifest, &mut changes).await?;
     let mut touched = vec![touch(
         &manifest.repository,
         Item::Manifest(&manifest.digest),
     )];
     for tag in &manifest.tags {
+        untag(connection, repository.id, tag, Some(&digest), now).await?;
         connection
             .run(
                 "INSERT INTO tag (repository, name, manifest, updated_at) \
@@ -210,8 +252,7 @@ async fn put_manifest(
     Ok(Effect {
         sequence: Some(sequence),
         touched,
-        unfinished: false,
-        number: None,
+        ..Effect::default()
     })
 }
 
@@ -249,12 +290,63 @@ async fn insert_manifest(
     connection
         .run(
             "UPDATE manifest SET media_type = $3, artifact_type = $4, size = $5, subject = $6, \
-             annotations = $7, pushed_at = $8, deleted_at = NULL \
+             annotations = $7, pushed_at = $8, deleted_at = NULL, orphaned_at = NULL \
              WHERE repository = $1 AND digest = $2",
             &arguments,
         )
         .await?;
     Ok(false)
+}
+
+/// Brings back what an index lists and was deleted since its push began: it was
+/// there when that was checked.
+async fn revive_children(
+    connection: &mut Connection,
+    repository: i64,
+    manifest: &PutManifest,
+    changes: &mut Vec<(ChangeKind, String)>,
+) -> Result<()> {
+    let is_child = |edge: &&Edge| edge.kind == EdgeKind::Child;
+    for child in manifest.edges.iter().filter(is_child) {
+        let revived = connection
+            .run(
+                "UPDATE manifest SET deleted_at = NULL \
+                 WHERE repository = $1 AND digest = $2 AND deleted_at IS NOT NULL",
+                &[Arg::Int(repository), Arg::Bytes(&child.digest.encode())],
+            )
+            .await?;
+        if revived > 0 {
+            changes.push((ChangeKind::ManifestPut, child.digest.to_string()));
+        }
+    }
+    Ok(())
+}
+
+/// Notes that a manifest loses this tag now, unless it is `unless`.
+async fn untag(
+    connection: &mut Connection,
+    repository: i64,
+    tag: &str,
+    unless: Option<&[u8]>,
+    now: i64,
+) -> Result<()> {
+    let sql = "SELECT manifest FROM tag WHERE repository = $1 AND name = $2 \
+         AND deleted_at IS NULL";
+    let arguments = [Arg::Int(repository), Arg::Text(tag)];
+    let Some(row) = connection.row(sql, &arguments).await? else {
+        return Ok(());
+    };
+    let had = row.bytes(0)?;
+    if unless == Some(had.as_slice()) {
+        return Ok(());
+    }
+    connection
+        .run(
+            "UPDATE manifest SET untagged_at = $3 WHERE repository = $1 AND digest = $2",
+            &[Arg::Int(repository), Arg::Bytes(&had), Arg::Int(now)],
+        )
+        .await
+        .map(|_| ())
 }
 
 async fn insert_edges(
@@ -326,7 +418,7 @@ async fn link_blob(
     connection: &mut Connection,
     name: &str,
     digest: &Digest,
-    size: i64,
+    (size, birth): (i64, i64),
     now: i64,
 ) -> Result<Effect> {
     let mut changes = Vec::new();
@@ -334,15 +426,16 @@ async fn link_blob(
     // A link that says the same already is left alone: nothing to sync then.
     let changed = connection
         .run(
-            "INSERT INTO link (repository, digest, size, linked_at) \
-             VALUES ($1, $2, $3, $4) ON CONFLICT (repository, digest) DO UPDATE SET \
-             size = excluded.size, linked_at = excluded.linked_at \
-             WHERE link.size <> excluded.size",
+            "INSERT INTO link (repository, digest, size, linked_at, birth) \
+             VALUES ($1, $2, $3, $4, $5) ON CONFLICT (repository, digest) DO UPDATE SET \
+             size = excluded.size, linked_at = excluded.linked_at, birth = excluded.birth \
+             WHERE link.size <> excluded.size OR COALESCE(link.birth, -1) < excluded.birth",
             &[
                 Arg::Int(repository.id),
                 Arg::Bytes(&digest.encode()),
                 Arg::Int(size),
                 Arg::Int(now),
+                Arg::Int(birth),
             ],
         )
         .await?;
@@ -354,8 +447,7 @@ async fn link_blob(
     Ok(Effect {
         sequence: Some(sequence),
         touched: vec![touch(name, Item::Link(digest))],
-        unfinished: false,
-        number: None,
+        ..Effect::default()
     })
 }
 
@@ -398,6 +490,7 @@ async fn delete_tag(
     let Some(repository) = find(connection, name).await? else {
         return Ok(Effect::default());
     };
+    untag(connection, repository.id, tag, None, now).await?;
     let hidden = connection
         .run(
             "UPDATE tag SET deleted_at = $3 \
@@ -416,7 +509,7 @@ async fn delete_manifest(
     connection: &mut Connection,
     name: &str,
     digest: &Digest,
-    now: i64,
+    (at, now): (i64, i64),
 ) -> Result<Effect> {
     let Some(repository) = find(connection, name).await? else {
         return Ok(Effect::default());
@@ -438,7 +531,7 @@ async fn delete_manifest(
         let tag = tag.text(0)?;
         let sql = "UPDATE tag SET deleted_at = $3 WHERE repository = $1 AND name = $2";
         connection
-            .run(sql, &[id, Arg::Text(&tag), Arg::Int(now)])
+            .run(sql, &[id, Arg::Text(&tag), Arg::Int(at)])
             .await?;
         touched.push(touch(name, Item::Tag(&tag)));
         changes.push((ChangeKind::TagDeleted, tag));
@@ -449,7 +542,7 @@ async fn delete_manifest(
             .run(
                 "UPDATE manifest SET deleted_at = $3 \
                  WHERE repository = $1 AND digest = $2 AND deleted_at IS NULL",
-                &[id, of, Arg::Int(now)],
+                &[id, of, Arg::Int(at)],
             )
             .await?;
         if hidden > 0 {
@@ -464,7 +557,7 @@ async fn delete_manifest(
         sequence: Some(sequence),
         touched,
         unfinished: !is_last,
-        number: None,
+        ..Effect::default()
     })
 }
 
@@ -498,8 +591,7 @@ async fn deleted(
     Ok(Effect {
         sequence: Some(sequence),
         touched,
-        unfinished: false,
-        number: None,
+        ..Effect::default()
     })
 }
 

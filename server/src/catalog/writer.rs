@@ -329,7 +329,7 @@ pub(super) fn closed() -> CatalogError {
 }
 
 /// Milliseconds since 1970. Kept with rows; orders nothing.
-fn now() -> i64 {
+pub(super) fn now() -> i64 {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();

@@ -94,7 +94,9 @@ pub fn run_scrub(args: &ScrubArgs) -> ExitCode {
     match &args.command {
         ScrubCommand::Start(common) => {
             let kind = SCRUB.to_owned();
-            answer(common, |folder| ask(folder, Verb::JobStart { kind }))
+            answer(common, |folder| {
+                ask(folder, Verb::JobStart { kind, params: None })
+            })
         }
         ScrubCommand::Status(common) => answer(common, status),
         ScrubCommand::Cancel(common) => answer(common, cancel),

@@ -5,6 +5,7 @@ pub mod completions;
 pub mod config;
 pub mod doctor;
 pub mod fsck;
+pub mod gc;
 pub mod jobs;
 pub mod maintenance;
 pub mod serve;

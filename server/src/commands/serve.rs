@@ -24,7 +24,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::service;
 use super::version::VERSION;
 use crate::api::{Readiness, State};
-use crate::control::{Control, Operator};
+use crate::control::{Control, Desk, Operator};
 use crate::listen::{self, Layers, Phase, Tls};
 use crate::logging;
 use crate::ops::{Backend, Ops};
@@ -177,7 +177,15 @@ async fn serve(settings: Settings) -> Result<(), Error> {
         Some(storage) => {
             let storage = Arc::new(storage);
             ops.watch(Some(Arc::clone(&storage)));
-            operator.attach(storage.jobs());
+            operator.attach(storage.jobs().map(|jobs| {
+                Desk {
+                    jobs,
+                    registry: storage
+                        .registry()
+                        .with_maintenance(status.maintenance.clone()),
+                    gc: storage.gc(),
+                }
+            }));
             let registry = storage
                 .registry()
                 .with_maintenance(status.maintenance.clone())

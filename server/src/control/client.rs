@@ -68,7 +68,7 @@ pub fn ask(folder: &Path, verb: Verb) -> Result<Status, AskError> {
     let answer: Answer =
         serde_json::from_str(&text).map_err(|error| AskError::Malformed(error.to_string()))?;
     match answer.result {
-        Outcome::Ok(status) => Ok(status),
+        Outcome::Ok(status) => Ok(*status),
         Outcome::Error(why) => Err(AskError::Refused(why)),
     }
 }

@@ -112,13 +112,20 @@ pub(super) async fn perform(jobs: &Jobs, verb: Verb, status: Status) -> Result<S
             ..status
         },
         Verb::JobShow { id } => one(jobs.show(id).await?, status),
-        Verb::JobStart { kind } => one(jobs.start(&kind).await?, status),
+        Verb::JobStart { kind, params } => {
+            let params = params.as_deref().unwrap_or("{}");
+            one(jobs.start(&kind, params).await?, status)
+        }
         Verb::JobCancel { id } => one(jobs.cancel(id).await?, status),
         Verb::JobLog { id } => Status {
             log: Some(views(jobs.log(id).await?)),
             ..status
         },
-        Verb::ReadOnlyOn { .. } | Verb::ReadOnlyOff {} | Verb::ReadOnlyStatus {} => status,
+        Verb::ReadOnlyOn { .. }
+        | Verb::ReadOnlyOff {}
+        | Verb::ReadOnlyStatus {}
+        | Verb::Undelete { .. }
+        | Verb::BlobWhy { .. } => status,
     })
 }
 

@@ -12,9 +12,11 @@
 pub mod client;
 mod jobs;
 pub mod kept;
+mod names;
 mod socket;
 
 pub use jobs::{JobView, LineView, ScheduleView};
+pub use names::{ReasonView, UndeletedView, WhyView};
 pub use socket::{Control, SocketError};
 
 use std::path::{Path, PathBuf};
@@ -24,8 +26,8 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
-use crate::jobs::Jobs;
-use crate::registry::{Maintenance, ReadOnly};
+use crate::jobs::{Gc, Jobs};
+use crate::registry::{Maintenance, ReadOnly, Registry};
 
 /// Version of requests and answers.
 pub const VERSION: u32 = 1;
@@ -67,6 +69,9 @@ pub enum Verb {
     JobStart {
         /// Its kind.
         kind: String,
+        /// JSON, whose meaning is the kind's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        params: Option<String>,
     },
     /// End a job.
     JobCancel {
@@ -77,6 +82,18 @@ pub enum Verb {
     JobLog {
         /// Its number.
         id: i64,
+    },
+    /// Bring a deleted tag or manifest back.
+    Undelete {
+        /// Where.
+        repository: String,
+        /// A tag or a digest.
+        reference: String,
+    },
+    /// Say what keeps a blob, or why it is garbage.
+    BlobWhy {
+        /// Its digest.
+        digest: String,
     },
 }
 
@@ -99,7 +116,7 @@ struct Answer {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Outcome {
-    Ok(Status),
+    Ok(Box<Status>),
     Error(String),
 }
 
@@ -117,6 +134,23 @@ pub struct Status {
     /// Lines of a job's log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<Vec<LineView>>,
+    /// What came back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undeleted: Option<UndeletedView>,
+    /// What keeps a blob.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<WhyView>,
+}
+
+/// What verbs are about while the storage is open.
+#[derive(Clone)]
+pub struct Desk {
+    /// Work in the background.
+    pub jobs: Jobs,
+    /// Names.
+    pub registry: Registry,
+    /// Collection.
+    pub gc: Arc<Gc>,
 }
 
 /// Does what is asked.
@@ -125,7 +159,7 @@ pub struct Operator {
     folder: PathBuf,
     maintenance: Maintenance,
     /// There while the storage is open.
-    jobs: Arc<RwLock<Option<Jobs>>>,
+    desk: Arc<RwLock<Option<Desk>>>,
     /// One verb at a time: what is kept and what holds stay the same.
     turn: Arc<tokio::sync::Mutex<()>>,
 }
@@ -150,7 +184,7 @@ impl Operator {
         Operator {
             folder: folder.to_owned(),
             maintenance,
-            jobs: Arc::default(),
+            desk: Arc::default(),
             turn: Arc::default(),
         }
     }
@@ -160,9 +194,9 @@ impl Operator {
         self.maintenance.clone()
     }
 
-    /// Says whose jobs verbs are about, while there are any.
-    pub fn attach(&self, jobs: Option<Jobs>) {
-        *self.jobs.write().unwrap_or_else(PoisonError::into_inner) = jobs;
+    /// Says what verbs are about, while it is there.
+    pub fn attach(&self, desk: Option<Desk>) {
+        *self.desk.write().unwrap_or_else(PoisonError::into_inner) = desk;
     }
 
     /// Does it. What it changes is durable before it holds.
@@ -172,9 +206,13 @@ impl Operator {
             Verb::ReadOnlyStatus {} => None,
             Verb::ReadOnlyOff {} => Some(None),
             Verb::ReadOnlyOn { reason } => Some(Some(ReadOnly::asked(reason.as_deref())?)),
+            about_names @ (Verb::Undelete { .. } | Verb::BlobWhy { .. }) => {
+                let desk = self.desk().ok_or(NO_JOBS)?;
+                return names::perform(&desk, about_names, self.status()).await;
+            }
             about_jobs => {
-                let jobs = self.jobs().ok_or(NO_JOBS)?;
-                return jobs::perform(&jobs, about_jobs, self.status()).await;
+                let desk = self.desk().ok_or(NO_JOBS)?;
+                return jobs::perform(&desk.jobs, about_jobs, self.status()).await;
             }
         };
         if let Some(read_only) = wanted {
@@ -191,9 +229,9 @@ impl Operator {
         Ok(self.status())
     }
 
-    fn jobs(&self) -> Option<Jobs> {
-        let jobs = self.jobs.read().unwrap_or_else(PoisonError::into_inner);
-        jobs.clone()
+    fn desk(&self) -> Option<Desk> {
+        let desk = self.desk.read().unwrap_or_else(PoisonError::into_inner);
+        desk.clone()
     }
 
     fn status(&self) -> Status {
@@ -275,7 +313,7 @@ mod tests {
             serde_json::to_string(&request).unwrap(),
             r#"{"version":1,"ask":{"verb":"read-only-on","reason":"disk swap"}}"#
         );
-        let result = Outcome::Ok(Status::default());
+        let result = Outcome::Ok(Box::default());
         let answer = serde_json::to_string(&Answer { version: 1, result }).unwrap();
         assert_eq!(answer, r#"{"version":1,"ok":{"read_only":null}}"#);
         let result = Outcome::Error("no".into());

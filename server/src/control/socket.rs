@@ -167,7 +167,7 @@ async fn converse(mut stream: UnixStream, operator: &Operator) -> io::Result<()>
     };
     let answer = Answer {
         version: VERSION,
-        result: result.map_or_else(Outcome::Error, Outcome::Ok),
+        result: result.map_or_else(Outcome::Error, |status| Outcome::Ok(Box::new(status))),
     };
     let mut line = serde_json::to_vec(&answer)?;
     line.push(b'\n');

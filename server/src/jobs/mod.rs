@@ -11,6 +11,7 @@
 //!
 //! Refuses to know: HTTP and SQL.
 
+mod gc;
 mod run;
 mod runner;
 mod schedule;
@@ -27,6 +28,7 @@ use tokio::time::timeout;
 
 use crate::catalog::{Catalog, CatalogError, Job, JobLine, JobState, Schedule};
 use crate::supervisor::Supervisor;
+pub use gc::{GC, Gc, GcObserved, Outcome as GcOutcome, Rules as GcRules, Wanted as GcWanted, Why};
 pub use run::{Run, Stop, Work};
 pub use schedule::Cron;
 pub use scrub::{SCRUB, Scrub};
@@ -150,16 +152,17 @@ impl Jobs {
         }
     }
 
-    /// Queues a job of a kind. The error says why not.
+    /// Queues a job of a kind, with parameters whose meaning is the kind's. The
+    /// error says why not.
     ///
     /// # Errors
     /// There is no such kind, one of it waits or runs, or the catalog cannot
     /// be written.
-    pub async fn start(&self, kind: &str) -> Result<Job, String> {
+    pub async fn start(&self, kind: &str, params: &str) -> Result<Job, String> {
         if !self.0.works.iter().any(|work| work.kind() == kind) {
             return Err(format!("there is no kind of job called {kind:?}"));
         }
-        let added = self.0.catalog.add_job(kind, "{}").await.map_err(text)?;
+        let added = self.0.catalog.add_job(kind, params).await.map_err(text)?;
         let Some(id) = added else {
             let jobs = self.list(Some(kind)).await?;
             let active = jobs.iter().find(|job| job.state <= JobState::Running);

@@ -90,13 +90,13 @@ async fn a_job_runs_to_its_end_and_leaves_what_came_of_it() {
     });
     let jobs = jobs(&catalog, "one").with(steps, None);
     let running = run(&jobs);
-    let id = jobs.start("steps").await.unwrap().id;
+    let id = jobs.start("steps", "{}").await.unwrap().id;
     let job = until(&jobs, id, JobState::Done).await;
     assert_eq!(job.outcome, "all of it");
     assert_eq!(job.progress, progress(10));
     assert!(job.ended_at.is_some() && job.started_at.is_some());
     assert_eq!(jobs.log(id).await.unwrap()[0].text, "half way");
-    assert!(jobs.start("other").await.is_err());
+    assert!(jobs.start("other", "{}").await.is_err());
     assert!(jobs.cancel(id).await.unwrap_err().contains("done already"));
     let observed = jobs.observe().await.unwrap();
     let done = ("steps".to_owned(), JobState::Done, 1);
@@ -126,11 +126,11 @@ async fn i13_i39_work_that_panics_fails_alone_and_the_next_one_runs() {
     });
     let jobs = jobs(&catalog, "one").with(odd, None).with(even, None);
     let running = run(&jobs);
-    let id = jobs.start("odd").await.unwrap().id;
+    let id = jobs.start("odd", "{}").await.unwrap().id;
     let failed = until(&jobs, id, JobState::Failed).await;
     assert!(failed.outcome.contains("an odd key"), "{failed:?}");
     for kind in ["odd", "even"] {
-        let id = jobs.start(kind).await.unwrap().id;
+        let id = jobs.start(kind, "{}").await.unwrap().id;
         until(&jobs, id, JobState::Done).await;
     }
     assert!(!running.is_finished());
@@ -165,7 +165,7 @@ async fn a_job_goes_on_where_a_dead_process_left_it_and_is_given_up_when_it_gets
         let jobs = jobs(&catalog, &format!("process {process}")).with(stuck(), None);
         let running = run(&jobs);
         if process == 0 {
-            id = jobs.start("stuck").await.unwrap().id;
+            id = jobs.start("stuck", "{}").await.unwrap().id;
             let logged = Instant::now();
             while jobs.log(id).await.unwrap().is_empty() {
                 assert!(logged.elapsed() < Duration::from_secs(20));
@@ -214,11 +214,11 @@ async fn a_stop_gives_a_job_back_and_a_cancel_ends_it() {
         let jobs = jobs(&catalog, &format!("process {process}")).with(waiting(), None);
         let running = run(&jobs);
         if process == 0 {
-            id = jobs.start("waiting").await.unwrap().id;
+            id = jobs.start("waiting", "{}").await.unwrap().id;
         }
         until(&jobs, id, JobState::Running).await;
         assert!(
-            jobs.start("waiting")
+            jobs.start("waiting", "{}")
                 .await
                 .unwrap_err()
                 .contains("is running")
@@ -239,7 +239,7 @@ async fn a_stop_gives_a_job_back_and_a_cancel_ends_it() {
     }
     // One that waits is ended at once.
     let idle = jobs(&catalog, "idle").with(waiting(), None);
-    let id = idle.start("waiting").await.unwrap().id;
+    let id = idle.start("waiting", "{}").await.unwrap().id;
     assert_eq!(idle.cancel(id).await.unwrap().state, JobState::Cancelled);
     catalog.close().await;
 }

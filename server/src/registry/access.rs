@@ -12,6 +12,8 @@ use super::Error;
 pub enum Subject {
     /// Nobody in particular.
     Anonymous,
+    /// Who owns the data folder.
+    Operator,
 }
 
 /// What is to be done with a repository.
@@ -32,6 +34,6 @@ pub(super) fn allow(
     _repository: &RepositoryName,
 ) -> Result<(), Error> {
     match (subject, verb) {
-        (Subject::Anonymous, Verb::Pull | Verb::Push | Verb::Delete) => Ok(()),
+        (Subject::Anonymous | Subject::Operator, Verb::Pull | Verb::Push | Verb::Delete) => Ok(()),
     }
 }

@@ -7,7 +7,7 @@ use orlop_oci::{Digest, RepositoryName};
 
 use super::access::{self, Subject, Verb};
 use super::note::{Deletion, Note};
-use super::seam::{Content, Fault};
+use super::seam::{Content, Fault, Life};
 use super::{Error, Registry};
 
 /// Repositories that are looked at for one that may be mounted from, when none
@@ -25,7 +25,8 @@ impl Registry {
         access::allow(subject, Verb::Pull, repository)?;
         let found = self.blobs.stat(digest);
         self.check_link(repository, digest).await?;
-        found.map_err(|fault| blob_error(fault, digest))
+        let life = found.map_err(|fault| blob_error(fault, digest))?;
+        Ok(life.size)
     }
 
     /// A blob to read.
@@ -54,8 +55,8 @@ impl Registry {
         digest: &Digest,
     ) -> Result<bool, Error> {
         self.may_push(subject, repository)?;
-        let size = match self.blobs.stat(digest) {
-            Ok(size) => size,
+        let life = match self.blobs.stat(digest) {
+            Ok(life) => life,
             Err(Fault::NotFound | Fault::Corrupt(_)) => return Ok(false),
             Err(fault) => return Err(fault.into()),
         };
@@ -64,7 +65,7 @@ impl Registry {
         }
         let (registry, repository, digest) = (self.clone(), repository.clone(), *digest);
         self.to_the_end(async move {
-            registry.link(&repository, &digest, size).await?;
+            registry.link(&repository, &digest, life).await?;
             registry.verbs.blob_mounts.add(1);
             Ok(true)
         })
@@ -77,16 +78,16 @@ impl Registry {
         &self,
         repository: &RepositoryName,
         digest: &Digest,
-        size: u64,
+        life: Life,
     ) -> Result<(), Error> {
         let _order = self.order.give(repository, &[]).await;
         let note = Note::Link {
             repository: repository.clone(),
             digest: *digest,
-            size,
+            size: life.size,
         };
         self.blobs.note(note.encode())?;
-        self.names.link_blob(repository, digest, size).await?;
+        self.names.link_blob(repository, digest, life).await?;
         Ok(())
     }
 

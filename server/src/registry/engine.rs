@@ -9,7 +9,7 @@ use orlop_engine::{self as engine, Invalid, Store};
 use orlop_oci::{Algorithm, Digest};
 
 use super::seam::{
-    Blobs, Content, ContentStream, Fault, Health, Mismatch, Pinned, Upload, UploadId,
+    Blobs, Content, ContentStream, Fault, Health, Life, Mismatch, Pinned, Upload, UploadId,
 };
 
 impl From<engine::Error> for Fault {
@@ -68,8 +68,9 @@ impl Blobs for Store {
         .boxed()
     }
 
-    fn stat(&self, digest: &Digest) -> Result<u64, Fault> {
-        Ok(Store::stat(self, digest)?.size)
+    fn stat(&self, digest: &Digest) -> Result<Life, Fault> {
+        let engine::Stat { size, birth, .. } = Store::stat(self, digest)?;
+        Ok(Life { size, birth })
     }
 
     fn read(&self, digest: &Digest) -> Result<Box<dyn Content>, Fault> {

@@ -17,8 +17,8 @@ use tokio::sync::Notify;
 use super::Registry;
 use super::note::Note;
 use super::seam::{
-    Blobs, Body, BodyFault, Content, Fault, Health, ManifestRow, Mismatch, Names, NewManifest,
-    Pinned, Referrer, ReferrerPage, ReferrerQuery, Upload, UploadId,
+    Blobs, Body, BodyFault, Content, Fault, Health, Hidden, Life, ManifestRow, Mismatch, Names,
+    NewManifest, Pinned, Referrer, ReferrerPage, ReferrerQuery, Upload, UploadId,
 };
 
 use found::Found;
@@ -221,10 +221,12 @@ impl Blobs for Memory {
         .boxed()
     }
 
-    fn stat(&self, digest: &Digest) -> Result<u64, Fault> {
+    fn stat(&self, digest: &Digest) -> Result<Life, Fault> {
         let state = self.state();
         let blob = state.blobs.get(digest).ok_or(Fault::NotFound)?;
-        Ok(blob.len() as u64)
+        // Nothing ends here, so that every life is the first.
+        let (size, birth) = (blob.len() as u64, 1);
+        Ok(Life { size, birth })
     }
 
     fn read(&self, digest: &Digest) -> Result<Box<dyn Content>, Fault> {
@@ -396,13 +398,13 @@ impl Names for Memory {
         &'a self,
         repository: &'a RepositoryName,
         digest: &'a Digest,
-        size: u64,
+        life: Life,
     ) -> BoxFuture<'a, Result<(), Fault>> {
         async move {
             self.writable()?;
             let mut state = self.state();
             let blob = state.blobs.get(digest).expect("linked before it is stored");
-            assert_eq!(blob.len() as u64, size);
+            assert_eq!(blob.len() as u64, life.size);
             state.links.insert((repository.to_string(), *digest));
             Ok(())
         }
@@ -431,6 +433,23 @@ impl Names for Memory {
             Ok(())
         }
         .boxed()
+    }
+
+    // What is deleted here is gone.
+    fn hidden<'a>(
+        &'a self,
+        _repository: &'a RepositoryName,
+        _reference: &'a Reference,
+    ) -> BoxFuture<'a, Result<Option<Hidden>, Fault>> {
+        async move { Ok(None) }.boxed()
+    }
+
+    fn undelete<'a>(
+        &'a self,
+        _repository: &'a RepositoryName,
+        _reference: &'a Reference,
+    ) -> BoxFuture<'a, Result<bool, Fault>> {
+        async move { Ok(false) }.boxed()
     }
 
     fn unlink_blob<'a>(

@@ -25,6 +25,7 @@ mod page;
 pub mod pulls;
 mod referrer;
 mod repository;
+mod restore;
 mod seam;
 mod tag;
 mod upload;
@@ -39,8 +40,8 @@ pub use orlop_oci::{
 };
 pub use page::{PAGE_MAX, Page};
 pub use seam::{
-    Blobs, Body, BodyFault, Content, ContentStream, Edge, Fault, Health, ManifestRow, Mismatch,
-    Names, NewManifest, Pinned, Referrer, ReferrerPage, ReferrerQuery, Upload, UploadId,
+    Blobs, Body, BodyFault, Content, ContentStream, Edge, Fault, Health, Hidden, Life, ManifestRow,
+    Mismatch, Names, NewManifest, Pinned, Referrer, ReferrerPage, ReferrerQuery, Upload, UploadId,
 };
 pub use upload::Span;
 
@@ -210,6 +211,33 @@ impl Registry {
             Ok(())
         })
         .await
+    }
+
+    /// Deletes a manifest that a rule says has to go, if it `still` does when
+    /// nobody else changes names of the repository. Whether it was deleted.
+    ///
+    /// # Errors
+    /// As for any delete.
+    pub async fn retire<F>(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        still: F,
+    ) -> Result<bool, Error>
+    where
+        F: Future<Output = Result<bool, Fault>>,
+    {
+        self.may_write()?;
+        let _order = self.order.take(repository).await;
+        if !still.await? {
+            return Ok(false);
+        }
+        let note = Note::Deletion(Deletion::Manifest {
+            repository: repository.clone(),
+            digest: *digest,
+        });
+        self.blobs.note(note.encode())?;
+        Ok(self.names.delete_manifest(repository, digest).await?)
     }
 
     /// Waits until all work that has to reach its end has done so.

@@ -7,7 +7,8 @@ use futures_util::future::BoxFuture;
 use orlop_oci::{Digest, RefKind, Reference, RepositoryName};
 
 use super::seam::{
-    Edge, Fault, ManifestRow, Names, NewManifest, Referrer, ReferrerPage, ReferrerQuery,
+    Edge, Fault, Hidden, Life, ManifestRow, Names, NewManifest, Referrer, ReferrerPage,
+    ReferrerQuery,
 };
 use crate::catalog::{self, Catalog, CatalogError, EdgeKind, PutManifest};
 
@@ -55,10 +56,36 @@ impl Names for Catalog {
         &'a self,
         repository: &'a RepositoryName,
         digest: &'a Digest,
-        size: u64,
+        Life { size, birth }: Life,
     ) -> BoxFuture<'a, Result<(), Fault>> {
-        async move { Ok(Catalog::link_blob(self, repository.as_str(), digest, size).await?) }
-            .boxed()
+        async move {
+            Ok(Catalog::link_blob(self, repository.as_str(), digest, (size, birth)).await?)
+        }
+        .boxed()
+    }
+
+    fn hidden<'a>(
+        &'a self,
+        repository: &'a RepositoryName,
+        reference: &'a Reference,
+    ) -> BoxFuture<'a, Result<Option<Hidden>, Fault>> {
+        async move {
+            let hidden = Catalog::hidden(self, repository.as_str(), reference).await?;
+            Ok(hidden.map(|hidden| Hidden {
+                digest: hidden.digest,
+                media_type: hidden.media_type,
+                tags: hidden.tags,
+            }))
+        }
+        .boxed()
+    }
+
+    fn undelete<'a>(
+        &'a self,
+        repository: &'a RepositoryName,
+        reference: &'a Reference,
+    ) -> BoxFuture<'a, Result<bool, Fault>> {
+        async move { Ok(Catalog::undelete(self, repository.as_str(), reference).await?) }.boxed()
     }
 
     fn put_manifest(&self, manifest: NewManifest) -> BoxFuture<'_, Result<(), Fault>> {

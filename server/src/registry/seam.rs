@@ -98,6 +98,27 @@ pub struct Health {
     pub read_only: Option<Arc<ReadOnly>>,
 }
 
+/// A life of a blob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Life {
+    /// Its size in bytes.
+    pub size: u64,
+    /// Tells it from an earlier and a later life of the same digest, which
+    /// have a lower and a higher one.
+    pub birth: u64,
+}
+
+/// What was deleted and can come back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hidden {
+    /// The manifest's digest.
+    pub digest: Digest,
+    /// Its type.
+    pub media_type: String,
+    /// The tags that come back.
+    pub tags: Vec<String>,
+}
+
 /// Blobs held against collection until this is dropped.
 pub struct Pinned {
     /// For each digest asked for, the size of the blob in bytes; None if it
@@ -132,9 +153,9 @@ pub trait Blobs: Send + Sync + 'static {
         note: Vec<u8>,
     ) -> BoxFuture<'_, Result<(), Fault>>;
 
-    /// The size of a blob, in bytes. Takes a lease. NotFound also when it is
+    /// The life of a blob that is here. Takes a lease. NotFound also when it is
     /// damaged, so that a push heals it.
-    fn stat(&self, digest: &Digest) -> Result<u64, Fault>;
+    fn stat(&self, digest: &Digest) -> Result<Life, Fault>;
 
     /// A blob to read. Takes a lease.
     fn read(&self, digest: &Digest) -> Result<Box<dyn Content>, Fault>;
@@ -282,7 +303,7 @@ pub trait Names: Send + Sync + 'static {
         &'a self,
         repository: &'a RepositoryName,
         digest: &'a Digest,
-        size: u64,
+        life: Life,
     ) -> BoxFuture<'a, Result<(), Fault>>;
 
     /// Takes a blob from this repository alone. False: it did not have it.
@@ -315,6 +336,21 @@ pub trait Names: Send + Sync + 'static {
         &'a self,
         repository: &'a RepositoryName,
         tag: &'a str,
+    ) -> BoxFuture<'a, Result<bool, Fault>>;
+
+    /// What would come back with a deleted tag or manifest. None: it is not
+    /// deleted, or cannot come back.
+    fn hidden<'a>(
+        &'a self,
+        repository: &'a RepositoryName,
+        reference: &'a Reference,
+    ) -> BoxFuture<'a, Result<Option<Hidden>, Fault>>;
+
+    /// Brings a deleted tag or manifest back. False: there is none.
+    fn undelete<'a>(
+        &'a self,
+        repository: &'a RepositoryName,
+        reference: &'a Reference,
     ) -> BoxFuture<'a, Result<bool, Fault>>;
 
     /// Manifests about another one, in the order of their digests, and the

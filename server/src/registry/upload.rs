@@ -161,7 +161,8 @@ impl Registry {
         // The finished upload holds a lease, so the blob outlives the moment
         // until it is linked.
         let size = upload.commit(expected).await.map_err(upload_error)?;
-        self.link(repository, &expected, size).await?;
+        let life = self.blobs.stat(&expected)?;
+        self.link(repository, &expected, life).await?;
         self.verbs.blob_pushes.add(1);
         self.verbs.blob_push_bytes.add(size);
         Ok(())

@@ -76,6 +76,12 @@ pub struct Settings {
     pub ops_listen: Option<SocketAddr>,
     /// How long a deleted row can be brought back.
     pub undelete_window: Duration,
+    /// How long what nothing reaches stays; None: for ever.
+    pub untagged: Option<Duration>,
+    /// When garbage is collected by itself; None: never.
+    pub gc_schedule: Option<Cron>,
+    /// How long a collection may go on; None: until it is done.
+    pub gc_limit: Option<Duration>,
     /// How long an upload waits for its client.
     pub upload_expiry: Duration,
     /// Whether manifests may name blobs or manifests which are not here.
@@ -115,6 +121,9 @@ impl Settings {
             tls: None,
             ops_listen: None,
             undelete_window: Duration::from_secs(24 * 3600),
+            untagged: None,
+            gc_schedule: None,
+            gc_limit: None,
             upload_expiry: Duration::from_secs(24 * 3600),
             sparse_manifests: false,
             scrub_schedule: None,
@@ -271,6 +280,12 @@ fn resolve(sources: &Sources, insecure_anonymous: bool, problems: &mut Vec<Probl
         },
         ops_listen: ops_listen.value.0,
         undelete_window: sources.get(&table::GC_UNDELETE_WINDOW, problems).value.0,
+        untagged: sources.get(&table::GC_UNTAGGED, problems).value.0,
+        gc_schedule: sources.get(&table::GC_SCHEDULE, problems).value.0,
+        gc_limit: sources
+            .get(&table::GC_LIMIT, problems)
+            .value
+            .map(|limit| limit.0),
         upload_expiry: sources.get(&table::GC_UPLOAD_EXPIRY, problems).value.0,
         sparse_manifests: sources.get(&table::PUSH_SPARSE_MANIFESTS, problems).value,
         scrub_schedule: sources.get(&table::SCRUB_SCHEDULE, problems).value.0,

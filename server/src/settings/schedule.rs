@@ -1,8 +1,9 @@
-//! The kind of value that says when something begins by itself.
+//! Kinds of values that say when something begins by itself, or goes.
 
 use std::ffi::OsStr;
+use std::time::Duration;
 
-use super::kind::{Kind, mistyped};
+use super::kind::{Kind, Time, mistyped};
 use crate::jobs::Cron;
 
 /// How it is written that nothing begins by itself.
@@ -39,5 +40,30 @@ impl Kind for Times {
     fn show(&self) -> String {
         let text = self.0.as_ref().map_or(OFF, Cron::text);
         text.to_owned()
+    }
+}
+
+/// How it is written that something does not go.
+const KEEP: &str = "keep";
+
+/// After which time something goes, if it does.
+#[derive(Clone, Debug)]
+pub(crate) struct Keep(pub(crate) Option<Duration>);
+
+impl Kind for Keep {
+    const EXAMPLE: &'static str = "\"keep\" or \"30d\"";
+
+    fn from_text(text: &str) -> Result<Keep, String> {
+        match text.trim() {
+            KEEP => Ok(Keep(None)),
+            time => Time::from_text(time)
+                .map(|time| Keep(Some(time.0)))
+                .map_err(|error| format!("{error}, nor {KEEP}")),
+        }
+    }
+
+    fn show(&self) -> String {
+        self.0
+            .map_or_else(|| KEEP.to_owned(), |time| Time(time).show())
     }
 }

@@ -17,7 +17,7 @@ use super::kind::{Filter, Form, Kind, LogFormat, Place, Size, Time};
 use super::machine;
 use super::network::{Address, AddressOrOff, Networks, PublicUrl};
 use super::problem::Origin;
-use super::schedule::Times;
+use super::schedule::{Keep, Times};
 use super::sources::Sources;
 use crate::jobs::Cron;
 
@@ -142,6 +142,42 @@ pub(crate) static GC_UNDELETE_WINDOW: Setting<Time> = Setting {
     default: || Time::hours(24),
     default_note: None,
     range: |time| time.within(Time::seconds(0), Time::days(365)),
+};
+
+/// How long what nothing reaches stays.
+pub(crate) static GC_UNTAGGED: Setting<Keep> = Setting {
+    key: "gc.untagged",
+    value: "TIME",
+    help: "How long a manifest stays that no tag, index or subject reaches, after it was pushed, lost a tag or was pulled last, whichever is latest, before it is deleted; keep, or 1m or more, and never shorter than gc.lease",
+    default: || Keep(None),
+    default_note: None,
+    range: |keep| match keep.0 {
+        Some(time) => Time(time).within(Time::seconds(60), Time::days(3650)),
+        None => Ok(()),
+    },
+};
+
+/// When a collection begins by itself.
+pub(crate) static GC_SCHEDULE: Setting<Times> = Setting {
+    key: "gc.schedule",
+    value: "CRON",
+    help: "When garbage is collected by itself: a cron pattern in UTC, or off; nothing is done where nothing changed",
+    default: || Times(Cron::parse("*/15 * * * *").ok()),
+    default_note: None,
+    range: any,
+};
+
+/// How long one may take.
+pub(crate) static GC_LIMIT: Setting<Option<Time>> = Setting {
+    key: "gc.limit",
+    value: "TIME",
+    help: "How long a collection may go on before it leaves the rest to the next one; 1m or more",
+    default: || None,
+    default_note: Some("none: until it is done"),
+    range: |limit| match limit {
+        Some(time) => time.within(Time::seconds(60), Time::days(365)),
+        None => Ok(()),
+    },
 };
 
 /// How long uploads wait for their clients.
@@ -269,6 +305,9 @@ pub(crate) const ALL: &[&dyn Entry] = &[
     &OPS_LISTEN,
     &GC_LEASE,
     &GC_UNDELETE_WINDOW,
+    &GC_UNTAGGED,
+    &GC_SCHEDULE,
+    &GC_LIMIT,
     &GC_UPLOAD_EXPIRY,
     &PUSH_SPARSE_MANIFESTS,
     &DISK_BACKEND,

@@ -1,5 +1,7 @@
 //! Store and catalog together, on a real folder.
 
+mod gc;
+
 use std::future::{pending, ready};
 
 use orlop_disk::blocking::Blocking;
@@ -36,7 +38,10 @@ fn digest(of: &[u8]) -> orlop_format::digest::Digest {
 
 async fn link(storage: &Storage, content: &[u8]) {
     let digest = digest(content);
-    let linked = storage.catalog.link_blob("some/name", &digest, 1).await;
+    let linked = storage
+        .catalog
+        .link_blob("some/name", &digest, (1, 1))
+        .await;
     linked.unwrap();
 }
 
@@ -101,7 +106,7 @@ async fn upkeep_has_ended_before_anything_is_closed() {
     tokio::time::sleep(MARK_EVERY * 2).await;
     let names = supervisor.restarts();
     let names: Vec<_> = names.into_iter().map(|(name, _)| name).collect();
-    let all = ["copies", "expiry", "marks", "pulls", "schedules", "scrub"];
+    let all = ["copies", "expiry", "gc", "marks", "pulls", "schedules", "scrub"];
     assert_eq!(names, all, "each is supervised");
     let closed = Arc::clone(&storage);
     let close = tokio::spawn(async move { closed.close(ready(())).await });
@@ -116,7 +121,7 @@ async fn upkeep_has_ended_before_anything_is_closed() {
     assert!(
         storage
             .catalog
-            .link_blob("a/b", &digest(b"x"), 1)
+            .link_blob("a/b", &digest(b"x"), (1, 1))
             .await
             .is_err()
     );

@@ -104,20 +104,23 @@ pub(crate) async fn finds_what_was_put(place: &Place) {
 
     let blob = digest("blob");
     assert!(!catalog.blob_linked("a/b", &blob).await.unwrap());
-    catalog.link_blob("a/b", &blob, 7).await.unwrap();
+    catalog.link_blob("a/b", &blob, (7, 1)).await.unwrap();
     let sequence = catalog.sequence();
-    catalog.link_blob("a/b", &blob, 7).await.unwrap();
+    catalog.link_blob("a/b", &blob, (7, 1)).await.unwrap();
     assert_eq!(catalog.sequence(), sequence, "nothing changed");
     for _ in 0..2 {
         assert!(catalog.blob_linked("a/b", &blob).await.unwrap());
         assert!(!catalog.blob_linked("a", &blob).await.unwrap());
         assert!(!catalog.blob_linked("a/b", &digest("one")).await.unwrap());
     }
-    let error = catalog.link_blob("a/b", &blob, u64::MAX).await.unwrap_err();
+    let error = catalog
+        .link_blob("a/b", &blob, (u64::MAX, 1))
+        .await
+        .unwrap_err();
     assert!(matches!(error, CatalogError::Refused(_)), "{error:?}");
     // SHA-512 beside SHA-256.
     let long = Digest::of(Algorithm::Sha512, b"long");
-    catalog.link_blob("a/b", &long, 0).await.unwrap();
+    catalog.link_blob("a/b", &long, (0, 1)).await.unwrap();
     assert!(catalog.blob_linked("a/b", &long).await.unwrap());
     catalog.close().await;
 }
@@ -330,7 +333,10 @@ pub(crate) async fn keeps_totals_of_all_rows(place: &Place) {
 pub(crate) async fn numbers_changes_and_forgets_old_ones(place: &Place) {
     use ChangeKind::{BlobLinked, ManifestPut, RepositoryCreated, TagDeleted, TagSet};
     let catalog = place.open().await;
-    catalog.link_blob("r", &digest("blob"), 3).await.unwrap();
+    catalog
+        .link_blob("r", &digest("blob"), (3, 1))
+        .await
+        .unwrap();
     catalog
         .put_manifest(manifest("r", "m", &["x", "y"]))
         .await

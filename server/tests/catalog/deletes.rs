@@ -9,7 +9,7 @@ pub(crate) async fn takes_blobs_from_one_repository_alone(place: &Place) {
     let catalog = place.open().await;
     let blob = digest("blob");
     for name in ["r", "s"] {
-        catalog.link_blob(name, &blob, 7).await.unwrap();
+        catalog.link_blob(name, &blob, (7, 1)).await.unwrap();
     }
     let holders = async || {
         let names = catalog.holders(&blob, 10).await.unwrap();
@@ -29,11 +29,11 @@ pub(crate) async fn takes_blobs_from_one_repository_alone(place: &Place) {
     // The row is kept apart; a push of the same makes a new one.
     let kept = "SELECT count(*) FROM unlinked WHERE deleted_at > 0 AND size = 7";
     assert_eq!(place.number(kept).await, 1);
-    catalog.link_blob("r", &blob, 7).await.unwrap();
+    catalog.link_blob("r", &blob, (7, 1)).await.unwrap();
     assert!(catalog.blob_linked("r", &blob).await.unwrap());
     assert!(catalog.unlink_blob("r", &blob).await.unwrap());
     assert_eq!(place.number(kept).await, 1);
-    catalog.link_blob("r", &blob, 7).await.unwrap();
+    catalog.link_blob("r", &blob, (7, 1)).await.unwrap();
     assert!(catalog.delete_repository("s").await.unwrap());
     assert_eq!(holders().await, set(&["r"]));
     catalog.close().await;
@@ -81,7 +81,10 @@ pub(crate) async fn hides_manifests_and_repositories(place: &Place) {
         .put_manifest(manifest("r", "two", &["z"]))
         .await
         .unwrap();
-    catalog.link_blob("r", &digest("blob"), 1).await.unwrap();
+    catalog
+        .link_blob("r", &digest("blob"), (1, 1))
+        .await
+        .unwrap();
     let by_digest = digest("one").to_string();
     for reference in ["x", "y", "z", &by_digest] {
         assert!(lookup(&catalog, "r", reference).await.is_some());

@@ -448,7 +448,7 @@ async fn what_a_job_reported_last_outlives_an_end_that_could_not_be_written() {
     let jobs = Jobs::new(catalog.clone(), "one".to_owned(), clock).with(Arc::new(Talker), None);
     let running = jobs.clone();
     let running = tokio::spawn(async move { running.run(&Supervisor::default()).await });
-    let id = jobs.start("talker").await.unwrap().id;
+    let id = jobs.start("talker", "{}").await.unwrap().id;
     let began = Instant::now();
     while jobs.show(id).await.unwrap().state == JobState::Queued {
         assert!(began.elapsed() < Duration::from_secs(20), "never taken");

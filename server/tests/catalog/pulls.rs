@@ -145,7 +145,7 @@ pub(crate) async fn a_catalog_of_the_first_form_is_brought_up_to_date(place: &Pl
 pub(crate) async fn the_release_before_can_push_a_deleted_blob_again(place: &Place) {
     let blob = digest("blob");
     let catalog = place.open().await;
-    catalog.link_blob("a", &blob, 7).await.unwrap();
+    catalog.link_blob("a", &blob, (7, 1)).await.unwrap();
     assert!(catalog.unlink_blob("a", &blob).await.unwrap());
     catalog.close().await;
     // What it runs to link a blob, word for word but for the values.

@@ -19,7 +19,7 @@ async fn a_stop_misses_no_job_that_is_just_being_taken() {
         let first = catalog(folder.path()).await;
         let jobs = jobs(&first, &format!("process {stop}")).with(waiting(), None);
         // Queued before anybody looks, or kept from the stop before.
-        let _ = jobs.start("waiting").await;
+        let _ = jobs.start("waiting", "{}").await;
         let running = run(&jobs);
         tokio::time::sleep(Duration::from_micros(stop * 100)).await;
         jobs.stop().await;
@@ -62,7 +62,7 @@ async fn i13_schedules_that_panic_are_looked_at_again_and_that_is_counted() {
         tokio::spawn(async move { jobs.run(&supervisor).await })
     };
     // Others go on meanwhile.
-    let id = jobs.start("asked").await.unwrap().id;
+    let id = jobs.start("asked", "{}").await.unwrap().id;
     until(&jobs, id, JobState::Done).await;
     let began = Instant::now();
     while jobs.list(Some("often")).await.unwrap().is_empty() {

@@ -88,7 +88,7 @@ async fn a_scrub_that_reads_slowly_is_not_taken_for_one_that_hangs() {
     // One bad sector: the scrub goes on block by block, in one step.
     assert!(scrubs.sim.spoil(segment, 8 * BLOCK as u64, 512));
     stall(&scrubs.sim, || Box::pin(tokio::time::sleep(READ)));
-    let id = scrubs.jobs.start(SCRUB).await.unwrap().id;
+    let id = scrubs.jobs.start(SCRUB, "{}").await.unwrap().id;
     let began = Instant::now();
     while scrubs.store.scrub_reads() < BLOCKS as u64 {
         let job = scrubs.jobs.show(id).await.unwrap();
@@ -109,11 +109,11 @@ async fn a_scrub_that_reads_slowly_is_not_taken_for_one_that_hangs() {
 async fn a_scrub_whose_read_hangs_has_failed_and_the_next_one_runs() {
     let scrubs = Scrubs::start().await;
     stall(&scrubs.sim, || Box::pin(pending()));
-    let id = scrubs.jobs.start(SCRUB).await.unwrap().id;
+    let id = scrubs.jobs.start(SCRUB, "{}").await.unwrap().id;
     let job = until(&scrubs.jobs, id, JobState::Failed).await;
     assert!(job.outcome.contains("no sign of life"), "{job:?}");
     scrubs.sim.clear_plans();
-    let id = scrubs.jobs.start(SCRUB).await.unwrap().id;
+    let id = scrubs.jobs.start(SCRUB, "{}").await.unwrap().id;
     until(&scrubs.jobs, id, JobState::Done).await;
     scrubs.end().await;
 }

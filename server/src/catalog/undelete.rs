@@ -1,0 +1,206 @@
+//! What was deleted comes back, as long as no purge has taken it.
+//!
+//! Invariants: a tag comes back with its manifest, and a manifest with the
+//! tags that were deleted along with it; a name that was given again since is
+//! left alone.
+
+use orlop_format::digest::Digest;
+use orlop_oci::Reference;
+
+use super::Catalog;
+use super::change;
+use super::error::CatalogError;
+use super::read::within;
+use super::sql::{Arg, Connection};
+use super::types::{ChangeKind, Hidden};
+use super::verb::{Effect, Verb, find};
+
+/// Tags that come back with one manifest.
+const TAGS: i64 = 1000;
+
+type Result<T> = std::result::Result<T, sqlx::Error>;
+
+impl Catalog {
+    /// What would come back with a deleted tag or manifest. None: it is not
+    /// deleted, or was purged.
+    ///
+    /// # Errors
+    /// When it cannot be known.
+    pub async fn hidden(
+        &self,
+        repository: &str,
+        reference: &Reference,
+    ) -> std::result::Result<Option<Hidden>, CatalogError> {
+        within(async {
+            let mut connection = self.reader().await?;
+            let name = Arg::Text(repository);
+            let row = match reference {
+                Reference::Tag(tag) => {
+                    let sql = "SELECT r.id, m.digest, m.media_type, COALESCE(m.deleted_at, -1) \
+                         FROM repository r JOIN tag t ON t.repository = r.id AND t.name = $2 \
+                         AND t.deleted_at IS NOT NULL \
+                         JOIN manifest m ON m.repository = r.id AND m.digest = t.manifest \
+                         WHERE r.name = $1 AND r.deleted_at IS NULL";
+                    connection
+                        .row(sql, &[name, Arg::Text(tag.as_str())])
+                        .await?
+                }
+                Reference::Digest(digest) => {
+                    let sql = "SELECT r.id, m.digest, m.media_type, m.deleted_at \
+                         FROM repository r JOIN manifest m ON m.repository = r.id \
+                         AND m.digest = $2 AND m.deleted_at IS NOT NULL \
+                         WHERE r.name = $1 AND r.deleted_at IS NULL";
+                    connection
+                        .row(sql, &[name, Arg::Bytes(&digest.encode())])
+                        .await?
+                }
+            };
+            let Some(row) = row else { return Ok(None) };
+            let (id, encoded, at) = (row.int(0)?, row.bytes(1)?, row.int(3)?);
+            let tags = match reference {
+                Reference::Tag(tag) => vec![tag.to_string()],
+                Reference::Digest(_) => tags(&mut connection, id, &encoded, at).await?,
+            };
+            let (digest, _) = Digest::decode(&encoded)
+                .map_err(|_| CatalogError::damaged("a row holds a digest of a wrong form"))?;
+            Ok(Some(Hidden {
+                digest,
+                media_type: row.text(2)?,
+                tags,
+            }))
+        })
+        .await
+    }
+
+    /// Brings a deleted tag or manifest back. False: there is none.
+    ///
+    /// # Errors
+    /// As [`Catalog::put_manifest`].
+    pub async fn undelete(
+        &self,
+        repository: &str,
+        reference: &Reference,
+    ) -> std::result::Result<bool, CatalogError> {
+        let repository = repository.to_owned();
+        self.submit(match reference {
+            Reference::Tag(tag) => Verb::UndeleteTag {
+                repository,
+                tag: tag.to_string(),
+            },
+            Reference::Digest(digest) => Verb::UndeleteManifest {
+                repository,
+                digest: *digest,
+            },
+        })
+        .await
+    }
+}
+
+/// Tags that were hidden together with a manifest.
+async fn tags(
+    connection: &mut Connection,
+    repository: i64,
+    digest: &[u8],
+    at: i64,
+) -> Result<Vec<String>> {
+    let rows = connection
+        .rows(
+            "SELECT name FROM tag WHERE manifest = $2 AND repository + 0 = $1 \
+             AND deleted_at = $3 ORDER BY name LIMIT $4",
+            &[
+                Arg::Int(repository),
+                Arg::Bytes(digest),
+                Arg::Int(at),
+                Arg::Int(TAGS),
+            ],
+        )
+        .await?;
+    rows.iter().map(|row| row.text(0)).collect()
+}
+
+pub(super) async fn tag(
+    connection: &mut Connection,
+    name: &str,
+    tag: &str,
+    now: i64,
+) -> Result<Effect> {
+    let Some(repository) = find(connection, name).await? else {
+        return Ok(Effect::default());
+    };
+    let row = connection
+        .row(
+            "UPDATE tag SET deleted_at = NULL WHERE repository = $1 AND name = $2 \
+             AND deleted_at IS NOT NULL RETURNING manifest",
+            &[Arg::Int(repository.id), Arg::Text(tag)],
+        )
+        .await?;
+    let Some(row) = row else {
+        return Ok(Effect::default());
+    };
+    let mut changes = Vec::new();
+    revive(connection, repository.id, &row.bytes(0)?, &mut changes).await?;
+    changes.push((ChangeKind::TagSet, tag.to_owned()));
+    done(connection, repository.id, &changes, now).await
+}
+
+pub(super) async fn manifest(
+    connection: &mut Connection,
+    name: &str,
+    digest: &Digest,
+    now: i64,
+) -> Result<Effect> {
+    let Some(repository) = find(connection, name).await? else {
+        return Ok(Effect::default());
+    };
+    let (id, encoded) = (repository.id, digest.encode());
+    let sql = "SELECT deleted_at FROM manifest WHERE repository = $1 AND digest = $2 \
+         AND deleted_at IS NOT NULL";
+    let arguments = [Arg::Int(id), Arg::Bytes(&encoded)];
+    let Some(row) = connection.row(sql, &arguments).await? else {
+        return Ok(Effect::default());
+    };
+    let mut changes = Vec::new();
+    for tag in tags(connection, id, &encoded, row.int(0)?).await? {
+        let sql = "UPDATE tag SET deleted_at = NULL WHERE repository = $1 AND name = $2";
+        connection
+            .run(sql, &[Arg::Int(id), Arg::Text(&tag)])
+            .await?;
+        changes.push((ChangeKind::TagSet, tag));
+    }
+    revive(connection, id, &encoded, &mut changes).await?;
+    done(connection, id, &changes, now).await
+}
+
+async fn revive(
+    connection: &mut Connection,
+    repository: i64,
+    digest: &[u8],
+    changes: &mut Vec<(ChangeKind, String)>,
+) -> Result<()> {
+    let revived = connection
+        .run(
+            "UPDATE manifest SET deleted_at = NULL, orphaned_at = NULL \
+             WHERE repository = $1 AND digest = $2 AND deleted_at IS NOT NULL",
+            &[Arg::Int(repository), Arg::Bytes(digest)],
+        )
+        .await?;
+    if revived > 0 {
+        let text = Digest::decode(digest).map(|(digest, _)| digest.to_string());
+        changes.push((ChangeKind::ManifestPut, text.unwrap_or_default()));
+    }
+    Ok(())
+}
+
+/// Nothing that was found is untrue by this: caches have what was found only.
+async fn done(
+    connection: &mut Connection,
+    repository: i64,
+    changes: &[(ChangeKind, String)],
+    now: i64,
+) -> Result<Effect> {
+    let sequence = change::record(connection, repository, changes, now).await?;
+    Ok(Effect {
+        sequence: Some(sequence),
+        ..Effect::default()
+    })
+}

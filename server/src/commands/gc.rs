@@ -1,0 +1,408 @@
+//! `orlop gc`, `orlop undelete` and `orlop blob`: what is garbage, what is done
+//! about it, and how something comes back. Asks the server that runs on the
+//! data folder.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use super::{Output, fail, print};
+use crate::control::client::{self, AskError};
+use crate::control::{JobView, Status, Verb, WhyView};
+use crate::jobs::{GC, GcOutcome, GcWanted};
+use crate::settings::{self, DataArgs};
+
+/// How often it is asked how far a job is.
+const ASK: Duration = Duration::from_millis(500);
+
+/// Flags of `orlop gc`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand, Debug)]
+enum Command {
+    /// Say what would go, and delete nothing
+    Plan {
+        /// Another undelete window than the server's, such as 0s
+        #[arg(long, value_name = "TIME")]
+        undelete_window: Option<humantime::Duration>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Collect garbage now
+    Run {
+        /// Come back when it is done
+        #[arg(long)]
+        wait: bool,
+        /// Another undelete window than the server's, such as 0s: what was
+        /// deleted longer ago cannot be brought back afterwards
+        #[arg(long, value_name = "TIME")]
+        undelete_window: Option<humantime::Duration>,
+        /// Collect also more than deletes explain
+        #[arg(long)]
+        unlimited: bool,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Show the collection that runs, or the last one, and what it did
+    Status(Common),
+    /// End the collection that runs
+    Stop(Common),
+}
+
+#[derive(clap::Args, Debug)]
+struct Common {
+    #[command(flatten)]
+    data: DataArgs,
+
+    /// How to report
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    output: Output,
+}
+
+/// Flags of `orlop undelete`.
+#[derive(clap::Args, Debug)]
+pub struct UndeleteArgs {
+    /// REPOSITORY:TAG or REPOSITORY@DIGEST
+    name: String,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Flags of `orlop blob`.
+#[derive(clap::Args, Debug)]
+pub struct BlobArgs {
+    #[command(subcommand)]
+    command: BlobCommand,
+}
+
+#[derive(clap::Subcommand, Debug)]
+enum BlobCommand {
+    /// Say what keeps a blob, or why it is garbage
+    Why {
+        /// Its digest
+        digest: String,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+/// Runs `orlop gc`.
+pub fn run(args: &Args) -> ExitCode {
+    match &args.command {
+        Command::Plan {
+            undelete_window,
+            common,
+        } => {
+            let wanted = GcWanted {
+                plan: true,
+                undelete_window: undelete_window.map(milliseconds),
+                ..GcWanted::default()
+            };
+            answer(common, |folder| wait(folder, start(folder, &wanted)?))
+        }
+        Command::Run {
+            wait: waits,
+            undelete_window,
+            unlimited,
+            common,
+        } => {
+            let wanted = GcWanted {
+                plan: false,
+                undelete_window: undelete_window.map(milliseconds),
+                unlimited: *unlimited,
+            };
+            answer(common, |folder| {
+                let started = start(folder, &wanted)?;
+                if *waits {
+                    wait(folder, started)
+                } else {
+                    Ok(started)
+                }
+            })
+        }
+        Command::Status(common) => answer(common, status),
+        Command::Stop(common) => answer(common, stop),
+    }
+}
+
+fn milliseconds(time: humantime::Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Runs `orlop undelete`.
+pub fn run_undelete(args: &UndeleteArgs) -> ExitCode {
+    let name = args.name.as_str();
+    let parts = name.split_once('@').or_else(|| name.rsplit_once(':'));
+    let Some((repository, reference)) = parts else {
+        return fail(&format_args!(
+            "{name:?} names no tag or digest: write REPOSITORY:TAG or REPOSITORY@DIGEST"
+        ));
+    };
+    let verb = Verb::Undelete {
+        repository: repository.to_owned(),
+        reference: reference.to_owned(),
+    };
+    answer(&args.common, |folder| ask(folder, verb))
+}
+
+/// Runs `orlop blob`.
+pub fn run_blob(args: &BlobArgs) -> ExitCode {
+    let BlobCommand::Why { digest, common } = &args.command;
+    let verb = Verb::BlobWhy {
+        digest: digest.clone(),
+    };
+    answer(common, |folder| ask(folder, verb))
+}
+
+fn start(folder: &Path, wanted: &GcWanted) -> Result<Status, String> {
+    let params = serde_json::to_string(wanted).map_err(|error| error.to_string())?;
+    ask(
+        folder,
+        Verb::JobStart {
+            kind: GC.to_owned(),
+            params: Some(params),
+        },
+    )
+}
+
+/// Asks until the job has ended. One that failed is an error.
+fn wait(folder: &Path, started: Status) -> Result<Status, String> {
+    let id = started
+        .jobs
+        .iter()
+        .flatten()
+        .next()
+        .ok_or("the server named no job")?
+        .id;
+    loop {
+        let status = ask(folder, Verb::JobShow { id })?;
+        let job = status.jobs.iter().flatten().next();
+        let job = job.ok_or("the server knows the job no more")?;
+        match job.state.as_str() {
+            "queued" | "running" => std::thread::sleep(ASK),
+            "done" => {
+                let log = ask(folder, Verb::JobLog { id })?.log;
+                return Ok(Status { log, ..status });
+            }
+            state => {
+                let why = job
+                    .outcome
+                    .as_deref()
+                    .unwrap_or("the log of the server says why");
+                return Err(format!("job {id} is {state}: {why}"));
+            }
+        }
+    }
+}
+
+fn collections(folder: &Path) -> Result<Status, String> {
+    let kind = Some(GC.to_owned());
+    ask(folder, Verb::JobList { kind })
+}
+
+/// The newest collection with its log.
+fn status(folder: &Path) -> Result<Status, String> {
+    let mut status = collections(folder)?;
+    if let Some(jobs) = &mut status.jobs {
+        jobs.truncate(1);
+        if let Some(job) = jobs.first() {
+            status.log = ask(folder, Verb::JobLog { id: job.id })?.log;
+        }
+    }
+    if let Some(schedules) = &mut status.schedules {
+        schedules.retain(|schedule| schedule.kind == GC);
+    }
+    Ok(status)
+}
+
+fn stop(folder: &Path) -> Result<Status, String> {
+    let jobs = collections(folder)?.jobs.unwrap_or_default();
+    let active = jobs
+        .iter()
+        .find(|job| job.state == "running" || job.state == "queued");
+    let id = active.ok_or("no collection waits or runs")?.id;
+    ask(folder, Verb::JobCancel { id })
+}
+
+fn ask(folder: &Path, verb: Verb) -> Result<Status, String> {
+    client::ask(folder, verb).map_err(|error| match error {
+        AskError::Nobody => {
+            "no server is running on it, and collection is the server's: start it with `orlop serve`, or pass the --data that it has".to_owned()
+        }
+        error => error.to_string(),
+    })
+}
+
+/// Asks, and prints what comes back.
+fn answer(common: &Common, ask: impl FnOnce(&Path) -> Result<Status, String>) -> ExitCode {
+    let folder = match settings::data_folder(&common.data) {
+        Ok(folder) => folder,
+        Err(error) => return fail(&error),
+    };
+    match (ask(&folder), common.output) {
+        (Ok(status), Output::Text) => print(&as_text(&status), ExitCode::SUCCESS),
+        (Ok(status), Output::Json) => {
+            let job = status.jobs.iter().flatten().next();
+            let report = serde_json::json!({
+                "data": folder,
+                "job": job,
+                "outcome": job.and_then(outcome),
+                "schedules": status.schedules,
+                "log": status.log,
+                "undeleted": status.undeleted,
+                "why": status.why,
+            });
+            print(&format!("{report}\n"), ExitCode::SUCCESS)
+        }
+        (Err(error), Output::Text) => {
+            fail(&format_args!("data folder {}: {error}", folder.display()))
+        }
+        (Err(error), Output::Json) => {
+            let report = serde_json::json!({ "data": folder, "error": error });
+            print(&format!("{report}\n"), ExitCode::FAILURE)
+        }
+    }
+}
+
+fn outcome(job: &JobView) -> Option<GcOutcome> {
+    serde_json::from_str(job.outcome.as_deref()?).ok()
+}
+
+// Writing to a string does not fail.
+fn as_text(status: &Status) -> String {
+    let mut text = String::new();
+    for job in status.jobs.iter().flatten() {
+        let _ = write!(text, "job {} {} {}", job.id, job.kind, job.state);
+        if job.state == "running" && job.done > 0 {
+            let _ = write!(text, ", at {} {}", job.done, job.unit);
+        }
+        text.push('\n');
+        match outcome(job) {
+            Some(outcome) => tell(&mut text, &outcome),
+            None => {
+                if let Some(why) = &job.outcome {
+                    let _ = writeln!(text, "  {why}");
+                }
+            }
+        }
+    }
+    if status.jobs.as_ref().is_some_and(Vec::is_empty) {
+        text.push_str("no collection so far\n");
+    }
+    for schedule in status.schedules.iter().flatten() {
+        let _ = writeln!(text, "next at {} ({} UTC)", schedule.next, schedule.cron);
+    }
+    for line in status.log.iter().flatten() {
+        let _ = writeln!(text, "{} {}", line.at, line.text);
+    }
+    if let Some(undeleted) = &status.undeleted {
+        let _ = writeln!(text, "back: {}@{}", undeleted.repository, undeleted.digest);
+        for tag in &undeleted.tags {
+            let _ = writeln!(text, "back: {}:{tag}", undeleted.repository);
+        }
+    }
+    if let Some(why) = &status.why {
+        explain(&mut text, why);
+    }
+    text
+}
+
+fn tell(text: &mut String, outcome: &GcOutcome) {
+    if outcome.idle {
+        text.push_str("  nothing had changed since a collection that left no garbage\n");
+        return;
+    }
+    let [repositories, manifests, tags, blobs] = outcome.purged;
+    let bytes = |bytes: u64| format!("{bytes} bytes");
+    if outcome.plan {
+        let _ = writeln!(
+            text,
+            "  would go: {} blobs ({}) that are condemned already, {} ({}) that one more cycle would condemn",
+            outcome.dead,
+            bytes(outcome.dead_bytes),
+            outcome.condemned,
+            bytes(outcome.condemned_bytes)
+        );
+    } else {
+        let _ = writeln!(
+            text,
+            "  purged for good: {manifests} manifests, {tags} tags, {blobs} deleted blobs, {repositories} repositories"
+        );
+        if outcome.retired > 0 {
+            let _ = writeln!(
+                text,
+                "  deleted since nothing reaches them: {} manifests; they can be brought back",
+                outcome.retired
+            );
+        }
+        let _ = writeln!(
+            text,
+            "  collected: {} blobs ({}) in {} cycles; condemned: {} ({})",
+            outcome.dead,
+            bytes(outcome.dead_bytes),
+            outcome.cycles,
+            outcome.condemned,
+            bytes(outcome.condemned_bytes)
+        );
+    }
+    let _ = writeln!(text, "  blobs: {}, named: {}", outcome.blobs, outcome.live);
+    if outcome.absent > 0 {
+        let _ = writeln!(
+            text,
+            "  {} references name blobs that are not here; `orlop-fsck` says which",
+            outcome.absent
+        );
+    }
+    if outcome.bounded > 0 {
+        let _ = writeln!(
+            text,
+            "  {} blobs are garbage that no delete explains, more than goes at once; if that is right, pass --unlimited",
+            outcome.bounded
+        );
+    }
+    if outcome.cut {
+        text.push_str("  its time was up; the next one goes on\n");
+    }
+}
+
+fn explain(text: &mut String, why: &WhyView) {
+    match why.size {
+        Some(size) => {
+            let _ = writeln!(text, "{} is here, {size} bytes", why.digest);
+        }
+        None => {
+            let _ = writeln!(text, "{} is not here", why.digest);
+        }
+    }
+    for reason in &why.kept_by {
+        let _ = write!(text, "kept by {}@{}", reason.repository, reason.manifest);
+        if !reason.tags.is_empty() {
+            let _ = write!(text, " ({})", reason.tags.join(", "));
+        }
+        if let Some(deleted) = &reason.deleted {
+            let _ = write!(text, ", deleted at {deleted} and not purged yet");
+        }
+        text.push('\n');
+    }
+    if why.kept_by.is_empty() && why.size.is_some() {
+        text.push_str("nothing names it\n");
+    }
+    if why.held {
+        text.push_str("held: it is in use, or somebody was told lately that it is here\n");
+    }
+    if let Some(repository) = &why.deleted_from {
+        let _ = write!(text, "doomed by a delete in {repository}");
+        if let Some(manifest) = &why.deleted_manifest {
+            let _ = write!(text, " of {manifest}");
+        }
+        if let (Some(deleted), Some(purged)) = (&why.deleted, &why.purged) {
+            let _ = write!(text, " at {deleted}, purged at {purged}");
+        }
+        text.push('\n');
+    }
+}

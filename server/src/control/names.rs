@@ -1,0 +1,126 @@
+//! Names and blobs as the control socket tells them.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use orlop_oci::{Digest, Reference, RepositoryName};
+use serde::{Deserialize, Serialize};
+
+use super::{Desk, Status, Verb};
+use crate::catalog::Reason;
+use crate::registry::Subject;
+
+/// What came back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UndeletedView {
+    /// Where.
+    pub repository: String,
+    /// The manifest.
+    pub digest: String,
+    /// The tags.
+    pub tags: Vec<String>,
+}
+
+/// A row that keeps a blob.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReasonView {
+    /// Where.
+    pub repository: String,
+    /// The manifest that names the blob, or that it is.
+    pub manifest: String,
+    /// Some of its tags.
+    pub tags: Vec<String>,
+    /// When it was deleted, if it was: it can still be brought back.
+    pub deleted: Option<String>,
+}
+
+/// What keeps a blob, or why it is garbage. Times are RFC 3339 in UTC.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WhyView {
+    /// Which one.
+    pub digest: String,
+    /// Its bytes; none: it is not here.
+    pub size: Option<u64>,
+    /// Whether somebody was told that it is here lately, or it is in use.
+    pub held: bool,
+    /// What keeps it.
+    pub kept_by: Vec<ReasonView>,
+    /// The repository whose delete doomed it.
+    pub deleted_from: Option<String>,
+    /// The manifest that was deleted, if it was one.
+    pub deleted_manifest: Option<String>,
+    /// When that was deleted.
+    pub deleted: Option<String>,
+    /// When that was purged.
+    pub purged: Option<String>,
+}
+
+fn time(at: i64) -> String {
+    let since = Duration::from_millis(at.max(0).unsigned_abs());
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + since).to_string()
+}
+
+impl From<Reason> for ReasonView {
+    fn from(reason: Reason) -> ReasonView {
+        ReasonView {
+            repository: reason.repository,
+            manifest: reason.manifest.to_string(),
+            tags: reason.tags,
+            deleted: reason.deleted_at.map(time),
+        }
+    }
+}
+
+/// Does what is asked about names and blobs.
+pub(super) async fn perform(desk: &Desk, verb: Verb, status: Status) -> Result<Status, String> {
+    match verb {
+        Verb::Undelete {
+            repository,
+            reference,
+        } => {
+            let name = RepositoryName::parse(&repository).map_err(|error| error.to_string())?;
+            let reference = Reference::parse(&reference).map_err(|error| error.to_string())?;
+            let undeleted = desk.registry.undelete(Subject::Operator, &name, &reference);
+            let hidden = undeleted.await.map_err(|error| match error {
+                crate::registry::Error::ManifestUnknown => format!(
+                    "{repository} has nothing deleted under {reference} that can come back: it was not deleted, or its undelete window is over"
+                ),
+                error => error.to_string(),
+            })?;
+            tracing::info!(repository, %reference, digest = %hidden.digest, "an operator brought back what was deleted");
+            let undeleted = Some(UndeletedView {
+                repository,
+                digest: hidden.digest.to_string(),
+                tags: hidden.tags,
+            });
+            Ok(Status {
+                undeleted,
+                ..status
+            })
+        }
+        Verb::BlobWhy { digest } => {
+            let digest: Digest = digest.parse().map_err(|_| {
+                format!("{digest:?} is not a digest such as sha256: and 64 characters")
+            })?;
+            let why = desk.gc.why(&digest).await?;
+            let departed = why.departed;
+            let view = WhyView {
+                digest: digest.to_string(),
+                size: why.size,
+                held: why.held,
+                kept_by: why.kept_by.into_iter().map(ReasonView::from).collect(),
+                deleted_manifest: departed
+                    .as_ref()
+                    .and_then(|departed| departed.manifest)
+                    .map(|manifest| manifest.to_string()),
+                deleted: departed.as_ref().map(|departed| time(departed.deleted_at)),
+                purged: departed.as_ref().map(|departed| time(departed.purged_at)),
+                deleted_from: departed.map(|departed| departed.repository),
+            };
+            Ok(Status {
+                why: Some(view),
+                ..status
+            })
+        }
+        _ => Ok(status),
+    }
+}
