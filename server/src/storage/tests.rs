@@ -106,7 +106,15 @@ async fn upkeep_has_ended_before_anything_is_closed() {
     tokio::time::sleep(MARK_EVERY * 2).await;
     let names = supervisor.restarts();
     let names: Vec<_> = names.into_iter().map(|(name, _)| name).collect();
-    let all = ["copies", "expiry", "gc", "marks", "pulls", "schedules", "scrub"];
+    let all = [
+        "copies",
+        "expiry",
+        "gc",
+        "marks",
+        "pulls",
+        "schedules",
+        "scrub",
+    ];
     assert_eq!(names, all, "each is supervised");
     let closed = Arc::clone(&storage);
     let close = tokio::spawn(async move { closed.close(ready(())).await });

@@ -9,7 +9,7 @@ use futures_util::stream;
 
 use super::*;
 use crate::jobs::{GC, GcOutcome};
-use crate::registry::{Digest, Reference, Registry, RepositoryName, Subject};
+use crate::registry::{Digest, Error, Reference, Registry, RepositoryName, Subject};
 
 const WHO: Subject = Subject::Anonymous;
 /// Leases of these tests.
@@ -97,7 +97,13 @@ impl Running {
         digest
     }
 
-    async fn put(&self, repository: &str, reference: &str, kind: &str, text: String) -> Digest {
+    /// Pushes a manifest. None: something that it names is not here.
+    async fn put(
+        &self,
+        repository: &str,
+        reference: &str,
+        (kind, text): (&str, String),
+    ) -> Option<Digest> {
         let name = RepositoryName::parse(repository).unwrap();
         let reference = Reference::parse(reference).unwrap();
         let room = self.registry.manifest_room(WHO, &name, text.len()).unwrap();
@@ -108,26 +114,39 @@ impl Running {
             Some(kind),
             (text.into(), room),
         );
-        pushed.await.unwrap().digest
+        match pushed.await {
+            Ok(pushed) => Some(pushed.digest),
+            Err(Error::ReferencesUnknown { .. }) => None,
+            Err(error) => panic!("{error}"),
+        }
     }
 
     /// Pushes an image of one layer of this content.
     async fn image(&self, repository: &str, reference: &str, content: &str) -> Digest {
-        let layer = self.blob(repository, content).await;
-        let config = self.blob(repository, &format!("config of {content}")).await;
+        let config = format!("config of {content}");
+        self.image_of(repository, reference, (content, &config))
+            .await
+    }
+
+    /// As clients do: from the beginning, when a lease was over before its end.
+    async fn image_of(
+        &self,
+        repository: &str,
+        reference: &str,
+        (content, config): (&str, &str),
+    ) -> Digest {
+        let descriptor = |kind: &str, content: &str| {
+            serde_json::json!({
+                "mediaType": format!("application/vnd.oci.image.{kind}"),
+                "digest": digest(content.as_bytes()).to_string(),
+                "size": content.len(),
+            })
+        };
         let text = serde_json::json!({
             "schemaVersion": 2,
             "mediaType": MANIFEST,
-            "config": {
-                "mediaType": "application/vnd.oci.image.config.v1+json",
-                "digest": config.to_string(),
-                "size": content.len() + 10,
-            },
-            "layers": [{
-                "mediaType": "application/vnd.oci.image.layer.v1.tar",
-                "digest": layer.to_string(),
-                "size": content.len(),
-            }],
+            "config": descriptor("config.v1+json", config),
+            "layers": [descriptor("layer.v1.tar", content)],
         })
         .to_string();
         let by_digest = digest(text.as_bytes()).to_string();
@@ -136,7 +155,17 @@ impl Running {
         } else {
             reference
         };
-        self.put(repository, reference, MANIFEST, text).await
+        for _ in 0..100 {
+            self.blob(repository, content).await;
+            self.blob(repository, config).await;
+            if let Some(digest) = self
+                .put(repository, reference, (MANIFEST, text.clone()))
+                .await
+            {
+                return digest;
+            }
+        }
+        panic!("a lease is always over");
     }
 
     async fn index(&self, repository: &str, tag: &str, children: &[Digest]) -> Digest {
@@ -158,7 +187,9 @@ impl Running {
         let text = serde_json::json!({
             "schemaVersion": 2, "mediaType": INDEX, "manifests": manifests,
         });
-        self.put(repository, tag, INDEX, text.to_string()).await
+        self.put(repository, tag, (INDEX, text.to_string()))
+            .await
+            .unwrap()
     }
 
     async fn delete(&self, repository: &str, digest: &Digest) {
@@ -421,13 +452,15 @@ async fn pushes_and_pulls_beside_collections_lose_nothing() {
                 let content = format!("content {}", (round + pusher) % 3);
                 let repository = format!("r{}", round % 2);
                 let tag = format!("t{pusher}");
-                let image = running.image(&repository, &tag, &content).await;
+                let config = format!("config {pusher} {round}");
+                let parts = (content.as_str(), config.as_str());
+                let image = running.image_of(&repository, &tag, parts).await;
                 assert!(running.pulls(&repository, &tag).await, "{content}");
                 if !round.is_multiple_of(3) {
                     running.untag(&repository, &tag).await;
                     let name = RepositoryName::parse(&repository).unwrap();
-                    // Somebody else may have deleted it, or tagged it.
-                    let _ = running.registry.manifest_delete(WHO, &name, &image).await;
+                    let deleted = running.registry.manifest_delete(WHO, &name, &image);
+                    deleted.await.unwrap();
                 }
                 round += 1;
             }
