@@ -6,7 +6,8 @@
 //! condemned and nothing dies by a live set that did not come whole; a blob
 //! that was used since the barrier rose, or that is younger, is passed over;
 //! only the journal's writer ends a life. Dropping either ends the cycle: it
-//! condemns nothing, and what it saw named or used is condemned no more.
+//! condemns nothing, and what a live set that came whole named, or was used
+//! meanwhile, is condemned no more.
 //!
 //! Knows no names and no reasons: those are the caller's.
 
@@ -21,7 +22,7 @@ use orlop_index::Table;
 use roaring::RoaringTreemap;
 
 use crate::config::{
-    COLLECT_DELETES, COLLECT_MARKS, COLLECT_PAGE, UNEXPLAINED_MIN, UNEXPLAINED_SHARE,
+    COLLECT_DELETES, COLLECT_MARKS, COLLECT_PAGE, COLLECT_ROWS, UNEXPLAINED_MIN, UNEXPLAINED_SHARE,
 };
 use crate::core::Core;
 use crate::error::{Error, Invalid, Result};
@@ -57,6 +58,9 @@ pub struct Collector {
     /// Lives with a later birth are not looked at.
     until: u64,
     live: RoaringTreemap,
+    /// Named, and still to be looked up: in their order that takes a fraction of
+    /// the reads.
+    named: Vec<[u8; 32]>,
     taken: u64,
     absent: u64,
     /// Whether a part of the live set could not be taken.
@@ -99,18 +103,18 @@ impl Collector {
             last,
             until,
             live: RoaringTreemap::new(),
+            named: Vec::new(),
             taken: 0,
             absent: 0,
             failed: false,
         };
-        for part in pinned.chunks(COLLECT_MARKS) {
+        for part in pinned.chunks(COLLECT_ROWS) {
             for row in core.blob_rows(part)?.into_iter().flatten() {
                 core.presence.leases.touch(row.ordinal);
             }
         }
         let copies = core.names()?.copies;
-        let copies: Vec<_> = copies.iter().map(|copy| copy.sha256).collect();
-        collector.mark_blobs(&copies)?;
+        collector.named = copies.iter().map(|copy| copy.sha256).collect();
         Ok(collector)
     }
 
@@ -121,7 +125,7 @@ impl Collector {
     /// When it cannot be known what a digest means: the cycle is over then.
     pub fn mark(&mut self, digests: &[Digest]) -> Result<()> {
         let marked = digests
-            .chunks(COLLECT_MARKS)
+            .chunks(COLLECT_ROWS)
             .try_for_each(|part| self.mark_part(part));
         self.failed |= marked.is_err();
         self.taken = self.taken.saturating_add(digests.len() as u64);
@@ -129,21 +133,30 @@ impl Collector {
     }
 
     fn mark_part(&mut self, digests: &[Digest]) -> Result<()> {
-        let named = self.core.resolve_all(digests)?;
-        let mut blobs: Vec<[u8; 32]> = named.into_iter().flatten().collect();
-        let unknown = digests.len().saturating_sub(blobs.len()) as u64;
-        self.absent = self.absent.saturating_add(unknown);
-        blobs.sort_unstable();
-        self.mark_blobs(&blobs)
+        for sha256 in self.core.resolve_all(digests)? {
+            match sha256 {
+                Some(sha256) => self.named.push(sha256),
+                None => self.absent = self.absent.saturating_add(1),
+            }
+        }
+        if self.named.len() < COLLECT_MARKS {
+            return Ok(());
+        }
+        self.look_up()
     }
 
-    fn mark_blobs(&mut self, blobs: &[[u8; 32]]) -> Result<()> {
-        for row in self.core.blob_rows(blobs)? {
-            match row {
-                Some(row) if row.state != State::Dead => {
-                    self.live.insert(row.ordinal);
+    /// Marks what was named since the last time.
+    fn look_up(&mut self) -> Result<()> {
+        let mut named = std::mem::take(&mut self.named);
+        named.sort_unstable();
+        for part in named.chunks(COLLECT_ROWS) {
+            for row in self.core.blob_rows(part)? {
+                match row {
+                    Some(row) if row.state != State::Dead => {
+                        self.live.insert(row.ordinal);
+                    }
+                    _ => self.absent = self.absent.saturating_add(1),
                 }
-                _ => self.absent = self.absent.saturating_add(1),
             }
         }
         Ok(())
@@ -153,8 +166,9 @@ impl Collector {
     /// `unlimited` lifts the bound on deaths that nothing explains.
     ///
     /// # Errors
-    /// [`Invalid::LiveSet`]: nothing was condemned.
-    pub async fn whole(self, trailer: Trailer, unlimited: bool) -> Result<Sweep> {
+    /// [`Invalid::LiveSet`], or when it cannot be known what a digest means:
+    /// nothing was condemned.
+    pub async fn whole(mut self, trailer: Trailer, unlimited: bool) -> Result<Sweep> {
         let refuse = |reason: String| Error::from(Invalid::LiveSet { reason });
         if self.failed {
             return Err(refuse("a part of it could not be taken".to_owned()));
@@ -165,6 +179,7 @@ impl Collector {
                 trailer.digests, self.taken
             )));
         }
+        self.look_up()?;
         let slot = self.core.superblock.lock().await.get();
         if slot.catalog == [0; 16] || trailer.catalog != slot.catalog {
             return Err(refuse("its catalog is not the store's".to_owned()));

@@ -262,7 +262,10 @@ impl Core {
             .filter(is_further)
             .map(Digest::encode)
             .collect();
-        let mut found = self.index.multi_get(Table::Alias, &further)?.into_iter();
+        let mut found = match further.is_empty() {
+            true => Vec::new().into_iter(),
+            false => self.index.multi_get(Table::Alias, &further)?.into_iter(),
+        };
         let resolve = |digest: &Digest| match digest.algorithm() {
             Algorithm::Sha256 => Ok(digest.bytes().try_into().ok()),
             _ => found.next().flatten().map(name_of).transpose(),
