@@ -5,8 +5,9 @@
 //! that two full live sets in a row did not name. Invariants: nothing is
 //! condemned and nothing dies by a live set that did not come whole; a blob
 //! that was used since the barrier rose, or that is younger, is passed over;
-//! only the journal's writer ends a life. Dropping either ends the cycle, and
-//! what it had not condemned or ended stays as it was.
+//! only the journal's writer ends a life. Dropping either ends the cycle: it
+//! condemns nothing, and what a live set that came whole named, or was used
+//! meanwhile, is condemned no more.
 //!
 //! Knows no names and no reasons: those are the caller's.
 
@@ -20,7 +21,9 @@ use orlop_format::row::{self, State};
 use orlop_index::Table;
 use roaring::RoaringTreemap;
 
-use crate::config::{COLLECT_DELETES, COLLECT_PAGE, UNEXPLAINED_MIN, UNEXPLAINED_SHARE};
+use crate::config::{
+    COLLECT_DELETES, COLLECT_MARKS, COLLECT_PAGE, COLLECT_ROWS, UNEXPLAINED_MIN, UNEXPLAINED_SHARE,
+};
 use crate::core::Core;
 use crate::error::{Error, Invalid, Result};
 use crate::journal::queue::Fate;
@@ -37,15 +40,6 @@ pub(crate) struct Condemned {
     blobs: u64,
 }
 
-/// Lowers the barrier when a cycle ends, however it does.
-struct Barrier(Arc<Core>);
-
-impl Drop for Barrier {
-    fn drop(&mut self) {
-        self.0.presence.leases.lower();
-    }
-}
-
 /// What a live set says of itself at its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Trailer {
@@ -59,16 +53,31 @@ pub struct Trailer {
 
 /// A cycle that takes its live set.
 pub struct Collector {
-    barrier: Barrier,
+    core: Arc<Core>,
     last: OwnedMutexGuard<Condemned>,
     /// Lives with a later birth are not looked at.
     until: u64,
     live: RoaringTreemap,
+    /// Named, and still to be looked up: in their order that takes a fraction of
+    /// the reads.
+    named: Vec<[u8; 32]>,
     taken: u64,
     absent: u64,
     /// The store's catalog when the cycle began, and the last change of it that
     /// was seen then. What is seen later may be later than the live set.
     catalog: ([u8; 16], u64),
+    /// Whether a part of the live set could not be taken.
+    failed: bool,
+}
+
+impl Drop for Collector {
+    /// Lowers the barrier, however the cycle ends. Whatever kept a blob in this
+    /// cycle ends the verdict of the one before.
+    fn drop(&mut self) {
+        let touched = self.core.presence.leases.lower();
+        self.last.ordinals -= touched;
+        self.last.ordinals -= &self.live;
+    }
 }
 
 impl std::fmt::Debug for Collector {
@@ -91,31 +100,28 @@ impl Collector {
         // Tombstones of a cycle whose caller went away may still wait.
         core.queue.append(Vec::new(), Vec::new()).await?;
         let until = core.index.watermark()?;
-        let pinned = core.presence.leases.raise(core.runtime.now());
-        let barrier = Barrier(Arc::clone(core));
-        for sha256 in pinned {
-            if let Some(row) = core.blob_row(&sha256)? {
-                core.presence.leases.touch(row.ordinal);
-            }
-        }
         let slot = core.superblock.lock().await.get();
+        // From here on it does not wait, so that it lowers what it raised.
+        let pinned = core.presence.leases.raise(core.runtime.now());
         let mut collector = Self {
+            core: Arc::clone(core),
             catalog: (slot.catalog, slot.catalog_sequence),
-            barrier,
             last,
             until,
             live: RoaringTreemap::new(),
+            named: Vec::new(),
             taken: 0,
             absent: 0,
+            failed: false,
         };
-        for copy in core.names()?.copies {
-            collector.mark_one(&copy.sha256)?;
+        for part in pinned.chunks(COLLECT_ROWS) {
+            for row in core.blob_rows(part)?.into_iter().flatten() {
+                core.presence.leases.touch(row.ordinal);
+            }
         }
+        let copies = core.names()?.copies;
+        collector.named = copies.iter().map(|copy| copy.sha256).collect();
         Ok(collector)
-    }
-
-    fn core(&self) -> &Arc<Core> {
-        &self.barrier.0
     }
 
     /// Takes a part of the live set: digests of any algorithm, each as often as
@@ -124,22 +130,40 @@ impl Collector {
     /// # Errors
     /// When it cannot be known what a digest means: the cycle is over then.
     pub fn mark(&mut self, digests: &[Digest]) -> Result<()> {
-        for digest in digests {
-            match self.core().resolve(digest)? {
-                Some(sha256) => self.mark_one(&sha256)?,
+        let marked = digests
+            .chunks(COLLECT_ROWS)
+            .try_for_each(|part| self.mark_part(part));
+        self.failed |= marked.is_err();
+        self.taken = self.taken.saturating_add(digests.len() as u64);
+        marked
+    }
+
+    fn mark_part(&mut self, digests: &[Digest]) -> Result<()> {
+        for sha256 in self.core.resolve_all(digests)? {
+            match sha256 {
+                Some(sha256) => self.named.push(sha256),
                 None => self.absent = self.absent.saturating_add(1),
             }
         }
-        self.taken = self.taken.saturating_add(digests.len() as u64);
-        Ok(())
+        if self.named.len() < COLLECT_MARKS {
+            return Ok(());
+        }
+        self.look_up()
     }
 
-    fn mark_one(&mut self, sha256: &[u8; 32]) -> Result<()> {
-        match self.core().blob_row(sha256)? {
-            Some(row) if row.state != State::Dead => {
-                self.live.insert(row.ordinal);
+    /// Marks what was named since the last time.
+    fn look_up(&mut self) -> Result<()> {
+        let mut named = std::mem::take(&mut self.named);
+        named.sort_unstable();
+        for part in named.chunks(COLLECT_ROWS) {
+            for row in self.core.blob_rows(part)? {
+                match row {
+                    Some(row) if row.state != State::Dead => {
+                        self.live.insert(row.ordinal);
+                    }
+                    _ => self.absent = self.absent.saturating_add(1),
+                }
             }
-            _ => self.absent = self.absent.saturating_add(1),
         }
         Ok(())
     }
@@ -148,15 +172,20 @@ impl Collector {
     /// `unlimited` lifts the bound on deaths that nothing explains.
     ///
     /// # Errors
-    /// [`Invalid::LiveSet`]: nothing was condemned.
-    pub async fn whole(self, trailer: Trailer, unlimited: bool) -> Result<Sweep> {
+    /// [`Invalid::LiveSet`], or when it cannot be known what a digest means:
+    /// nothing was condemned.
+    pub fn whole(mut self, trailer: Trailer, unlimited: bool) -> Result<Sweep> {
         let refuse = |reason: String| Error::from(Invalid::LiveSet { reason });
+        if self.failed {
+            return Err(refuse("a part of it could not be taken".to_owned()));
+        }
         if trailer.digests != self.taken {
             return Err(refuse(format!(
                 "it says that it names {} digests, and {} came",
                 trailer.digests, self.taken
             )));
         }
+        self.look_up()?;
         let (catalog, sequence) = self.catalog;
         if catalog == [0; 16] || trailer.catalog != catalog {
             return Err(refuse("its catalog is not the store's".to_owned()));
@@ -210,7 +239,7 @@ pub struct Collected {
     pub touched: u64,
     /// Blobs that are condemned now.
     pub condemned: u64,
-    /// Their bytes.
+    /// Their bytes, with those of blobs that were used after that.
     pub condemned_bytes: u64,
     /// Blobs that died.
     pub dead: u64,
@@ -219,6 +248,9 @@ pub struct Collected {
     /// Blobs that the bound on unexplained deaths kept.
     pub bounded: u64,
 }
+
+/// Ordinals with their blobs, and the ordinal that comes next.
+type Page = (Vec<(u64, [u8; 32])>, Option<u64>);
 
 /// A cycle that walks the blobs.
 #[derive(Debug)]
@@ -241,9 +273,18 @@ impl Sweep {
         let Some(from) = self.next else {
             return Ok(None);
         };
+        let (page, next) = self.page(from)?;
+        let all = page.len();
+        let is_unnamed = |(ordinal, _): &(u64, [u8; 32])| !self.cycle.live.contains(*ordinal);
+        let unnamed: Vec<(u64, [u8; 32])> = page.into_iter().filter(is_unnamed).collect();
+        let names: Vec<[u8; 32]> = unnamed.iter().map(|(_, sha256)| *sha256).collect();
+        let rows = self.cycle.core.blob_rows(&names)?;
+        self.next = next;
+        let named = all.saturating_sub(unnamed.len()) as u64;
+        self.done.blobs = self.done.blobs.saturating_add(named);
         let mut garbage = Vec::new();
-        for (ordinal, sha256) in self.page(from)? {
-            let Some(row) = self.garbage(ordinal, &sha256)? else {
+        for ((ordinal, sha256), row) in unnamed.into_iter().zip(rows) {
+            let Some(row) = row.filter(|row| self.is_garbage(ordinal, &sha256, row)) else {
                 continue;
             };
             if !self.cycle.last.ordinals.contains(ordinal) {
@@ -264,8 +305,8 @@ impl Sweep {
         Ok(Some(garbage))
     }
 
-    /// The next ordinals that are taken.
-    fn page(&mut self, from: u64) -> Result<Vec<(u64, [u8; 32])>> {
+    /// The next ordinals that are taken, and where it goes on behind them.
+    fn page(&self, from: u64) -> Result<Page> {
         let mut page: Vec<(u64, [u8; 32])> = Vec::new();
         let mut broken = None;
         let visit = &mut |key: &[u8], value: &[u8]| {
@@ -281,35 +322,33 @@ impl Sweep {
                 ControlFlow::Break(())
             }
         };
-        let index = &self.cycle.core().index;
+        let index = &self.cycle.core.index;
         index.scan(Table::Ordinal, &from.to_be_bytes(), visit)?;
         if let Some(error) = broken {
             return Err(unreadable(Table::Ordinal, error));
         }
-        self.next = match page.last() {
+        let next = match page.last() {
             Some((last, _)) if page.len() == COLLECT_PAGE => last.checked_add(1),
             _ => None,
         };
-        Ok(page)
+        Ok((page, next))
     }
 
-    /// The row of a blob that nothing keeps.
-    fn garbage(&mut self, ordinal: u64, sha256: &[u8; 32]) -> Result<Option<row::Blob>> {
-        let core = &self.cycle.barrier.0;
-        if self.cycle.live.contains(ordinal) {
-            self.done.blobs = self.done.blobs.saturating_add(1);
-            return Ok(None);
-        }
-        let Some(row) = core.blob_row(sha256)? else {
-            return Ok(None);
-        };
+    /// Whether nothing keeps a blob that the live set does not name.
+    fn is_garbage(&mut self, ordinal: u64, sha256: &[u8; 32], row: &row::Blob) -> bool {
         if row.ordinal != ordinal || row.state == State::Dead || row.birth > self.cycle.until {
-            return Ok(None);
+            return false;
         }
         self.done.blobs = self.done.blobs.saturating_add(1);
+        let core = &self.cycle.core;
         let leases = &core.presence.leases;
-        let kept = leases.keeps(sha256, ordinal, core.runtime.now());
-        Ok((!kept).then_some(row))
+        !leases.keeps(sha256, ordinal, core.runtime.now())
+    }
+
+    /// Whether this live set may condemn a blob: another sweep's garbage may be
+    /// what it names, or younger.
+    fn may_condemn(&self, blob: &Garbage) -> bool {
+        blob.birth <= self.cycle.until && !self.cycle.live.contains(blob.ordinal)
     }
 
     fn condemn(&mut self, ordinal: u64, size: u64) {
@@ -320,7 +359,8 @@ impl Sweep {
     /// Ends the lives of blobs that [`Sweep::step`] gave. `explained`: something
     /// that was recorded tells why they are garbage. Gives those that have died;
     /// one that was used meanwhile lives on, one that the bound kept stays
-    /// condemned.
+    /// condemned. Garbage that another sweep gave is passed over unless this one
+    /// comes to the same.
     ///
     /// # Errors
     /// As for any write. Those of them that died are dead.
@@ -329,6 +369,9 @@ impl Sweep {
         for part in garbage.chunks(COLLECT_DELETES) {
             let mut batch = Vec::with_capacity(part.len());
             for blob in part {
+                if !self.may_condemn(blob) || !self.cycle.last.ordinals.contains(blob.ordinal) {
+                    continue;
+                }
                 if !explained && !blob.internal {
                     if self.unexplained_left == 0 {
                         self.done.bounded = self.done.bounded.saturating_add(1);
@@ -355,7 +398,7 @@ impl Sweep {
                 (Record::Tombstone { sha256, birth }, Bytes::new())
             })
             .collect();
-        let core = &self.cycle.barrier.0;
+        let core = &self.cycle.core;
         let fates = core.queue.append(records, Vec::new()).await?;
         for (blob, fate) in batch.into_iter().zip(fates) {
             if matches!(fate, Fate::Written { .. }) {
@@ -381,7 +424,9 @@ impl Sweep {
     /// now.
     pub fn keep(&mut self, garbage: &[Garbage]) {
         for blob in garbage {
-            self.condemn(blob.ordinal, blob.size);
+            if self.may_condemn(blob) {
+                self.condemn(blob.ordinal, blob.size);
+            }
         }
     }
 
@@ -394,8 +439,10 @@ impl Sweep {
         if self.next.is_some() {
             return Err(Error::Cancelled);
         }
+        let touched = self.cycle.core.presence.leases.touched();
+        self.condemned -= &touched;
         self.done.condemned = self.condemned.len();
-        self.done.touched = self.cycle.core().presence.leases.touched();
+        self.done.touched = touched.len();
         *self.cycle.last = Condemned {
             ordinals: std::mem::take(&mut self.condemned),
             blobs: self.done.blobs,

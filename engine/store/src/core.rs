@@ -22,6 +22,7 @@ use crate::metrics::Metrics;
 use crate::pages::Pages;
 use crate::presence::{Presence, Shard};
 use crate::quarantine::Quarantine;
+use crate::reach::Reach;
 use crate::runtime::Runtime;
 use crate::segment::Segments;
 use crate::session::Sessions;
@@ -96,6 +97,13 @@ pub struct Stat {
     /// LSN of the commit that made it: tells one life of a digest from the
     /// next.
     pub birth: u64,
+}
+
+/// The name inside the store that a further digest stands for. A row that says
+/// none is damage: it must not pass for "not here".
+fn name_of(row: Vec<u8>) -> Result<[u8; 32]> {
+    let malformed = |_| unreadable(Table::Alias, orlop_format::Malformed::Field("length"));
+    row.try_into().map_err(malformed)
 }
 
 impl Core {
@@ -217,6 +225,16 @@ impl Core {
             .transpose()
     }
 
+    /// Rows of blobs as the index has them, in the order of the names: what the
+    /// quarantine says is left out.
+    pub(crate) fn blob_rows(&self, names: &[[u8; 32]]) -> Result<Vec<Option<Blob>>> {
+        let keys: Vec<Vec<u8>> = names.iter().map(|sha256| sha256.to_vec()).collect();
+        let decode =
+            |bytes: Vec<u8>| Blob::decode(&bytes).map_err(|error| unreadable(Table::Blob, error));
+        let rows = self.index.multi_get(Table::Blob, &keys)?.into_iter();
+        rows.map(|row| row.map(decode).transpose()).collect()
+    }
+
     /// What the store knows of names.
     pub(crate) fn names(&self) -> Result<Names> {
         Ok(self
@@ -232,10 +250,27 @@ impl Core {
         if digest.algorithm() == Algorithm::Sha256 {
             return Ok(digest.bytes().try_into().ok());
         }
-        Ok(self
-            .index
-            .get(Table::Alias, &digest.encode())?
-            .and_then(|bytes| bytes.try_into().ok()))
+        let name = self.index.get(Table::Alias, &digest.encode())?;
+        name.map(name_of).transpose()
+    }
+
+    /// The names inside the store of blobs, in order.
+    pub(crate) fn resolve_all(&self, digests: &[Digest]) -> Result<Vec<Option<[u8; 32]>>> {
+        let is_further = |digest: &&Digest| digest.algorithm() != Algorithm::Sha256;
+        let further: Vec<Vec<u8>> = digests
+            .iter()
+            .filter(is_further)
+            .map(Digest::encode)
+            .collect();
+        let mut found = match further.is_empty() {
+            true => Vec::new().into_iter(),
+            false => self.index.multi_get(Table::Alias, &further)?.into_iter(),
+        };
+        let resolve = |digest: &Digest| match digest.algorithm() {
+            Algorithm::Sha256 => Ok(digest.bytes().try_into().ok()),
+            _ => found.next().flatten().map(name_of).transpose(),
+        };
+        digests.iter().map(resolve).collect()
     }
 
     /// The row of a blob that has not ended, under the lock of its shard.
@@ -265,11 +300,17 @@ impl Core {
         Ok(self.blob_row(&sha256)?.map(|row| (sha256, row)))
     }
 
-    /// Says that a blob is here, and takes a lease on it. A quarantined one is
-    /// absent, so that a push heals it.
+    /// Whether a blob is whole as far as anybody knows: not in quarantine, and
+    /// every file that it lies in is there.
+    pub(crate) fn is_whole(&self, row: &Blob) -> Result<bool> {
+        Ok(row.state == State::Live && Reach::of_form(&row.form).is_there(&self.segments)?)
+    }
+
+    /// Says that a blob is here, and takes a lease on it. A quarantined one, or
+    /// one whose file is missing, is absent, so that a push heals it.
     pub(crate) fn stat(&self, digest: &Digest) -> Result<Stat> {
         match self.lease(digest)? {
-            Some((_, row)) if row.state == State::Live => Ok(Stat {
+            Some((_, row)) if self.is_whole(&row)? => Ok(Stat {
                 digest: *digest,
                 size: row.size,
                 birth: row.birth,
@@ -295,8 +336,11 @@ impl Core {
             if let Some(row) = &row {
                 self.presence.leases.touch(row.ordinal);
             }
-            let live = row.filter(|row| row.state == State::Live);
-            sizes.push(live.map(|row| row.size));
+            drop(shard);
+            sizes.push(match row {
+                Some(row) if self.is_whole(&row)? => Some(row.size),
+                _ => None,
+            });
         }
         Ok((pin, sizes))
     }

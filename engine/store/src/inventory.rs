@@ -2,7 +2,8 @@
 //! are. Asked at a start, before anything is written.
 //!
 //! Invariants: one file that is missing costs what is in it and holds nothing
-//! else up; a class without any of the files that live blobs need is a file
+//! else up; a class without any of the files that live blobs or
+//! uploads need is a file
 //! system that is not mounted, and a start on it is refused; an index is made
 //! again only of all small and meta segments that were ever sealed.
 //!
@@ -11,6 +12,7 @@
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
+use orlop_format::Malformed;
 use orlop_format::location::{Class, Home, SegmentId};
 use orlop_format::row::{self, Form, State};
 use orlop_index::{Index, Table};
@@ -85,26 +87,43 @@ pub(crate) fn check(segments: &Segments, index: &dyn Index, rebuilt: bool) -> Re
     Ok(())
 }
 
-/// Whether a blob that counts lies in a class of segments.
+/// Whether a blob that counts, or what an upload goes on from, lies in a class
+/// of segments.
 fn is_used(index: &dyn Index, class: Class) -> Result<bool> {
-    let (mut used, mut failed) = (false, Ok(()));
-    index.scan(Table::Blob, &[], &mut |_, value| {
-        match row::Blob::decode(value) {
-            Ok(row) if row.state == State::Live => used = lies_in(&row.form, class),
-            Ok(_) => {}
-            Err(error) => failed = Err(unreadable(Table::Blob, error)),
+    let blob = |value: &[u8]| {
+        let row = row::Blob::decode(value)?;
+        Ok(row.state == State::Live && lies_in(&row.form, class))
+    };
+    let upload = |value: &[u8]| {
+        let row = row::Upload::decode(value)?;
+        let tail = row.tail.is_some_and(|tail| is_of(&tail.home, class));
+        Ok(tail || lies_in(&Form::Extents(row.checkpoint.extents), class))
+    };
+    Ok(any(index, Table::Blob, &blob)? || any(index, Table::Upload, &upload)?)
+}
+
+type Judge<'a> = dyn Fn(&[u8]) -> std::result::Result<bool, Malformed> + 'a;
+
+/// Whether `is_it` says so of any row of a table.
+fn any(index: &dyn Index, table: Table, is_it: &Judge<'_>) -> Result<bool> {
+    let mut found = Ok(false);
+    index.scan(table, &[], &mut |_, value| {
+        found = is_it(value).map_err(|error| unreadable(table, error));
+        match found {
+            Ok(false) => ControlFlow::Continue(()),
+            _ => ControlFlow::Break(()),
         }
-        if used || failed.is_err() {
-            return ControlFlow::Break(());
-        }
-        ControlFlow::Continue(())
     })?;
-    failed.map(|()| used)
+    found
+}
+
+fn is_of(home: &Home, class: Class) -> bool {
+    matches!(home, Home::Segment(id) if id.class == class)
 }
 
 fn lies_in(form: &Form, class: Class) -> bool {
     match form {
-        Form::Inline(place) => matches!(place.home, Home::Segment(id) if id.class == class),
+        Form::Inline(place) => is_of(&place.home, class),
         Form::Extents(extents) => extents.iter().any(|extent| extent.segment.class == class),
     }
 }

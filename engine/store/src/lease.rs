@@ -98,9 +98,10 @@ impl Leases {
         table.pins.keys().copied().collect()
     }
 
-    /// Lowers the barrier: nothing dies any more.
-    pub(crate) fn lower(&self) {
-        self.table.lock().touched = None;
+    /// Lowers the barrier: nothing dies any more. The answer is what was used
+    /// since it rose.
+    pub(crate) fn lower(&self) -> RoaringTreemap {
+        self.table.lock().touched.take().unwrap_or_default()
     }
 
     /// Whether a collection has to let a blob live: it is held, or was used since
@@ -113,13 +114,9 @@ impl Leases {
         touched || self.held(sha256, ordinal, now)
     }
 
-    /// How many blobs were used since the collection began.
-    pub(crate) fn touched(&self) -> u64 {
-        self.table
-            .lock()
-            .touched
-            .as_ref()
-            .map_or(0, RoaringTreemap::len)
+    /// What was used since the collection began.
+    pub(crate) fn touched(&self) -> RoaringTreemap {
+        self.table.lock().touched.clone().unwrap_or_default()
     }
 
     /// Whether a lease or a pin holds the blob, or the store has just started.

@@ -8,7 +8,8 @@
 //! and `pages` the way out; `journal` is the log, `view` what a record does to
 //! the index; `recover`, `rebuild` and `inventory` are the start, `recycle` the
 //! upkeep, `scrub` looks after what lies there; `presence` says who is here, `lease`
-//! what was promised, `collect` ends what nobody needs.
+//! what was promised, `reach` whether the files are there, `collect` ends what
+//! nobody needs.
 
 mod blob;
 mod budget;
@@ -30,6 +31,7 @@ mod pages;
 mod planted;
 mod presence;
 mod quarantine;
+mod reach;
 mod rebuild;
 mod recover;
 mod recycle;

@@ -33,6 +33,7 @@ const TICK: Duration = Duration::from_secs(5);
 /// Runs until the store is closed or dropped.
 pub(crate) async fn run(core: Weak<Core>) {
     let mut flushed = 0;
+    let mut said = None;
     loop {
         let Some(held) = core.upgrade() else { return };
         if held.closing() {
@@ -41,11 +42,15 @@ pub(crate) async fn run(core: Weak<Core>) {
         let tended = tend(&held, &mut flushed).await;
         let (rotated, mut sleep) = (Arc::clone(&held.rotated), held.runtime.sleep(TICK));
         drop(held);
-        if let Err(error) = &tended
-            && !matches!(error, Error::Poisoned { .. })
-        {
+        // The same reason is said once, not with every try.
+        let reason = match &tended {
+            Ok(()) | Err(Error::Poisoned { .. }) => None,
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(error) = reason.as_ref().filter(|_| reason != said) {
             tracing::warn!(%error, "maintenance could not go on; it tries again");
         }
+        said = reason;
         loop {
             let notified = std::pin::pin!(rotated.notified());
             match select(notified, sleep).await {

@@ -5,7 +5,7 @@
 //! that an earlier process may have been writing takes no more; its header
 //! block is durable before anything refers to it. Knows no blobs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -21,6 +21,9 @@ use crate::error::{Error, Result};
 use crate::layout::Layout;
 use crate::runtime::{Runtime, random_u64};
 use crate::sync::{Mutex, TaskMutex};
+
+/// Files of a class that tell its folder from that of another file system.
+const WITNESSES: usize = 16;
 
 /// An open segment.
 pub(crate) struct SegmentFile {
@@ -80,9 +83,9 @@ pub(crate) struct Segments {
     size: u64,
     handles: Mutex<BTreeMap<SegmentId, Arc<SegmentFile>>>,
     next_id: Mutex<u64>,
-    /// The newest file of each class: where it is not, the folder is not the
-    /// store's.
-    newest: Mutex<BTreeMap<Class, SegmentId>>,
+    /// The newest files of each class, at most [`WITNESSES`]: where none of them
+    /// is, the folder is not the store's.
+    newest: Mutex<BTreeMap<Class, BTreeSet<SegmentId>>>,
     raw: TaskMutex<Option<Open>>,
     full: Mutex<Vec<Full>>,
 }
@@ -157,27 +160,58 @@ impl Segments {
     /// Remembers a file that has its final name.
     fn made(&self, segment: SegmentId) {
         let mut newest = self.newest.lock();
-        let known = newest.entry(segment.class).or_insert(segment);
-        *known = (*known).max(segment);
+        let known = newest.entry(segment.class).or_default();
+        known.insert(segment);
+        if known.len() > WITNESSES {
+            known.pop_first();
+        }
     }
 
     /// A new file belongs beside those that there were: without them its folder
     /// is that of another file system, which hides or takes away what is
-    /// written.
+    /// written. One that is lost beside others says nothing about the folder.
     fn check_folder(&self, class: Class) -> Result<()> {
-        let newest = self.newest.lock().get(&class).copied();
-        let Some(path) = newest.map(|id| self.layout.segment(&id)) else {
+        let known = self.newest.lock().get(&class).cloned().unwrap_or_default();
+        let mut lost = Vec::new();
+        for id in known.into_iter().rev() {
+            if self.disk.exists(&self.path(&id))? {
+                self.give_up(&lost);
+                return Ok(());
+            }
+            lost.push(id);
+        }
+        let Some(path) = lost.first().map(|id| self.path(id)) else {
             return Ok(());
         };
-        if self.disk.exists(&path)? {
-            return Ok(());
-        }
         Err(Error::Io {
             what: path.display().to_string(),
-            reason: "the newest segment file is missing, so that no new one is made beside it; \
-                     mount the file system that it is on, or put it back, or restart"
+            reason: "this segment file is missing, and so are those made before it, so that no \
+                     new one is made in that folder; mount the file system that they are on, or \
+                     put them back"
                 .to_owned(),
         })
+    }
+
+    /// Says once that files are missing beside others that are there.
+    fn give_up(&self, lost: &[SegmentId]) {
+        for id in lost {
+            let mut newest = self.newest.lock();
+            if newest
+                .get_mut(&id.class)
+                .is_some_and(|known| known.remove(id))
+            {
+                tracing::error!(
+                    file = %self.path(id).display(),
+                    "a segment file is missing: what is in it is not served until it is back; \
+                     new ones are made beside the others"
+                );
+            }
+        }
+    }
+
+    /// Whether a segment's file is open or there.
+    pub(crate) fn exists(&self, id: &SegmentId) -> Result<bool> {
+        Ok(self.handles.lock().contains_key(id) || self.disk.exists(&self.path(id))?)
     }
 
     /// The id that the next new segment gets.

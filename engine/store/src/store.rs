@@ -161,6 +161,7 @@ impl Store {
         let parts = writer::Parts {
             runtime: Arc::clone(&runtime),
             files: Arc::clone(&files),
+            segments: Arc::clone(&segments),
             index: Arc::clone(&found.index),
             pool: pool.clone(),
             poison: poison.clone(),
@@ -294,7 +295,8 @@ impl Store {
     /// Says that a blob is here, and takes a lease on it.
     ///
     /// # Errors
-    /// [`Error::NotFound`] when it is absent or in quarantine.
+    /// [`Error::NotFound`] when it is absent or in quarantine, or while a file
+    /// that it lies in is missing.
     pub fn stat(&self, digest: &Digest) -> Result<Stat> {
         self.core.stat(digest)
     }
@@ -302,7 +304,8 @@ impl Store {
     /// A blob to be read; takes a lease on it.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] when it is in quarantine.
+    /// [`Error::Corrupt`] when it is in quarantine. That a file is missing shows
+    /// in what is read.
     pub fn read(&self, digest: &Digest) -> Result<Blob> {
         match self.core.lease(digest)? {
             Some((sha256, row)) if row.state == State::Live => {

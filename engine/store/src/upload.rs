@@ -27,6 +27,7 @@ use crate::config::CHECKPOINT_EVERY;
 use crate::core::Core;
 use crate::error::{Error, Invalid, Result};
 use crate::journal::queue::Fate;
+use crate::reach::Reach;
 use crate::segment::SegmentFile;
 use crate::session::{Session, State, busy, missing};
 use crate::sync::{OwnedMutexGuard, OwnedSemaphorePermit, oneshot};
@@ -255,7 +256,8 @@ impl Upload {
     ///
     /// # Errors
     /// [`Invalid::DigestMismatch`] when the bytes are others: the upload is
-    /// gone then. After any other error it is as it was at its last durable
+    /// gone then. [`Error::Io`] when a file that its earlier bytes lie in is
+    /// missing. After any other error it is as it was at its last durable
     /// offset.
     pub async fn commit(mut self, expected: Digest, note: Option<Vec<u8>>) -> Result<Committed> {
         let note = note.unwrap_or_default();
@@ -298,6 +300,10 @@ impl Upload {
             self.settle(0).await?;
             Bytes::new()
         };
+        // What an earlier request placed may be gone meanwhile.
+        let placed = Reach::of_extents(&self.state.extents);
+        placed.open(&self.core.segments).await?;
+        self.look_at_present(&sha256).await?;
         let commit = Commit {
             sha256,
             aliases: aliases.collect(),
@@ -324,6 +330,25 @@ impl Upload {
             size,
             new,
         })
+    }
+
+    /// Looks whether a blob that is here already can be read, so that these bytes
+    /// are not dropped for it: the writer finds one absent whose file is missing
+    /// or that is in quarantine.
+    async fn look_at_present(&self, sha256: &[u8; 32]) -> Result<()> {
+        let Some(row) = self.core.blob_row(sha256)? else {
+            return Ok(());
+        };
+        if !self.core.is_whole(&row)? {
+            return Ok(());
+        }
+        match Reach::of_form(&row.form).open(&self.core.segments).await {
+            Err(error @ Error::Corrupt { .. }) => {
+                self.core.damaged(sha256, row.birth, &error);
+                Ok(())
+            }
+            done => done,
+        }
     }
 
     /// The digests of the upload's bytes, `asked` among them.

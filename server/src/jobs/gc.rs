@@ -512,7 +512,7 @@ impl Gc {
             catalog: self.catalog.id(),
             sequence: live.end().await.map_err(names)?,
         };
-        collector.whole(trailer, unlimited).await.map_err(failed)
+        blocking(move || collector.whole(trailer, unlimited)).await
     }
 
     /// Ends what two live sets did not name.

@@ -230,7 +230,7 @@ impl<'a> Client<'a> {
             catalog: CATALOG,
             sequence,
         };
-        let mut sweep = collector.whole(trailer, false).await?;
+        let mut sweep = collector.whole(trailer, false)?;
         while let Some(garbage) = sweep.step()? {
             for blob in &garbage {
                 self.note(Event::Dying(blob.digest));

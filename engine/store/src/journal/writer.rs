@@ -18,7 +18,7 @@ use orlop_format::BLOCK;
 use orlop_format::group::{Builder, OVERHEAD, footprint};
 use orlop_format::journal::FileHeader;
 use orlop_format::record::{Commit, Record};
-use orlop_format::row::State;
+use orlop_format::row::{Blob, State};
 use orlop_index::{Batch, Index, IndexError};
 
 use super::files::{Files, JournalFile};
@@ -30,7 +30,9 @@ use crate::metrics::Metrics;
 use crate::planted::{self, Planted};
 use crate::presence::{Life, Presence};
 use crate::quarantine::Quarantine;
+use crate::reach::Reach;
 use crate::runtime::{Runtime, random_u64};
+use crate::segment::Segments;
 use crate::sync::{Notify, mpsc, oneshot};
 use crate::view::View;
 
@@ -51,6 +53,7 @@ struct Tail {
 pub(crate) struct Writer {
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) files: Arc<Files>,
+    segments: Arc<Segments>,
     pub(crate) index: Arc<dyn Index>,
     pub(crate) pool: Pool,
     pub(crate) poison: Poison,
@@ -70,6 +73,7 @@ pub(crate) struct Writer {
 pub(crate) struct Parts {
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) files: Arc<Files>,
+    pub(crate) segments: Arc<Segments>,
     pub(crate) index: Arc<dyn Index>,
     pub(crate) pool: Pool,
     pub(crate) poison: Poison,
@@ -124,6 +128,7 @@ impl Writer {
         let Parts {
             runtime,
             files,
+            segments,
             index,
             pool,
             poison,
@@ -136,6 +141,7 @@ impl Writer {
         Ok(Self {
             runtime,
             files,
+            segments,
             index,
             pool,
             poison,
@@ -412,9 +418,7 @@ impl Writer {
             }
             other => return Ok((written, vec![(other, true)])),
         };
-        let here = view.blob(&commit.sha256)?.filter(|row| {
-            row.state == State::Live && !self.quarantine.contains(&commit.sha256, row.birth)
-        });
+        let here = self.here(view, &commit.sha256)?;
         // Either answer is a promise, kept from here on.
         let ordinal = match &here {
             Some(row) => row.ordinal,
@@ -446,6 +450,19 @@ impl Writer {
             write.push((Record::Abandon { upload }, false));
         }
         Ok((Fate::Present, write))
+    }
+
+    /// The blob that a push need not store again: it is whole as far as anybody
+    /// knows, and so are the files it lies in.
+    fn here(&self, view: &View<'_>, sha256: &[u8; 32]) -> Result<Option<Blob>> {
+        let Some(row) = view
+            .blob(sha256)?
+            .filter(|row| row.state == State::Live && !self.quarantine.contains(sha256, row.birth))
+        else {
+            return Ok(None);
+        };
+        let is_there = Reach::of_form(&row.form).is_there(&self.segments)?;
+        Ok(is_there.then_some(row))
     }
 
     /// Takes a lease on a blob that its pusher will be told of.

@@ -15,19 +15,19 @@ use crate::support::{content, disk, folder, open, pull, push, sha256};
 use crate::upkeep::{fill, until};
 
 /// Where what is not mounted is.
-fn elsewhere() -> PathBuf {
+pub(crate) fn elsewhere() -> PathBuf {
     PathBuf::from("/elsewhere")
 }
 
 /// Takes a class's file system away, or brings it back.
-fn unmount(sim: &Sim, class: &str) {
+pub(crate) fn unmount(sim: &Sim, class: &str) {
     if !sim.exists(&elsewhere()).unwrap() {
         sim.create_dir(&elsewhere()).unwrap();
     }
     shift(sim, &folder().join("data").join(class), &elsewhere());
 }
 
-fn mount(sim: &Sim, class: &str) {
+pub(crate) fn mount(sim: &Sim, class: &str) {
     shift(sim, &elsewhere(), &folder().join("data").join(class));
 }
 
@@ -40,13 +40,13 @@ fn shift(sim: &Sim, from: &Path, to: &Path) {
 }
 
 /// Without the handles that a running store has.
-async fn restarted(sim: &Arc<Sim>, index: &MemoryIndex, store: Store) -> Store {
+pub(crate) async fn restarted(sim: &Arc<Sim>, index: &MemoryIndex, store: Store) -> Store {
     store.close().await.unwrap();
     drop(store);
     open(sim, index).await.unwrap()
 }
 
-async fn assert_all(store: &Store, blobs: &[Bytes]) {
+pub(crate) async fn assert_all(store: &Store, blobs: &[Bytes]) {
     for (number, bytes) in blobs.iter().enumerate() {
         let pulled = pull(store, &sha256(bytes)).await;
         assert_eq!(pulled.as_ref().ok(), Some(bytes), "{number}: {pulled:?}");
@@ -71,11 +71,14 @@ async fn segment_files_that_go_missing_put_no_blob_into_quarantine() {
     }
     for (number, bytes) in blobs.iter().enumerate() {
         let digest = sha256(bytes);
-        assert_eq!(store.stat(&digest).unwrap().size, bytes.len() as u64);
+        let stat = store.stat(&digest);
         let pulled = pull(&store, &digest).await;
         if number < 24 {
+            // Absent, so that a client pushes it; a pull says why.
+            assert!(matches!(stat, Err(Error::NotFound { .. })), "{stat:?}");
             assert!(matches!(pulled, Err(Error::Io { .. })), "{pulled:?}");
         } else {
+            assert_eq!(stat.unwrap().size, bytes.len() as u64);
             assert_eq!(&pulled.unwrap(), bytes);
         }
     }
@@ -266,6 +269,43 @@ async fn the_id_of_a_segment_that_is_missing_is_not_given_out_again() {
     let store = open(&sim, &index).await.unwrap();
     assert_all(&store, &blobs).await;
     assert_eq!(pull(&store, &sha256(&bytes)).await.unwrap(), bytes);
+}
+
+/// One file that is lost says nothing about the folder: the others are there.
+#[tokio::test]
+async fn the_loss_of_a_newest_segment_file_stops_neither_pushes_nor_recycling() {
+    let sim = disk(77);
+    let index = MemoryIndex::default();
+    let (store, mut blobs) = full(&sim, &index).await;
+    blobs.extend(fill(&store, 9_000..9_400).await);
+    for class in ["small", "meta"] {
+        let below = folder().join("data").join(class);
+        until("a second pass", async || {
+            sim.list(&below).unwrap().len() > 1
+        })
+        .await;
+    }
+    let store = restarted(&sim, &index, store).await;
+    for class in ["small", "meta", "raw"] {
+        let below = folder().join("data").join(class);
+        let newest = sim.list(&below).unwrap().into_iter().max().unwrap();
+        sim.remove(&below.join(&newest)).unwrap();
+    }
+    let bytes = content(7_000, 900_000);
+    push(&store, &bytes, sha256(&bytes)).await.unwrap();
+    let recycled = store.health().await.counts.recycled;
+    let more = fill(&store, 10_000..10_400).await;
+    until("recycling", async || {
+        store.health().await.counts.recycled > recycled + 1
+    })
+    .await;
+    assert_eq!(pull(&store, &sha256(&bytes)).await.unwrap(), bytes);
+    assert_all(&store, &more).await;
+    // What was pushed before and is lost, a push brings back.
+    for bytes in &blobs {
+        push(&store, bytes, sha256(bytes)).await.unwrap();
+    }
+    assert_all(&store, &blobs).await;
 }
 
 /// Nobody uses a file whose name may not be durable.

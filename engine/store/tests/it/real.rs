@@ -9,6 +9,11 @@ use orlop_disk::uring::Uring;
 use orlop_disk::{Backend, Disk, probe};
 use orlop_engine::{Config, Error, Invalid, Progress, RocksIndex, Store, System};
 
+use orlop_engine::{Digest, IndexFactory, Trailer};
+use orlop_format::location::{Class, Extent, Home, Place, SegmentId};
+use orlop_format::row::{self, Form, State};
+use orlop_index::{Batch, Table};
+
 use crate::support::{SIZES, content, pull, push, sha256};
 
 /// The disks this machine has.
@@ -130,4 +135,92 @@ async fn a_lost_superblock_or_journal_file_is_named_and_nothing_is_made_new() {
     }
     let store = open(folder.path(), &disk).await.unwrap();
     assert_eq!(pull(&store, &sha256(&bytes)).await.unwrap(), bytes);
+}
+
+/// Rows of blobs like those of a real store, three of four small.
+fn fill_index(folder: &Path, digests: &[Digest]) {
+    let factory = RocksIndex {
+        options: Default::default(),
+    };
+    let index = factory.open(&folder.join("index")).unwrap();
+    let segment = SegmentId {
+        volume: 0,
+        class: Class::Raw,
+        generation: 0,
+        id: 1,
+    };
+    let extent = Extent {
+        segment,
+        offset: 4096,
+        len: 900_000,
+        body: 7,
+    };
+    let place = Place {
+        home: Home::Journal(1),
+        offset: 4096,
+        prefix: 100,
+        payload: 4_000,
+    };
+    for (page, digests) in digests.chunks(10_000).enumerate() {
+        let mut batch = Batch::new();
+        for (number, digest) in digests.iter().enumerate() {
+            let ordinal = (page * 10_000 + number + 1) as u64;
+            let row = row::Blob {
+                state: State::Live,
+                internal: false,
+                ordinal,
+                size: 4_000,
+                birth: 1,
+                form: match number % 4 {
+                    0 => Form::Extents(vec![extent; 1 + number / 4 % 8]),
+                    _ => Form::Inline(place),
+                },
+            };
+            batch.put(Table::Blob, digest.bytes(), row.encode());
+            batch.put(Table::Ordinal, ordinal.to_be_bytes(), digest.bytes());
+        }
+        index.apply(batch).unwrap();
+    }
+    index.flush().unwrap();
+}
+
+/// How fast a collection marks and sweeps: three million blobs, named in an
+/// order that is not that of the index. Takes minutes, and a gigabyte of disk.
+#[tokio::test]
+#[ignore = "a measurement: cargo test --release -p orlop-engine --test it -- --ignored --nocapture marks"]
+async fn three_million_marks_take_less_than_a_minute() {
+    const BLOBS: u64 = 3_000_000;
+    let disk: Arc<dyn Disk> = Blocking::new(2).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    close(open(folder.path(), &disk).await.unwrap()).await;
+    let digests: Vec<Digest> = (0..BLOBS).map(|seed| sha256(&seed.to_le_bytes())).collect();
+    fill_index(folder.path(), &digests);
+    let store = open(folder.path(), &disk).await.unwrap();
+    store.catalog_seen([7; 16], 1).await.unwrap();
+
+    let rate = |what: &str, count: u64, began: std::time::Instant| {
+        let took = began.elapsed();
+        let each = count as f64 / took.as_secs_f64();
+        println!("{what}: {count} in {took:.1?}, {each:.0} a second");
+        took
+    };
+    let mut collector = store.collect().await.unwrap();
+    let began = std::time::Instant::now();
+    for page in digests.chunks(1_000) {
+        collector.mark(page).unwrap();
+    }
+    let trailer = Trailer {
+        digests: BLOBS,
+        catalog: [7; 16],
+        sequence: 1,
+    };
+    let mut sweep = collector.whole(trailer, false).unwrap();
+    let marked = rate("marked", BLOBS, began);
+    let began = std::time::Instant::now();
+    while sweep.step().unwrap().is_some() {}
+    let done = sweep.finish().unwrap();
+    rate("swept", BLOBS, began);
+    assert_eq!((done.live, done.blobs, done.absent), (BLOBS, BLOBS, 0));
+    assert!(marked.as_secs() < 60, "{marked:?}");
+    close(store).await;
 }

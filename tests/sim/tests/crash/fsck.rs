@@ -17,7 +17,10 @@ use orlop_sim::workload::WORKLOADS;
 use orlop_sim::world;
 
 use crate::CASE;
+use crate::support::clock::simulate;
+use crate::support::contents::fresh;
 use crate::support::workers::sweep;
+use crate::support::world::{World, pull, push};
 
 /// The folders of a store, below its own.
 const FOLDERS: [&str; 5] = ["", "journal", "data/raw", "data/small", "data/meta"];
@@ -110,4 +113,39 @@ fn g2_fsck_calls_a_store_clean_after_a_power_cut_at_any_operation() {
     let count = counts.iter().sum::<u64>();
     assert!(count > 0);
     figures::record("crash images read by fsck", count, &format!("1..={seeds}"));
+}
+
+/// What is pushed again while its segment file is missing has two commits in the
+/// log and no end between them. That is no finding, whether the file comes back
+/// or not.
+#[test]
+fn a_store_that_was_healed_beside_a_lost_file_is_clean() {
+    simulate(async {
+        let world = World::new(8);
+        let (lost, other) = (fresh(1, 300_000), fresh(2, 300_000));
+        for content in [&lost, &other] {
+            let store = world.open().await.unwrap();
+            push(&store, &content.bytes, content.sha256).await.unwrap();
+            store.close().await.unwrap();
+        }
+        let raw = orlop_sim::world::folder().join("data/raw");
+        let name = world.sim.list(&raw).unwrap().into_iter().min().unwrap();
+        let (here, away) = (raw.join(&name), orlop_sim::world::folder().join("away"));
+        world.sim.rename(&here, &away).unwrap();
+        let store = world.open().await.unwrap();
+        assert!(push(&store, &lost.bytes, lost.sha256).await.unwrap());
+        assert_eq!(pull(&store, &lost.sha256).await.unwrap(), lost.bytes);
+        store.close().await.unwrap();
+        for is_back in [false, true] {
+            if is_back {
+                world.sim.rename(&away, &here).unwrap();
+            }
+            let place = tempfile::tempdir().unwrap();
+            export(&world.sim, place.path());
+            let report = orlop_fsck::check(place.path()).unwrap();
+            assert!(report.clean(), "{is_back}: {report}");
+        }
+        let store = world.open().await.unwrap();
+        assert!(!push(&store, &lost.bytes, lost.sha256).await.unwrap());
+    });
 }

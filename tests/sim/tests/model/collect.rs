@@ -51,10 +51,14 @@ impl Run {
             catalog,
             sequence,
         };
-        let swept = collector.whole(trailer, false).await;
+        let swept = collector.whole(trailer, false);
         if is_short || self.known.catalog.is_none() {
             let refused = matches!(swept, Err(Error::Invalid(Invalid::LiveSet { .. })));
             ensure!(refused, "a live set that is not whole: {swept:?}");
+            // What was used meanwhile is condemned no more.
+            let blobs = &self.known.blobs;
+            let is_used = |sha256: &Digest| blobs.get(sha256).is_some_and(|blob| blob.pins > 0);
+            self.known.condemned.retain(|sha256| !is_used(sha256));
             return Ok(());
         }
         let mut sweep = good("whole", swept)?;
@@ -74,7 +78,9 @@ impl Run {
         let dying: BTreeSet<Digest> = found.iter().map(|blob| blob.digest).collect();
         ensure!(dying == old, "{dying:?} may die, and not {old:?}");
         if self.random.chance(10) {
-            return Ok(()); // who collects goes away
+            // Who collects goes away; what the live set named is condemned no more.
+            self.known.condemned = old;
+            return Ok(());
         }
         let (die, stay): (Vec<_>, Vec<_>) = found.into_iter().partition(|_| self.random.chance(80));
         sweep.keep(&stay);

@@ -49,7 +49,7 @@ async fn cycle(store: &Store, names: &Names) -> Result<Collected, Error> {
         catalog: CATALOG,
         sequence: 1,
     };
-    let mut sweep = collector.whole(trailer, false).await?;
+    let mut sweep = collector.whole(trailer, false)?;
     while let Some(garbage) = sweep.step()? {
         point();
         sweep.end(&garbage, true).await?;
