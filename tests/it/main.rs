@@ -16,6 +16,7 @@ mod blobs;
 mod connections;
 mod deletes;
 mod errors;
+mod gc;
 mod health;
 mod manifests;
 mod tags;

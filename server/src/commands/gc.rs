@@ -350,7 +350,11 @@ fn tell(text: &mut String, outcome: &GcOutcome) {
             bytes(outcome.condemned_bytes)
         );
     }
-    let _ = writeln!(text, "  blobs: {}, named: {}", outcome.blobs, outcome.live);
+    let _ = writeln!(
+        text,
+        "  blobs: {}; named: {}; garbage that is held for now, by a lease or since it is in use: {}",
+        outcome.blobs, outcome.live, outcome.held
+    );
     if outcome.absent > 0 {
         let _ = writeln!(
             text,

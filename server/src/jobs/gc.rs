@@ -83,6 +83,8 @@ pub struct Outcome {
     pub live: u64,
     /// Those that are named and not here.
     pub absent: u64,
+    /// Those that nothing names, and that are kept for now: leased or in use.
+    pub held: u64,
     /// Those that die in the next cycle unless somebody uses them.
     pub condemned: u64,
     /// Their bytes.
@@ -426,6 +428,13 @@ impl Gc {
         outcome.cycles = outcome.cycles.saturating_add(1);
         outcome.blobs = done.blobs;
         outcome.live = done.live;
+        let gone = done.live.saturating_add(done.condemned);
+        let gone = gone.saturating_add(if plan.is_some() {
+            outcome.dead
+        } else {
+            done.dead
+        });
+        outcome.held = done.blobs.saturating_sub(gone);
         outcome.absent = done.absent;
         outcome.bounded = done.bounded;
         outcome.condemned = done.condemned;
