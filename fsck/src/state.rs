@@ -71,7 +71,7 @@ impl State {
         let (further, others) = (&mut self.further, &mut self.others);
         replay::aliases(sorted, watermark, |digest, folded| {
             if let Some(index) = index {
-                index.alias(Some(&digest), folded.there.as_ref(), report);
+                index.alias(Some((&digest, &folded)), report);
             }
             match folded.end {
                 Some(sha256) => {
@@ -82,7 +82,7 @@ impl State {
             }
         })?;
         if let Some(index) = index {
-            index.alias(None, None, report);
+            index.alias(None, report);
         }
         Ok(())
     }

@@ -18,6 +18,7 @@ use orlop_format::superblock::Superblock;
 
 use super::Site;
 use super::hands::Hands;
+use super::heal::Healed;
 use super::log::End;
 use crate::file::trouble;
 use crate::trouble::{Result, Trouble};
@@ -25,13 +26,15 @@ use crate::trouble::{Result, Trouble};
 /// Zeros that are written at once.
 const ZEROS: usize = 1024 * 1024;
 
-/// Writes `records` with their payloads as the journal's next file.
+/// Writes `records` with their payloads as the journal's next file, and then puts
+/// the segments that they name in place, and that file. Writing comes first: a
+/// disk that is full leaves the store as it was.
 pub(super) fn append(
     hands: &mut Hands<'_>,
     Site { folder, own }: Site<'_>,
     slot: &Superblock,
     end: &End,
-    records: impl Iterator<Item = Result<(Record, Vec<u8>)>>,
+    mut healed: Healed,
 ) -> Result<()> {
     let header = FileHeader {
         store: slot.store,
@@ -45,9 +48,13 @@ pub(super) fn append(
     };
     let name = file_name(header.sequence);
     let made = own.join(&name);
+    let segments = std::mem::take(&mut healed.segments);
     hands.write(&made, |file| {
-        Pen::new(file, &made, &header)?.write(records, end.len)
+        Pen::new(file, &made, &header)?.write(healed.records(), end.len)
     })?;
+    for (segment, to) in segments {
+        hands.rename(&segment, &to)?;
+    }
     hands.rename(&made, &folder.join("journal").join(name))
 }
 

@@ -1,9 +1,10 @@
 //! Repair: plan, show, apply.
 //!
 //! Reading order: `plan` decides what is to be done from what the check
-//! found; [`apply`] does it, in the order superblock, blobs, index, catalog,
+//! found; [`apply`] does it, in the order superblock, log, index, catalog,
 //! through `hands`, the only way in which anything is changed; `log` reads
-//! what repair makes things from, into `table`; `names` and `verbs` make a catalog; `heal`,
+//! what repair makes things from, into `table`; `further` looks at digests that only
+//! the index knows; `names` and `verbs` make a catalog; `heal`,
 //! `source` and `registry` bring bytes back; `append` writes to the log;
 //! `aside` moves away what is replaced.
 //!
@@ -14,6 +15,7 @@
 mod append;
 mod args;
 mod aside;
+mod further;
 mod hands;
 mod heal;
 mod log;
@@ -94,8 +96,10 @@ pub fn apply(plan: &Plan, watcher: &mut Watcher<'_>) -> Result<Outcome> {
     if let Some(slot) = plan.slot.filter(|_| !plan.is_empty()) {
         work.hands.clear(&own)?;
         work.hands.make_folder(&own)?;
-        work.run(&slot)?;
-        work.hands.clear(&own)?;
+        let ran = work.run(&slot);
+        // Also when a step failed: a disk that is full needs the room.
+        let cleared = work.hands.clear(&own);
+        ran.and(cleared)?;
     }
     let Work { done, left, .. } = work;
     let after = check::held(folder, plan.check(), std::time::Instant::now())?;
@@ -117,23 +121,35 @@ impl Work<'_> {
         if let Some(file) = plan.superblock {
             self.superblock(file, slot)?;
         }
+        // An index that is ahead would take new records for those that it has
+        // seen.
+        if plan.index && plan.is_ahead() {
+            self.index()?;
+        }
         if plan.cut || !plan.orders.is_empty() {
             self.blobs(slot)?;
         }
-        if plan.index {
-            let thing = Moved {
-                from: "index".to_owned(),
-                why: "it is not what the log says; the next start makes it again".to_owned(),
-            };
-            if let Some(place) = aside::take(&mut self.hands, self.site, vec![thing])? {
-                self.done.push(format!(
-                    "index/ was moved to {}; the next start makes it again from the log",
-                    place.display()
-                ));
-            }
+        // Any other is all that knows some digests, until the log has them.
+        if plan.index && !plan.is_ahead() {
+            self.index()?;
         }
         if plan.catalog.is_some() {
             self.catalog(slot)?;
+        }
+        Ok(())
+    }
+
+    /// Moves the index away; the next start makes it again.
+    fn index(&mut self) -> Result<()> {
+        let thing = Moved {
+            from: "index".to_owned(),
+            why: "it is not what the log says; the next start makes it again".to_owned(),
+        };
+        if let Some(place) = aside::take(&mut self.hands, self.site, vec![thing])? {
+            self.done.push(format!(
+                "index/ was moved to {}; the next start makes it again from the log",
+                place.display()
+            ));
         }
         Ok(())
     }
@@ -172,10 +188,13 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Puts damaged blobs into quarantine and brings back what sources have.
+    /// Puts damaged blobs into quarantine, brings back what sources have, and
+    /// names digests that only the index knew.
     fn blobs(&mut self, slot: &Superblock) -> Result<()> {
         let plan = self.plan;
-        let log = Log::read(self.site.folder, plan.scratch(), slot)?;
+        let mut log = Log::read(self.site.folder, plan.scratch(), slot)?;
+        let known = &plan.before().index;
+        log.reserve(known.last_segment, known.next_ordinal);
         let Some(end) = log.end else { return Ok(()) };
         let mut sources = plan.sources()?;
         let hands = &mut self.hands;
@@ -194,7 +213,7 @@ impl Work<'_> {
             why: "it was never used, and repair needs its name".to_owned(),
         };
         aside::take(hands, self.site, vec![unused])?;
-        append::append(hands, self.site, slot, &end, healed.records())?;
+        append::append(hands, self.site, slot, &end, healed)?;
         if plan.cut {
             self.done.push(format!(
                 "the journal goes on in a new file behind LSN {}",

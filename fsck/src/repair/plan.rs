@@ -3,6 +3,8 @@
 //! A plan changes nothing. It holds the store's lock until it is dropped, so
 //! that what it says is still true when it is applied.
 
+mod index;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::File;
@@ -12,6 +14,7 @@ use std::time::Instant;
 
 use orlop_format::digest::Digest;
 use orlop_format::journal;
+use orlop_format::location::Home;
 use orlop_format::superblock::{FILES, Superblock};
 use serde::Serialize;
 
@@ -23,6 +26,7 @@ use crate::catalog::blobs::{Blobs, Life};
 use crate::catalog::database::FILE;
 use crate::file::trouble;
 use crate::finding::{Code, Finding};
+use crate::options::path;
 use crate::report::Report;
 use crate::scratch::Scratch;
 use crate::trouble::{Result, Trouble};
@@ -52,6 +56,9 @@ const DAMAGE: &[Code] = &[
 ];
 /// Findings about a blob that a name needs.
 const WANTED: &[Code] = &[Code::ManifestBlob, Code::ManifestBytes, Code::LinkBlob];
+
+/// Things of one kind that are named in one sentence; the rest is counted.
+const TOLD: usize = 10;
 
 /// What repair may use.
 #[derive(Debug, Clone, Default)]
@@ -100,6 +107,7 @@ pub struct Plan {
     /// Whether the journal goes on in a new file whatever else is done.
     #[serde(skip)]
     pub(super) cut: bool,
+    /// Whether the index goes.
     #[serde(skip)]
     pub(super) index: bool,
     #[serde(skip)]
@@ -216,6 +224,12 @@ impl Plan {
             ));
             return Ok(());
         }
+        if self.before.findings_left_off > 0 {
+            self.cannot.push(format!(
+                "{} findings that are not listed: repair again after this",
+                self.before.findings_left_off
+            ));
+        }
         let log = match Log::read(&self.folder, &self.scratch, &slot) {
             Ok(log) => log,
             Err(Trouble::Refused(reason)) => {
@@ -224,10 +238,29 @@ impl Plan {
             }
             Err(trouble) => return Err(trouble),
         };
+        if self.lost(&log) {
+            return Ok(());
+        }
         self.tail(&log);
         self.blobs(&log)?;
-        self.index();
+        self.index(&log)?;
         self.names(&log, &slot)
+    }
+
+    /// Whether a part of the log is missing: then nothing may be made from the
+    /// rest, and the index is the last that knows what was in it.
+    fn lost(&mut self, log: &Log) -> bool {
+        let lost: Vec<String> = log.lost().map(|id| path(&Home::Segment(*id))).collect();
+        let more = lost.len().saturating_sub(TOLD);
+        for path in lost.iter().take(TOLD) {
+            self.cannot.push(format!(
+                "{path} is missing, and with it a part of the log: put it back, or restore the store from a backup; until then nothing else is repaired, and index/ must stay, for none could be made again"
+            ));
+        }
+        if more > 0 {
+            self.cannot.push(format!("{more} more files like these"));
+        }
+        !lost.is_empty()
     }
 
     fn superblock(&mut self, newest: &Superblock) {
@@ -287,7 +320,7 @@ impl Plan {
         if !has_source {
             for digest in &gone {
                 self.cannot.push(format!(
-                    "blob {digest}: its file is missing; put it back, or name a source that has the blob with --source"
+                    "blob {digest}: its file is missing, or the first block of that does not hold; put the file back, or name a source that has the blob with --source"
                 ));
             }
         }
@@ -345,41 +378,6 @@ impl Plan {
         self.orders.gone = gone;
         self.orders.damaged = damaged;
         Ok(())
-    }
-
-    fn index(&mut self) {
-        let wrong = self
-            .before
-            .findings()
-            .iter()
-            .filter(|finding| finding.code.name().starts_with("index."))
-            .count();
-        if wrong == 0 || !self.folder.join("index").exists() {
-            return;
-        }
-        // The next start makes no index from a segment without its footer.
-        let footers = self.has(&[Code::SegmentFooter]);
-        let names = footers
-            .iter()
-            .filter_map(|found| found.object.file.as_deref());
-        let named = names.filter(|name| !name.starts_with("data/raw/"));
-        if let Some(name) = named.map(str::to_owned).next() {
-            self.cannot.push(format!(
-                "the index: the footer of {name} does not hold, so that it cannot be made again; restore the store from a backup"
-            ));
-            return;
-        }
-        self.index = true;
-        self.act(
-            "index.rebuild",
-            "index/",
-            format!(
-                "moves it to quarantine/ ({wrong} findings); the next start makes it again from the log"
-            ),
-            (!self.has(&[Code::IndexAhead]).is_empty()).then(|| {
-                "what the end of the log held, which the index has seen and the log has lost; put lost journal files back instead if there are any".to_owned()
-            }),
-        );
     }
 
     fn names(&mut self, log: &Log, slot: &Superblock) -> Result<()> {

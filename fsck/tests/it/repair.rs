@@ -1,5 +1,7 @@
 //! What a repair takes, what it leaves alone, and what it says of that.
 
+use std::path::Path;
+
 use orlop_engine::CatalogMatch;
 use orlop_format::BLOCK;
 use orlop_format::digest::{Algorithm, Digest};
@@ -18,7 +20,12 @@ const ADDED: &str = "journal/J-0000000000000002";
 
 /// The records of that file.
 fn added(store: &Named) -> Vec<Record> {
-    let bytes = std::fs::read(store.path(ADDED)).unwrap();
+    records(&store.path(ADDED))
+}
+
+/// The records of a journal file.
+pub(crate) fn records(path: &Path) -> Vec<Record> {
+    let bytes = std::fs::read(path).unwrap();
     let header = FileHeader::decode(&bytes).unwrap();
     let volume = Volume {
         home: Home::Journal(header.sequence),
@@ -47,7 +54,7 @@ fn by_sha512(layout: &tempfile::TempDir, bytes: &[u8]) {
     std::fs::write(below.join(digest.hex()), bytes).unwrap();
 }
 
-fn says(lines: &[String], word: &str) -> bool {
+pub(crate) fn says(lines: &[String], word: &str) -> bool {
     lines.iter().any(|line| line.contains(word))
 }
 
