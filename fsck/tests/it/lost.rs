@@ -36,7 +36,7 @@ fn grown() -> tempfile::TempDir {
             push(store, b"{}", sha256(b"{}")).await;
             let note = named::note(2, &[b"team/app", &digest], &size);
             store.note(note).unwrap();
-            fill(store, 0..260).await;
+            fill(store, 0..450).await;
             recycled(store, 1).await;
         });
         folder
