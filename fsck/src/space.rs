@@ -103,9 +103,21 @@ impl Space {
                     unowned_bytes = unowned_bytes.saturating_add(all.saturating_sub(one.live));
                 }
             }
-            if seal.is_none() && one.owned == 0 && segment.is_some() {
-                let found = "nothing in it is referred to";
-                report.note(Code::SegmentOrphan, object(&id), found);
+            match (segment, seal) {
+                (None, _) if one.last.is_some() => {
+                    let expected = "a sealed segment";
+                    let found = "no file, or no header";
+                    report.find(Code::SegmentMissing, object(&id), expected, found);
+                }
+                (None, _) => {
+                    let found = "its file is missing, and nothing in it is referred to";
+                    report.note(Code::SegmentOrphan, object(&id), found);
+                }
+                (Some(_), None) if one.owned == 0 => {
+                    let found = "nothing in it is referred to";
+                    report.note(Code::SegmentOrphan, object(&id), found);
+                }
+                _ => {}
             }
         }
         report.counts.unowned_extents = unowned;

@@ -12,7 +12,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use orlop_format::digest::Digest;
+use orlop_format::digest::{Algorithm, Digest};
 use orlop_format::journal;
 use orlop_format::location::Home;
 use orlop_format::superblock::{FILES, Superblock};
@@ -59,6 +59,9 @@ const WANTED: &[Code] = &[Code::ManifestBlob, Code::ManifestBytes, Code::LinkBlo
 
 /// Things of one kind that are named in one sentence; the rest is counted.
 const TOLD: usize = 10;
+
+/// Copies of the catalog that the server keeps.
+const COPIES: usize = 2;
 
 /// What repair may use.
 #[derive(Debug, Clone, Default)]
@@ -309,14 +312,16 @@ impl Plan {
     }
 
     fn blobs(&mut self, log: &Log) -> Result<()> {
-        let damaged: BTreeSet<Digest> = blobs(&self.has(DAMAGE));
+        let mut damaged: BTreeSet<Digest> = blobs(&self.has(DAMAGE));
         let has_source = !self.options.sources.is_empty();
         // What is in quarantine stays there when its file comes back: so that
         // is only for those that are in the store again.
-        let gone: BTreeSet<Digest> = blobs(&self.has(&[Code::SegmentMissing]))
+        let mut gone: BTreeSet<Digest> = blobs(&self.has(&[Code::SegmentMissing]))
             .difference(&damaged)
             .copied()
             .collect();
+        let old = self.old_copies(log, &mut gone, &damaged)?;
+        damaged.extend(&old);
         if !has_source {
             for digest in &gone {
                 self.cannot.push(format!(
@@ -352,7 +357,11 @@ impl Plan {
             self.act(
                 "blob.quarantine",
                 format!("blob {digest}"),
-                "names it as damaged in the log, so that it counts as absent and a push heals it",
+                if old.contains(digest) {
+                    "lets a copy of the catalog go that lay in a missing file: newer ones have replaced it"
+                } else {
+                    "names it as damaged in the log, so that it counts as absent and a push heals it"
+                },
                 None,
             );
         }
@@ -378,6 +387,40 @@ impl Plan {
         self.orders.gone = gone;
         self.orders.damaged = damaged;
         Ok(())
+    }
+
+    /// Takes the copies of the catalog out of what lay in missing files, and gives
+    /// those that nobody will ask for again.
+    fn old_copies(
+        &mut self,
+        log: &Log,
+        gone: &mut BTreeSet<Digest>,
+        damaged: &BTreeSet<Digest>,
+    ) -> Result<BTreeSet<Digest>> {
+        let mut copies = BTreeSet::new();
+        for digest in &*gone {
+            if log.find(digest)?.is_some_and(|blob| blob.internal) {
+                copies.insert(*digest);
+            }
+        }
+        let mut newest = BTreeSet::new();
+        for copy in log.copies()?.iter().take(COPIES) {
+            newest.extend(Digest::new(Algorithm::Sha256, &copy.sha256));
+        }
+        let are_good = newest.len() == COPIES
+            && newest.is_disjoint(gone)
+            && newest.is_disjoint(damaged)
+            && self.has(NAMES).is_empty();
+        gone.retain(|digest| !copies.contains(digest));
+        if are_good {
+            return Ok(copies);
+        }
+        for digest in copies {
+            self.cannot.push(format!(
+                "blob {digest}: a copy of the catalog, and its file is missing; put the file back, or repair again after the server has made two new copies"
+            ));
+        }
+        Ok(BTreeSet::new())
     }
 
     fn names(&mut self, log: &Log, slot: &Superblock) -> Result<()> {

@@ -69,6 +69,11 @@ impl Plan {
         if self.is_ahead() {
             gives_up.push("what the end of the log held, which the index has seen and the log has lost; put lost journal files back instead if there are any".to_owned());
         }
+        if !self.has(&[Code::IndexUnreadable]).is_empty() {
+            gives_up.push(
+                "further digests that it alone knows, if it has any: it cannot be read".to_owned(),
+            );
+        }
         self.index = true;
         self.act(
             "index.rebuild",
