@@ -87,8 +87,9 @@ fn repair_changes_nothing_while_a_small_or_meta_file_is_missing() {
     let source = grown();
     repaired(source.path(), &[]);
     let source = source.path().to_str().unwrap().to_owned();
-    for class in ["small", "meta"] {
-        for sources in [&[][..], &[source.as_str()][..]] {
+    let with: &[&str] = &[&source];
+    for (class, all) in [("small", [&[], with]), ("meta", [with, &[]])] {
+        for sources in all.into_iter().take(orlop_figures::choose(1, 2, 2)) {
             let folder = grown();
             let path = folder.path();
             let lost = names(&path.join("data").join(class)).remove(0);
