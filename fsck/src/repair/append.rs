@@ -7,7 +7,7 @@
 
 use std::fs::File;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use orlop_format::BLOCK;
 use orlop_format::group::{Builder, MAX_GROUP, Volume, footprint};
@@ -52,10 +52,30 @@ pub(super) fn append(
     hands.write(&made, |file| {
         Pen::new(file, &made, &header)?.write(healed.records(), end.len)
     })?;
+    let place = folder.join("journal").join(name);
+    let mut placed = Vec::new();
     for (segment, to) in segments {
-        hands.rename(&segment, &to)?;
+        match hands.rename(&segment, &to) {
+            Ok(()) => placed.push((segment, to)),
+            Err(trouble) => return Err(take_back(hands, placed, trouble)),
+        }
     }
-    hands.rename(&made, &folder.join("journal").join(name))
+    match hands.rename(&made, &place) {
+        // Without its name nothing refers to the segments. If only the sync of
+        // the folder failed, it has it.
+        Err(trouble) if place.symlink_metadata().is_err() => Err(take_back(hands, placed, trouble)),
+        done => done,
+    }
+}
+
+/// Takes segments out of their places again, so that a repair that cannot be
+/// done, however often, fills no disk.
+fn take_back(hands: &mut Hands<'_>, placed: Vec<(PathBuf, PathBuf)>, trouble: Trouble) -> Trouble {
+    for (segment, to) in placed {
+        // One that stays is an orphan, which the check notes.
+        let _ = hands.rename(&to, &segment);
+    }
+    trouble
 }
 
 /// A random salt.

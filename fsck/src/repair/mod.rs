@@ -40,6 +40,7 @@ use self::hands::Hands;
 pub use self::hands::{Step, Watcher};
 use self::log::Log;
 pub use self::plan::{Action, Options, Plan};
+use self::source::Source;
 use crate::catalog::database::{FILE, SHM, WAL};
 use crate::check;
 use crate::file::trouble;
@@ -118,6 +119,8 @@ struct Work<'a> {
 impl Work<'_> {
     fn run(&mut self, slot: &Superblock) -> Result<()> {
         let plan = self.plan;
+        // One that is none ends the repair before it begins.
+        let mut sources = plan.sources()?;
         if let Some(file) = plan.superblock {
             self.superblock(file, slot)?;
         }
@@ -127,8 +130,9 @@ impl Work<'_> {
             self.index()?;
         }
         if plan.cut || !plan.orders.is_empty() {
-            self.blobs(slot)?;
+            self.blobs(slot, &mut sources)?;
         }
+        drop(sources);
         // Any other is all that knows some digests, until the log has them.
         if plan.index && !plan.is_ahead() {
             self.index()?;
@@ -190,15 +194,14 @@ impl Work<'_> {
 
     /// Puts damaged blobs into quarantine, brings back what sources have, and
     /// names digests that only the index knew.
-    fn blobs(&mut self, slot: &Superblock) -> Result<()> {
+    fn blobs(&mut self, slot: &Superblock, sources: &mut [Box<dyn Source>]) -> Result<()> {
         let plan = self.plan;
         let mut log = Log::read(self.site.folder, plan.scratch(), slot)?;
         let known = &plan.before().index;
         log.reserve(known.last_segment, known.next_ordinal);
         let Some(end) = log.end else { return Ok(()) };
-        let mut sources = plan.sources()?;
         let hands = &mut self.hands;
-        let mut healed = heal::heal(hands, self.site, slot, &log, &plan.orders, &mut sources)?;
+        let mut healed = heal::heal(hands, self.site, slot, &log, &plan.orders, sources)?;
         let said = std::mem::take(&mut healed.done);
         self.left.append(&mut healed.left);
         if healed.is_empty() && !plan.cut {

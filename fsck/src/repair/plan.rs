@@ -410,6 +410,7 @@ impl Plan {
         let are_good = newest.len() == COPIES
             && newest.is_disjoint(gone)
             && newest.is_disjoint(damaged)
+            && self.options.check.catalog
             && self.has(NAMES).is_empty();
         gone.retain(|digest| !copies.contains(digest));
         if are_good {
@@ -439,17 +440,29 @@ impl Plan {
             origin.say(),
             why.join(", ")
         );
-        self.act(
-            "catalog.rebuild",
-            FILE,
-            does,
-            Some(
-                "counts of pulls since that copy; times of deletion begin anew; changes that a note did not reach the disk for before a crash"
-                    .to_owned(),
-            ),
-        );
+        // Made once to see what cannot be made.
+        let trial = self.scratch.folder()?;
+        let made = origin.make(&self.folder, log, slot, &trial.path().join(FILE))?;
+        let mut gives_up = vec!["counts of pulls since that copy; times of deletion begin anew; changes that a note did not reach the disk for before a crash".to_owned()];
+        if !made.lost.is_empty() {
+            gives_up.push(format!(
+                "by what is in the store now: {}",
+                listed(&made.lost)
+            ));
+        }
+        self.act("catalog.rebuild", FILE, does, Some(gives_up.join("; ")));
         self.catalog = Some(origin);
         Ok(())
+    }
+}
+
+/// The first of some things, and how many more there are.
+fn listed(things: &[String]) -> String {
+    let first = things.iter().take(TOLD).map(String::as_str);
+    let text = first.collect::<Vec<_>>().join(", ");
+    match things.len().saturating_sub(TOLD) {
+        0 => text,
+        more => format!("{text} and {more} more"),
     }
 }
 

@@ -330,6 +330,74 @@ fn a_repair_that_ran_out_of_space_leaves_no_file_behind() {
     }
 }
 
+/// A journal folder that nothing can be put into: the segments do not stay, or
+/// each try would leave more of them.
+#[test]
+fn a_journal_that_takes_no_file_leaves_no_segment_behind() {
+    let folder = Folder::golden();
+    folder.edit(RAW, |bytes| bytes[4096 + 4096 + 10] ^= 1);
+    let source = layout(&[&v1::store().blobs[1].bytes]);
+    let sources = [source.path().to_str().unwrap()];
+    let before = files(folder.root());
+    let plan = repair::plan(folder.root(), options(&sources)).unwrap();
+    let mut placed = false;
+    let outcome = repair::apply(&plan, &mut |step| match step {
+        Step::Rename(_, to) if *to == folder.path(ADDED) => {
+            Err(io::ErrorKind::ReadOnlyFilesystem.into())
+        }
+        Step::Rename(_, to) => {
+            placed |= to.parent() == Some(&folder.path("data/raw"));
+            Ok(())
+        }
+        _ => Ok(()),
+    });
+    drop(plan);
+    assert!(outcome.is_err() && placed);
+    assert!(files(folder.root()) == before);
+    let outcome = repaired(folder.root(), &sources);
+    assert!(outcome.after.clean(), "{outcome:#?}");
+}
+
+/// A source that is none, that is the store itself, or that has other bytes.
+#[test]
+fn a_wrong_source_changes_nothing() {
+    let layer = &v1::store().blobs[1].bytes;
+    let lost = || {
+        let folder = Folder::golden();
+        folder.remove(RAW);
+        std::fs::remove_file(folder.path("superblock.1")).unwrap();
+        folder
+    };
+    let folder = lost();
+    let before = files(folder.root());
+    let empty = tempfile::tempdir().unwrap();
+    for source in [empty.path(), folder.root(), Path::new("/nowhere/at all")] {
+        let plan = repair::plan(folder.root(), options(&[source.to_str().unwrap()])).unwrap();
+        assert!(!plan.is_empty());
+        let outcome = repair::apply(&plan, &mut |_| Ok(()));
+        assert!(outcome.is_err(), "{}", source.display());
+        drop(plan);
+        assert!(files(folder.root()) == before, "{}", source.display());
+    }
+    let other = content(99, layer.len());
+    let longer = [layer.as_slice(), b"more"].concat();
+    for bytes in [&layer[..layer.len() - 1], &[], &other, &longer] {
+        let source = layout(&[]);
+        let name = sha256(layer).hex();
+        std::fs::write(source.path().join("blobs/sha256").join(name), bytes).unwrap();
+        let folder = Folder::golden();
+        folder.remove(RAW);
+        let before = files(folder.root());
+        let outcome = repaired(folder.root(), &[source.path().to_str().unwrap()]);
+        assert!(
+            says(&outcome.left, &sha256(layer).to_string()),
+            "{outcome:#?}"
+        );
+        assert!(outcome.done.is_empty(), "{outcome:#?}");
+        assert!(files(folder.root()) == before);
+    }
+}
+
 /// An index that has seen more than the log has must be gone before the log
 /// grows: else the new records would get numbers that it takes for its own.
 #[test]

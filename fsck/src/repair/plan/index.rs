@@ -3,7 +3,7 @@
 //! Invariant: an index goes only where the next start can make it again. That
 //! the log is whole was decided before.
 
-use super::{Plan, TOLD};
+use super::{Plan, listed};
 use crate::finding::{Code, Finding};
 use crate::repair::further::{self, Further};
 use crate::repair::log::Log;
@@ -106,16 +106,6 @@ fn no_rebuild(findings: &[Finding]) -> Option<String> {
             _ => None,
         }
     })
-}
-
-/// The first of some things, and how many more there are.
-fn listed(things: &[String]) -> String {
-    let first = things.iter().take(TOLD).map(String::as_str);
-    let text = first.collect::<Vec<_>>().join(", ");
-    match things.len().saturating_sub(TOLD) {
-        0 => text,
-        more => format!("{text} and {more} more"),
-    }
 }
 
 #[cfg(test)]
