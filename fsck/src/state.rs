@@ -138,7 +138,8 @@ impl State {
         }
         if let Form::Extents(extents) = &blob.row.form {
             for extent in extents {
-                self.space.push(&owner, extent)?;
+                let counts = blob.row.state == Life::Live;
+                self.space.push(&owner, extent, counts)?;
             }
         }
         if blob.row.state == Life::Quarantined {
@@ -290,7 +291,7 @@ impl State {
         let owner = Owner::Upload(id);
         let row = upload.row;
         for extent in &row.checkpoint.extents {
-            self.space.push(&owner, extent)?;
+            self.space.push(&owner, extent, true)?;
         }
         let bytes = row
             .checkpoint

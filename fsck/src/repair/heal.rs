@@ -62,6 +62,11 @@ impl Healed {
         self.records.is_empty() && self.commits.is_empty()
     }
 
+    /// How many records there are.
+    pub(super) fn len(&self) -> u64 {
+        (self.records.len() as u64).saturating_add(self.commits.len() as u64)
+    }
+
     /// Names a blob's present life as damaged, if it has one.
     fn quarantine(&mut self, log: &Log, digest: &Digest) -> Result<bool> {
         let known = log.find(digest)?.filter(|blob| blob.life != Life::Dead);

@@ -124,17 +124,13 @@ impl Work<'_> {
         if let Some(file) = plan.superblock {
             self.superblock(file, slot)?;
         }
-        // An index that is ahead would take new records for those that it has
-        // seen.
-        if plan.index && plan.is_ahead() {
-            self.index()?;
-        }
         if plan.cut || !plan.orders.is_empty() {
             self.blobs(slot, &mut sources)?;
         }
         drop(sources);
-        // Any other is all that knows some digests, until the log has them.
-        if plan.index && !plan.is_ahead() {
+        // Last of the two: it is all that knows some digests, until the log has
+        // them.
+        if plan.index {
             self.index()?;
         }
         if plan.catalog.is_some() {
@@ -207,6 +203,18 @@ impl Work<'_> {
         if healed.is_empty() && !plan.cut {
             return Ok(());
         }
+        // An index that has seen more than the log is refused by a start, until
+        // the log has as many records: it would take the new ones for those that
+        // it has seen. Then it goes first.
+        let last = end.next_lsn.saturating_add(healed.len());
+        if plan.index
+            && known
+                .watermark
+                .is_some_and(|seen| plan.is_ahead() && seen <= last)
+        {
+            self.index()?;
+        }
+        let hands = &mut self.hands;
         let taken = format!(
             "journal/{}",
             orlop_format::journal::file_name(end.sequence.saturating_add(1))
