@@ -442,7 +442,14 @@ impl Plan {
         );
         // Made once to see what cannot be made.
         let trial = self.scratch.folder()?;
-        let made = origin.make(&self.folder, log, slot, &trial.path().join(FILE))?;
+        let made = match origin.make(&self.folder, log, slot, &trial.path().join(FILE)) {
+            Ok(made) => made,
+            Err(Trouble::Refused(reason)) => {
+                self.cannot.push(reason);
+                return Ok(());
+            }
+            Err(trouble) => return Err(trouble),
+        };
         let mut gives_up = vec!["counts of pulls since that copy; times of deletion begin anew; changes that a note did not reach the disk for before a crash".to_owned()];
         if !made.lost.is_empty() {
             gives_up.push(format!(
