@@ -130,7 +130,7 @@ codes! {
 const RESTORE: &str = "keep a copy of the folder, then restore the store from a backup";
 const PUSH: &str = "pull it once, so that the server puts it into quarantine, then push it again; or restore it from a backup";
 const ODD: &str = "keep a copy of the folder and report this: the store should not write it";
-const REMAKE: &str = "stop the server and remove the folder index/: the next start makes it again from the log; report this, for the store should not write it";
+const REMAKE: &str = "orlop-fsck DIR --repair moves the index away if it can be made again, and the next start does that; report this, for the store should not write it";
 const NONE: &str = "none needed";
 
 impl Code {
@@ -382,13 +382,13 @@ impl Code {
                 "index.ahead",
                 Error,
                 "the index has seen records that the log does not have: the log lost its end after it was durable; a start is refused",
-                "put the lost journal files back, or restore the store from a backup; to go on without what was lost, keep a copy of the folder and remove index/",
+                "put the lost journal files back, or restore the store from a backup; to go on without what was lost, keep a copy of the folder, then orlop-fsck DIR --repair",
             ),
             Code::IndexUnreadable => (
                 "index.unreadable",
                 Warning,
                 "the index cannot be read",
-                "none needed if a start goes well: the server makes it again from the log; else stop it and remove the folder index/; watch the disk",
+                "none needed if a start goes well: the server makes it again from the log; else orlop-fsck DIR --repair moves it away; watch the disk",
             ),
             Code::IndexMissing => (
                 "index.missing",

@@ -90,6 +90,12 @@ pub struct IndexState {
     pub watermark: Option<u64>,
     /// LSN of the last record of the log.
     pub log_end: u64,
+    /// The highest id of a segment that it knows.
+    #[serde(skip)]
+    pub(crate) last_segment: u64,
+    /// The number that it gives to the next blob.
+    #[serde(skip)]
+    pub(crate) next_ordinal: u64,
 }
 
 /// All that a check says.

@@ -142,6 +142,8 @@ impl Segments {
                         grouped(folder, id, segment, groups, seal, report)?;
                     }
                 }
+                // Of a raw one that is missing something must be in use.
+                None if id.class == Class::Raw => {}
                 None => report.find(
                     Code::SegmentMissing,
                     object(id),

@@ -34,6 +34,8 @@ pub(crate) struct Space {
 struct Used {
     extent: Extent,
     owner: Owner,
+    /// Whether its bytes count: not those of a blob in quarantine.
+    counts: bool,
 }
 
 impl Space {
@@ -43,8 +45,8 @@ impl Space {
         }
     }
 
-    /// An extent is in use.
-    pub(crate) fn push(&mut self, owner: &Owner, extent: &Extent) -> Result<()> {
+    /// An extent is in use; `counts` says whether its bytes matter.
+    pub(crate) fn push(&mut self, owner: &Owner, extent: &Extent, counts: bool) -> Result<()> {
         let id = extent.segment;
         let mut w = Writer::new();
         // As segment ids and offsets sort.
@@ -54,7 +56,8 @@ impl Space {
             .raw(&id.id.to_be_bytes())
             .raw(&extent.offset.to_be_bytes())
             .u32(extent.len)
-            .u32(extent.body);
+            .u32(extent.body)
+            .u8(u8::from(counts));
         owner.encode(&mut w);
         self.extents.push(w.as_slice())
     }
@@ -89,6 +92,7 @@ impl Space {
                 last: None,
                 owned: 0,
                 live: 0,
+                counts: false,
             };
             while let Some(used) = ahead.take_if(|used| used.extent.segment == id) {
                 one.extent(used, report);
@@ -103,9 +107,21 @@ impl Space {
                     unowned_bytes = unowned_bytes.saturating_add(all.saturating_sub(one.live));
                 }
             }
-            if seal.is_none() && one.owned == 0 && segment.is_some() {
-                let found = "nothing in it is referred to";
-                report.note(Code::SegmentOrphan, object(&id), found);
+            match (segment, seal) {
+                (None, _) if one.counts => {
+                    let expected = "a sealed segment";
+                    let found = "no file, or no header";
+                    report.find(Code::SegmentMissing, object(&id), expected, found);
+                }
+                (None, _) => {
+                    let found = "its file is missing, and nothing in it counts";
+                    report.note(Code::SegmentOrphan, object(&id), found);
+                }
+                (Some(_), None) if one.owned == 0 => {
+                    let found = "nothing in it is referred to";
+                    report.note(Code::SegmentOrphan, object(&id), found);
+                }
+                _ => {}
             }
         }
         report.counts.unowned_extents = unowned;
@@ -128,7 +144,7 @@ fn decode(item: &[u8]) -> std::result::Result<Used, orlop_format::Malformed> {
     let generation = u32::from_be_bytes(r.array()?);
     let id = u64::from_be_bytes(r.array()?);
     let offset = u32::from_be_bytes(r.array()?);
-    let (len, body) = (r.u32()?, r.u32()?);
+    let (len, body, counts) = (r.u32()?, r.u32()?, r.u8()? != 0);
     let segment = SegmentId {
         volume,
         class,
@@ -143,6 +159,7 @@ fn decode(item: &[u8]) -> std::result::Result<Used, orlop_format::Malformed> {
             body,
         },
         owner: Owner::decode(&mut r)?,
+        counts,
     })
 }
 
@@ -156,11 +173,14 @@ struct One {
     last: Option<Used>,
     owned: u64,
     live: u64,
+    /// Whether any extent counts.
+    counts: bool,
 }
 
 impl One {
     fn extent(&mut self, used: Used, report: &mut Report) {
-        let Used { extent, owner } = &used;
+        let Used { extent, owner, .. } = &used;
+        self.counts |= used.counts;
         let (start, footprint) = (u64::from(extent.offset), extent.footprint());
         let end = start.saturating_add(footprint);
         let about = || {

@@ -71,7 +71,7 @@ impl State {
         let (further, others) = (&mut self.further, &mut self.others);
         replay::aliases(sorted, watermark, |digest, folded| {
             if let Some(index) = index {
-                index.alias(Some(&digest), folded.there.as_ref(), report);
+                index.alias(Some((&digest, &folded)), report);
             }
             match folded.end {
                 Some(sha256) => {
@@ -82,7 +82,7 @@ impl State {
             }
         })?;
         if let Some(index) = index {
-            index.alias(None, None, report);
+            index.alias(None, report);
         }
         Ok(())
     }
@@ -138,7 +138,8 @@ impl State {
         }
         if let Form::Extents(extents) = &blob.row.form {
             for extent in extents {
-                self.space.push(&owner, extent)?;
+                let counts = blob.row.state == Life::Live;
+                self.space.push(&owner, extent, counts)?;
             }
         }
         if blob.row.state == Life::Quarantined {
@@ -290,7 +291,7 @@ impl State {
         let owner = Owner::Upload(id);
         let row = upload.row;
         for extent in &row.checkpoint.extents {
-            self.space.push(&owner, extent)?;
+            self.space.push(&owner, extent, true)?;
         }
         let bytes = row
             .checkpoint

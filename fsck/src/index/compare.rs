@@ -15,7 +15,7 @@ use super::rocks::Rows;
 use super::{Index, Pair, unreadable};
 use crate::finding::{Code, Object};
 use crate::log::{Names, Seal};
-use crate::replay::{Blob, Copies, Upload};
+use crate::replay::{Blob, Copies, Folded, Upload};
 use crate::report::Report;
 use crate::segment::Segments;
 
@@ -103,12 +103,15 @@ impl<'a> Table<'a> {
         if self.name == "blob" {
             object.blob = object.key.clone();
         }
-        report.find(
-            Code::IndexExtraRow,
-            object,
-            "no row, as the log has it",
-            found,
-        );
+        unnamed(object, found, report);
+    }
+
+    /// A further digest that only the index knows, and the blob it means there.
+    fn digest(&self, key: &[u8], value: &[u8], found: &str, report: &mut Report) {
+        let mut object = self.object(key);
+        let blob = Digest::new(Algorithm::Sha256, value).ok();
+        object.blob = blob.map(|blob| blob.to_string());
+        unnamed(object, found, report);
     }
 
     fn missing(&self, object: Object, report: &mut Report) {
@@ -238,18 +241,20 @@ impl<'a> Compare<'a> {
         }
     }
 
-    /// The next further digest, or the end of them.
+    /// The next further digest with the SHA-256 that the log gives it, or the
+    /// end of them.
     pub(crate) fn alias(
         &mut self,
-        digest: Option<&Digest>,
-        there: Option<&[u8; 32]>,
+        next: Option<(&Digest, &Folded<[u8; 32]>)>,
         report: &mut Report,
     ) {
-        let key = digest.map(Digest::encode);
-        while let Some((key, _)) = self.alias.before(key.as_deref(), report) {
+        let key = next.map(|(digest, _)| digest.encode());
+        while let Some((key, value)) = self.alias.before(key.as_deref(), report) {
             self.alias
-                .extra(&key, "a digest that the log does not name", report);
+                .digest(&key, &value, "a digest that the log does not name", report);
         }
+        let there = next.and_then(|(_, folded)| folded.there.as_ref());
+        let end = next.and_then(|(_, folded)| folded.end.as_ref());
         let Some(key) = key else { return };
         let value = self.alias.at(&key, report);
         let object = self.alias.object(&key);
@@ -259,9 +264,11 @@ impl<'a> Compare<'a> {
                 differs(report, object, &hex(there), &hex(&value));
             }
             (None, Some(_)) => self.alias.missing(object, report),
-            (Some(_), None) => {
-                self.alias
-                    .extra(&key, "a digest that the log did not name yet", report);
+            // Repair names in the log what the index had alone.
+            (Some(value), None) if end.is_some_and(|end| value == end) => {}
+            (Some(value), None) => {
+                let found = "a digest that the log did not name yet";
+                self.alias.digest(&key, &value, found, report);
             }
             (None, None) => {}
         }
@@ -353,11 +360,8 @@ impl<'a> Compare<'a> {
             let mut object = self.segment.object(key);
             object.segment = Some(orlop_format::segment::file_name(id));
             let len = segments.files.get(id).map(|segment| segment.len);
-            match self
-                .segment
-                .at(key, report)
-                .map(|value| row::Segment::decode(&value))
-            {
+            let value = self.segment.at(key, report);
+            match value.map(|value| row::Segment::decode(&value)) {
                 None => self.segment.missing(object, report),
                 Some(Err(error)) => differs(report, object, &"a row that can be read", &error),
                 Some(Ok(found)) => {
@@ -372,7 +376,12 @@ impl<'a> Compare<'a> {
     /// all that is left of uploads that came to nothing.
     fn no_segments(&mut self, before: Option<&[u8]>, report: &mut Report) {
         while let Some((key, value)) = self.segment.before(before, report) {
-            match row::Segment::decode(&value) {
+            let row = row::Segment::decode(&value);
+            if let Ok(row) = &row {
+                let last = &mut report.index.last_segment;
+                *last = row.segment.id.max(*last);
+            }
+            match row {
                 Ok(row) if !row.sealed && row.live == 0 => {}
                 _ => self
                     .segment
@@ -415,7 +424,7 @@ impl<'a> Compare<'a> {
             None if there.next_ordinal == 0 => {}
             None => self.meta.missing(object, report),
             // Recycling drops commits of lives that ended.
-            Some(Ok(found)) if found >= there.next_ordinal => {}
+            Some(Ok(found)) if found >= there.next_ordinal => report.index.next_ordinal = found,
             Some(Ok(found)) => differs(report, object, &there.next_ordinal, &found),
             Some(Err(_)) => differs(report, object, &there.next_ordinal, &"not a number"),
         }
@@ -437,6 +446,12 @@ impl<'a> Compare<'a> {
             self.meta.extra(&key, "a row of no known name", report);
         }
     }
+}
+
+/// Says that there is a row too many.
+fn unnamed(object: Object, found: &str, report: &mut Report) {
+    let expected = "no row, as the log has it";
+    report.find(Code::IndexExtraRow, object, expected, found);
 }
 
 /// Says that a row differs.

@@ -7,7 +7,7 @@
 
 use std::fs::File;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use orlop_format::BLOCK;
 use orlop_format::group::{Builder, MAX_GROUP, Volume, footprint};
@@ -18,6 +18,7 @@ use orlop_format::superblock::Superblock;
 
 use super::Site;
 use super::hands::Hands;
+use super::heal::Healed;
 use super::log::End;
 use crate::file::trouble;
 use crate::trouble::{Result, Trouble};
@@ -25,13 +26,15 @@ use crate::trouble::{Result, Trouble};
 /// Zeros that are written at once.
 const ZEROS: usize = 1024 * 1024;
 
-/// Writes `records` with their payloads as the journal's next file.
+/// Writes `records` with their payloads as the journal's next file, and then puts
+/// the segments that they name in place, and that file. Writing comes first: a
+/// disk that is full leaves the store as it was.
 pub(super) fn append(
     hands: &mut Hands<'_>,
     Site { folder, own }: Site<'_>,
     slot: &Superblock,
     end: &End,
-    records: impl Iterator<Item = Result<(Record, Vec<u8>)>>,
+    mut healed: Healed,
 ) -> Result<()> {
     let header = FileHeader {
         store: slot.store,
@@ -45,10 +48,34 @@ pub(super) fn append(
     };
     let name = file_name(header.sequence);
     let made = own.join(&name);
+    let segments = std::mem::take(&mut healed.segments);
     hands.write(&made, |file| {
-        Pen::new(file, &made, &header)?.write(records, end.len)
+        Pen::new(file, &made, &header)?.write(healed.records(), end.len)
     })?;
-    hands.rename(&made, &folder.join("journal").join(name))
+    let place = folder.join("journal").join(name);
+    let mut placed = Vec::new();
+    for (segment, to) in segments {
+        match hands.rename(&segment, &to) {
+            Ok(()) => placed.push((segment, to)),
+            Err(trouble) => return Err(take_back(hands, placed, trouble)),
+        }
+    }
+    match hands.rename(&made, &place) {
+        // Without its name nothing refers to the segments. If only the sync of
+        // the folder failed, it has it.
+        Err(trouble) if place.symlink_metadata().is_err() => Err(take_back(hands, placed, trouble)),
+        done => done,
+    }
+}
+
+/// Takes segments out of their places again, so that a repair that cannot be
+/// done, however often, fills no disk.
+fn take_back(hands: &mut Hands<'_>, placed: Vec<(PathBuf, PathBuf)>, trouble: Trouble) -> Trouble {
+    for (segment, to) in placed {
+        // One that stays is an orphan, which the check notes.
+        let _ = hands.rename(&to, &segment);
+    }
+    trouble
 }
 
 /// A random salt.

@@ -51,6 +51,8 @@ struct Fetched {
 pub(super) struct Healed {
     records: Vec<Record>,
     commits: Vec<(Commit, Option<PathBuf>)>,
+    /// Segments, written whole in repair's own folder, and where they belong.
+    pub(super) segments: Vec<(PathBuf, PathBuf)>,
     pub(super) done: Vec<String>,
     pub(super) left: Vec<String>,
 }
@@ -58,6 +60,11 @@ pub(super) struct Healed {
 impl Healed {
     pub(super) fn is_empty(&self) -> bool {
         self.records.is_empty() && self.commits.is_empty()
+    }
+
+    /// How many records there are.
+    pub(super) fn len(&self) -> u64 {
+        (self.records.len() as u64).saturating_add(self.commits.len() as u64)
     }
 
     /// Names a blob's present life as damaged, if it has one.
@@ -97,15 +104,19 @@ pub(super) struct Orders {
     pub(super) gone: BTreeSet<Digest>,
     /// Blobs that a source is asked for.
     pub(super) wanted: Vec<Digest>,
+    /// Further digests that the log does not know and the bytes prove, with the
+    /// SHA-256 they mean.
+    pub(super) further: Vec<(Digest, Digest)>,
 }
 
 impl Orders {
     pub(super) fn is_empty(&self) -> bool {
-        self.damaged.is_empty() && self.wanted.is_empty()
+        self.damaged.is_empty() && self.wanted.is_empty() && self.further.is_empty()
     }
 }
 
-/// Fetches what the sources have and writes it to new segments.
+/// Fetches what the sources have and writes it to new segments, which are not in
+/// their place yet.
 pub(super) fn heal(
     hands: &mut Hands<'_>,
     site: Site<'_>,
@@ -122,9 +133,20 @@ pub(super) fn heal(
                 .push(format!("blob {digest} was put into quarantine"));
         }
     }
+    for (alias, blob) in &orders.further {
+        let record = Record::Alias {
+            sha256: blob.bytes().try_into().unwrap_or_default(),
+            alias: *alias,
+        };
+        healed.records.push(record);
+        healed.done.push(format!(
+            "digest {alias} was written to the log as one of blob {blob}"
+        ));
+    }
     let mut fetched = bring(hands, site, log, orders, sources, &mut healed)?;
-    let seals = segments(hands, site, slot, log.next_segment, &mut fetched)?;
+    let (seals, made) = segments(hands, site, slot, log.next_segment, &mut fetched)?;
     healed.records.extend(seals);
+    healed.segments = made;
     for (number, blob) in fetched.into_iter().enumerate() {
         let inline = blob.extents.is_empty();
         let commit = Commit {
@@ -265,6 +287,9 @@ fn fetch(
     Ok(Err(reasons.join("; ")))
 }
 
+/// Seals, and files with the places where they belong.
+type Made = (Vec<Record>, Vec<(PathBuf, PathBuf)>);
+
 /// Writes the bytes of large blobs to new raw segments, which take no more.
 fn segments(
     hands: &mut Hands<'_>,
@@ -272,7 +297,7 @@ fn segments(
     slot: &Superblock,
     first: u64,
     blobs: &mut [Fetched],
-) -> Result<Vec<Record>> {
+) -> Result<Made> {
     let mut work: Vec<&mut Fetched> = blobs
         .iter_mut()
         .filter(|blob| blob.size > INLINE_LIMIT as u64)
@@ -316,10 +341,7 @@ fn segments(
         made.push((path, folder.join("data").join("raw").join(name)));
         id = id.saturating_add(1);
     }
-    for (path, to) in made {
-        hands.rename(&path, &to)?;
-    }
-    Ok(seals)
+    Ok((seals, made))
 }
 
 struct Pen<'a> {

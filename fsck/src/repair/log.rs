@@ -5,8 +5,11 @@
 //! stays bounded. The order is that of a rebuild: records of small and meta
 //! segments up to the recycled LSN, by LSN, then the journal. Invariant: a log
 //! that does not hold gives an error and no answer; nothing is repaired by
-//! guesses about what was in it.
+//! guesses about what was in it. Small and meta segments that it speaks of and
+//! that are not there are told by [`Log::lost`]: what was in them is missing
+//! from all else that it says.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use orlop_format::codec::{Reader as Fields, Writer};
@@ -56,8 +59,13 @@ pub(crate) struct Log {
     pub(crate) end: Option<End>,
     /// Number that the next blob gets.
     pub(crate) next_ordinal: u64,
-    /// Id that the next segment gets.
+    /// Id that the next segment gets: above those of all files, and of all that
+    /// the log speaks of, so that a lost file can be put back.
     pub(crate) next_segment: u64,
+    /// Small and meta segments that the log speaks of.
+    pub(super) named: BTreeSet<SegmentId>,
+    /// Small and meta segments that were read.
+    there: BTreeSet<SegmentId>,
     /// LSN up to which the journal was recycled.
     pub(crate) recycled: u64,
 }
@@ -89,6 +97,8 @@ impl Log {
             end: None,
             next_ordinal: 0,
             next_segment: 1,
+            named: BTreeSet::new(),
+            there: BTreeSet::new(),
             recycled: slot.recycled,
         };
         log.sql.execute_batch("BEGIN").map_err(sql)?;
@@ -99,6 +109,18 @@ impl Log {
         Ok(log)
     }
 
+    /// Small and meta segments without a file. Their records are not in here.
+    pub(crate) fn lost(&self) -> impl Iterator<Item = &SegmentId> {
+        self.named.difference(&self.there)
+    }
+
+    /// Keeps the ids of segments up to this one, and numbers of blobs below
+    /// that one, from being given out again.
+    pub(crate) fn reserve(&mut self, segment: u64, ordinal: u64) {
+        self.next_segment = self.next_segment.max(segment.saturating_add(1));
+        self.next_ordinal = self.next_ordinal.max(ordinal);
+    }
+
     fn segments(&mut self, folder: &Path, slot: &Superblock) -> Result<()> {
         for class in Class::ALL {
             let below = format!("data/{}", class.folder());
@@ -106,7 +128,7 @@ impl Log {
                 let Some((id, generation)) = segment::parse_name(&name) else {
                     continue;
                 };
-                self.next_segment = self.next_segment.max(id.saturating_add(1));
+                self.reserve(id, 0);
                 if !matches!(class, Class::Small | Class::Meta) {
                     continue;
                 }
@@ -118,6 +140,7 @@ impl Log {
                 };
                 if let Some(source) = Source::open(folder, &format!("{below}/{name}"))? {
                     self.segment(&source, &id, slot)?;
+                    self.there.insert(id);
                 }
             }
         }

@@ -1,9 +1,10 @@
 //! Repair: plan, show, apply.
 //!
 //! Reading order: `plan` decides what is to be done from what the check
-//! found; [`apply`] does it, in the order superblock, blobs, index, catalog,
+//! found; [`apply`] does it, in the order superblock, log, index, catalog,
 //! through `hands`, the only way in which anything is changed; `log` reads
-//! what repair makes things from, into `table`; `names` and `verbs` make a catalog; `heal`,
+//! what repair makes things from, into `table`; `further` looks at digests that only
+//! the index knows; `names` and `verbs` make a catalog; `heal`,
 //! `source` and `registry` bring bytes back; `append` writes to the log;
 //! `aside` moves away what is replaced.
 //!
@@ -14,6 +15,7 @@
 mod append;
 mod args;
 mod aside;
+mod further;
 mod hands;
 mod heal;
 mod log;
@@ -38,6 +40,7 @@ use self::hands::Hands;
 pub use self::hands::{Step, Watcher};
 use self::log::Log;
 pub use self::plan::{Action, Options, Plan};
+use self::source::Source;
 use crate::catalog::database::{FILE, SHM, WAL};
 use crate::check;
 use crate::file::trouble;
@@ -94,8 +97,10 @@ pub fn apply(plan: &Plan, watcher: &mut Watcher<'_>) -> Result<Outcome> {
     if let Some(slot) = plan.slot.filter(|_| !plan.is_empty()) {
         work.hands.clear(&own)?;
         work.hands.make_folder(&own)?;
-        work.run(&slot)?;
-        work.hands.clear(&own)?;
+        let ran = work.run(&slot);
+        // Also when a step failed: a disk that is full needs the room.
+        let cleared = work.hands.clear(&own);
+        ran.and(cleared)?;
     }
     let Work { done, left, .. } = work;
     let after = check::held(folder, plan.check(), std::time::Instant::now())?;
@@ -114,26 +119,37 @@ struct Work<'a> {
 impl Work<'_> {
     fn run(&mut self, slot: &Superblock) -> Result<()> {
         let plan = self.plan;
+        // One that is none ends the repair before it begins.
+        let mut sources = plan.sources()?;
         if let Some(file) = plan.superblock {
             self.superblock(file, slot)?;
         }
         if plan.cut || !plan.orders.is_empty() {
-            self.blobs(slot)?;
+            self.blobs(slot, &mut sources)?;
         }
+        drop(sources);
+        // Last of the two: it is all that knows some digests, until the log has
+        // them.
         if plan.index {
-            let thing = Moved {
-                from: "index".to_owned(),
-                why: "it is not what the log says; the next start makes it again".to_owned(),
-            };
-            if let Some(place) = aside::take(&mut self.hands, self.site, vec![thing])? {
-                self.done.push(format!(
-                    "index/ was moved to {}; the next start makes it again from the log",
-                    place.display()
-                ));
-            }
+            self.index()?;
         }
         if plan.catalog.is_some() {
             self.catalog(slot)?;
+        }
+        Ok(())
+    }
+
+    /// Moves the index away; the next start makes it again.
+    fn index(&mut self) -> Result<()> {
+        let thing = Moved {
+            from: "index".to_owned(),
+            why: "it is not what the log says; the next start makes it again".to_owned(),
+        };
+        if let Some(place) = aside::take(&mut self.hands, self.site, vec![thing])? {
+            self.done.push(format!(
+                "index/ was moved to {}; the next start makes it again from the log",
+                place.display()
+            ));
         }
         Ok(())
     }
@@ -172,19 +188,33 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Puts damaged blobs into quarantine and brings back what sources have.
-    fn blobs(&mut self, slot: &Superblock) -> Result<()> {
+    /// Puts damaged blobs into quarantine, brings back what sources have, and
+    /// names digests that only the index knew.
+    fn blobs(&mut self, slot: &Superblock, sources: &mut [Box<dyn Source>]) -> Result<()> {
         let plan = self.plan;
-        let log = Log::read(self.site.folder, plan.scratch(), slot)?;
+        let mut log = Log::read(self.site.folder, plan.scratch(), slot)?;
+        let known = &plan.before().index;
+        log.reserve(known.last_segment, known.next_ordinal);
         let Some(end) = log.end else { return Ok(()) };
-        let mut sources = plan.sources()?;
         let hands = &mut self.hands;
-        let mut healed = heal::heal(hands, self.site, slot, &log, &plan.orders, &mut sources)?;
+        let mut healed = heal::heal(hands, self.site, slot, &log, &plan.orders, sources)?;
         let said = std::mem::take(&mut healed.done);
         self.left.append(&mut healed.left);
         if healed.is_empty() && !plan.cut {
             return Ok(());
         }
+        // An index that has seen more than the log is refused by a start, until
+        // the log has as many records: it would take the new ones for those that
+        // it has seen. Then it goes first.
+        let last = end.next_lsn.saturating_add(healed.len());
+        if plan.index
+            && known
+                .watermark
+                .is_some_and(|seen| plan.is_ahead() && seen <= last)
+        {
+            self.index()?;
+        }
+        let hands = &mut self.hands;
         let taken = format!(
             "journal/{}",
             orlop_format::journal::file_name(end.sequence.saturating_add(1))
@@ -194,7 +224,7 @@ impl Work<'_> {
             why: "it was never used, and repair needs its name".to_owned(),
         };
         aside::take(hands, self.site, vec![unused])?;
-        append::append(hands, self.site, slot, &end, healed.records())?;
+        append::append(hands, self.site, slot, &end, healed)?;
         if plan.cut {
             self.done.push(format!(
                 "the journal goes on in a new file behind LSN {}",

@@ -291,10 +291,10 @@ fn fill(
     sql.execute_batch("COMMIT").map_err(refused)?;
     let more = lost.len().saturating_sub(TOLD);
     made.lost.extend(lost.into_iter().take(TOLD).map(|(repository, digest)| {
-        format!("manifest {repository}@{digest} and its tags: its bytes are not in the store; restore them from a source and rebuild again")
+        format!("manifest {repository}@{digest} and its tags: its bytes are not in the store; restore them from a source, move catalog.db away and repair again")
     }));
     if more > 0 {
-        made.lost.push(format!("and {more} manifests more"));
+        made.lost.push(format!("{more} manifests more like these"));
     }
     Ok(())
 }

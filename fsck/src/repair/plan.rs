@@ -3,6 +3,8 @@
 //! A plan changes nothing. It holds the store's lock until it is dropped, so
 //! that what it says is still true when it is applied.
 
+mod index;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::File;
@@ -10,8 +12,9 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use orlop_format::digest::Digest;
+use orlop_format::digest::{Algorithm, Digest};
 use orlop_format::journal;
+use orlop_format::location::Home;
 use orlop_format::superblock::{FILES, Superblock};
 use serde::Serialize;
 
@@ -23,6 +26,7 @@ use crate::catalog::blobs::{Blobs, Life};
 use crate::catalog::database::FILE;
 use crate::file::trouble;
 use crate::finding::{Code, Finding};
+use crate::options::path;
 use crate::report::Report;
 use crate::scratch::Scratch;
 use crate::trouble::{Result, Trouble};
@@ -52,6 +56,12 @@ const DAMAGE: &[Code] = &[
 ];
 /// Findings about a blob that a name needs.
 const WANTED: &[Code] = &[Code::ManifestBlob, Code::ManifestBytes, Code::LinkBlob];
+
+/// Things of one kind that are named in one sentence; the rest is counted.
+const TOLD: usize = 10;
+
+/// Copies of the catalog that the server keeps.
+const COPIES: usize = 2;
 
 /// What repair may use.
 #[derive(Debug, Clone, Default)]
@@ -100,6 +110,7 @@ pub struct Plan {
     /// Whether the journal goes on in a new file whatever else is done.
     #[serde(skip)]
     pub(super) cut: bool,
+    /// Whether the index goes.
     #[serde(skip)]
     pub(super) index: bool,
     #[serde(skip)]
@@ -216,6 +227,12 @@ impl Plan {
             ));
             return Ok(());
         }
+        if self.before.findings_left_off > 0 {
+            self.cannot.push(format!(
+                "{} findings that are not listed: repair again after this",
+                self.before.findings_left_off
+            ));
+        }
         let log = match Log::read(&self.folder, &self.scratch, &slot) {
             Ok(log) => log,
             Err(Trouble::Refused(reason)) => {
@@ -224,10 +241,29 @@ impl Plan {
             }
             Err(trouble) => return Err(trouble),
         };
+        if self.lost(&log) {
+            return Ok(());
+        }
         self.tail(&log);
         self.blobs(&log)?;
-        self.index();
+        self.index(&log)?;
         self.names(&log, &slot)
+    }
+
+    /// Whether a part of the log is missing: then nothing may be made from the
+    /// rest, and the index is the last that knows what was in it.
+    fn lost(&mut self, log: &Log) -> bool {
+        let lost: Vec<String> = log.lost().map(|id| path(&Home::Segment(*id))).collect();
+        let more = lost.len().saturating_sub(TOLD);
+        for path in lost.iter().take(TOLD) {
+            self.cannot.push(format!(
+                "{path} is missing, and with it a part of the log: put it back, or restore the store from a backup; until then nothing else is repaired, and index/ must stay, for none could be made again"
+            ));
+        }
+        if more > 0 {
+            self.cannot.push(format!("{more} more files like these"));
+        }
+        !lost.is_empty()
     }
 
     fn superblock(&mut self, newest: &Superblock) {
@@ -276,18 +312,20 @@ impl Plan {
     }
 
     fn blobs(&mut self, log: &Log) -> Result<()> {
-        let damaged: BTreeSet<Digest> = blobs(&self.has(DAMAGE));
+        let mut damaged: BTreeSet<Digest> = blobs(&self.has(DAMAGE));
         let has_source = !self.options.sources.is_empty();
         // What is in quarantine stays there when its file comes back: so that
         // is only for those that are in the store again.
-        let gone: BTreeSet<Digest> = blobs(&self.has(&[Code::SegmentMissing]))
+        let mut gone: BTreeSet<Digest> = blobs(&self.has(&[Code::SegmentMissing]))
             .difference(&damaged)
             .copied()
             .collect();
+        let old = self.old_copies(log, &mut gone, &damaged)?;
+        damaged.extend(&old);
         if !has_source {
             for digest in &gone {
                 self.cannot.push(format!(
-                    "blob {digest}: its file is missing; put it back, or name a source that has the blob with --source"
+                    "blob {digest}: its file is missing, or the first block of that does not hold; put the file back, or name a source that has the blob with --source"
                 ));
             }
         }
@@ -319,7 +357,11 @@ impl Plan {
             self.act(
                 "blob.quarantine",
                 format!("blob {digest}"),
-                "names it as damaged in the log, so that it counts as absent and a push heals it",
+                if old.contains(digest) {
+                    "lets a copy of the catalog go that lay in a missing file: newer ones have replaced it"
+                } else {
+                    "names it as damaged in the log, so that it counts as absent and a push heals it"
+                },
                 None,
             );
         }
@@ -347,39 +389,39 @@ impl Plan {
         Ok(())
     }
 
-    fn index(&mut self) {
-        let wrong = self
-            .before
-            .findings()
-            .iter()
-            .filter(|finding| finding.code.name().starts_with("index."))
-            .count();
-        if wrong == 0 || !self.folder.join("index").exists() {
-            return;
+    /// Takes the copies of the catalog out of what lay in missing files, and gives
+    /// those that nobody will ask for again.
+    fn old_copies(
+        &mut self,
+        log: &Log,
+        gone: &mut BTreeSet<Digest>,
+        damaged: &BTreeSet<Digest>,
+    ) -> Result<BTreeSet<Digest>> {
+        let mut copies = BTreeSet::new();
+        for digest in &*gone {
+            if log.find(digest)?.is_some_and(|blob| blob.internal) {
+                copies.insert(*digest);
+            }
         }
-        // The next start makes no index from a segment without its footer.
-        let footers = self.has(&[Code::SegmentFooter]);
-        let names = footers
-            .iter()
-            .filter_map(|found| found.object.file.as_deref());
-        let named = names.filter(|name| !name.starts_with("data/raw/"));
-        if let Some(name) = named.map(str::to_owned).next() {
+        let mut newest = BTreeSet::new();
+        for copy in log.copies()?.iter().take(COPIES) {
+            newest.extend(Digest::new(Algorithm::Sha256, &copy.sha256));
+        }
+        let are_good = newest.len() == COPIES
+            && newest.is_disjoint(gone)
+            && newest.is_disjoint(damaged)
+            && self.options.check.catalog
+            && self.has(NAMES).is_empty();
+        gone.retain(|digest| !copies.contains(digest));
+        if are_good {
+            return Ok(copies);
+        }
+        for digest in copies {
             self.cannot.push(format!(
-                "the index: the footer of {name} does not hold, so that it cannot be made again; restore the store from a backup"
+                "blob {digest}: a copy of the catalog, and its file is missing; put the file back, or repair again after the server has made two new copies"
             ));
-            return;
         }
-        self.index = true;
-        self.act(
-            "index.rebuild",
-            "index/",
-            format!(
-                "moves it to quarantine/ ({wrong} findings); the next start makes it again from the log"
-            ),
-            (!self.has(&[Code::IndexAhead]).is_empty()).then(|| {
-                "what the end of the log held, which the index has seen and the log has lost; put lost journal files back instead if there are any".to_owned()
-            }),
-        );
+        Ok(BTreeSet::new())
     }
 
     fn names(&mut self, log: &Log, slot: &Superblock) -> Result<()> {
@@ -398,17 +440,36 @@ impl Plan {
             origin.say(),
             why.join(", ")
         );
-        self.act(
-            "catalog.rebuild",
-            FILE,
-            does,
-            Some(
-                "counts of pulls since that copy; times of deletion begin anew; changes that a note did not reach the disk for before a crash"
-                    .to_owned(),
-            ),
-        );
+        // Made once to see what cannot be made.
+        let trial = self.scratch.folder()?;
+        let made = match origin.make(&self.folder, log, slot, &trial.path().join(FILE)) {
+            Ok(made) => made,
+            Err(Trouble::Refused(reason)) => {
+                self.cannot.push(reason);
+                return Ok(());
+            }
+            Err(trouble) => return Err(trouble),
+        };
+        let mut gives_up = vec!["counts of pulls since that copy; times of deletion begin anew; changes that a note did not reach the disk for before a crash".to_owned()];
+        if !made.lost.is_empty() {
+            gives_up.push(format!(
+                "by what is in the store now: {}",
+                listed(&made.lost)
+            ));
+        }
+        self.act("catalog.rebuild", FILE, does, Some(gives_up.join("; ")));
         self.catalog = Some(origin);
         Ok(())
+    }
+}
+
+/// The first of some things, and how many more there are.
+fn listed(things: &[String]) -> String {
+    let first = things.iter().take(TOLD).map(String::as_str);
+    let text = first.collect::<Vec<_>>().join(", ");
+    match things.len().saturating_sub(TOLD) {
+        0 => text,
+        more => format!("{text} and {more} more"),
     }
 }
 

@@ -6,7 +6,7 @@
 
 use orlop_format::codec::{Reader as Fields, Writer};
 use orlop_format::digest::{Algorithm, Digest};
-use orlop_format::location::{Place, decode_extents, encode_extents};
+use orlop_format::location::{Class, Home, Place, SegmentId, decode_extents, encode_extents};
 use orlop_format::record::{Moved, Record};
 use rusqlite::OptionalExtension as _;
 
@@ -35,6 +35,7 @@ impl Log {
         place: &Place,
         good: bool,
     ) -> Result<()> {
+        self.speaks_of(&record);
         let run = |text: &str, values: &[&dyn rusqlite::ToSql]| {
             self.sql
                 .prepare_cached(text)
@@ -135,6 +136,31 @@ impl Log {
             | Record::Mark { .. } => {}
         }
         Ok(())
+    }
+
+    /// Remembers the segments that a record speaks of.
+    fn speaks_of(&mut self, record: &Record) {
+        let mut one = |id: &SegmentId| {
+            self.reserve(id.id, 0);
+            if matches!(id.class, Class::Small | Class::Meta) {
+                self.named.insert(*id);
+            }
+        };
+        match record {
+            Record::Seal { segment, .. } => one(segment),
+            Record::Move(moves) => {
+                for home in moves.iter().flat_map(|item| [item.from.home, item.to.home]) {
+                    if let Home::Segment(id) = home {
+                        one(&id);
+                    }
+                }
+            }
+            Record::Commit(commit) => commit.extents.iter().for_each(|at| one(&at.segment)),
+            Record::Checkpoint(checkpoint) => {
+                checkpoint.extents.iter().for_each(|at| one(&at.segment));
+            }
+            _ => {}
+        }
     }
 
     /// The copies of the catalog, the newest first.

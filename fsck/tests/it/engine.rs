@@ -16,6 +16,11 @@ use orlop_fsck::{Code, Content, Options, Report};
 use crate::v1::content;
 
 async fn open(folder: &Path) -> Store {
+    tried(folder).await.unwrap()
+}
+
+/// What a start comes to.
+pub(crate) async fn tried(folder: &Path) -> Result<Store, orlop_engine::Error> {
     let mut config = Config::new(folder.to_owned());
     config.journal_file = 4 << 20;
     config.segment = 16 << 20;
@@ -24,9 +29,7 @@ async fn open(folder: &Path) -> Store {
         options: Default::default(),
     };
     let disk: Arc<dyn Disk> = Blocking::new(2).unwrap();
-    Store::open(config, System::start(), disk, &index, &Progress::default())
-        .await
-        .unwrap()
+    Store::open(config, System::start(), disk, &index, &Progress::default()).await
 }
 
 /// Opens the store in a folder, does something and closes it. Upkeep may go on
@@ -48,7 +51,7 @@ fn sha256(bytes: &[u8]) -> Digest {
     Digest::of(Algorithm::Sha256, bytes)
 }
 
-async fn push(store: &Store, bytes: &[u8], digest: Digest) {
+pub(crate) async fn push(store: &Store, bytes: &[u8], digest: Digest) {
     let id = store.upload_open("a/b", None).unwrap();
     let mut upload = store.upload_resume(id, "a/b").await.unwrap();
     for piece in bytes.chunks(300_000) {

@@ -10,9 +10,13 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use orlop_figures::{choose, record};
+use orlop_format::digest::{Algorithm, Digest};
+use orlop_format::record::Record;
 use orlop_fsck::repair::{self, Step};
 
 use crate::named::{JOURNAL, Named, RAW, contents, options, repaired};
+use crate::recipes_index::with_rows;
+use crate::support::Folder;
 
 /// What is durable, by inode.
 #[derive(Default, Clone)]
@@ -177,6 +181,8 @@ fn flip(random: &mut u64) -> bool {
 #[derive(Debug, PartialEq, Eq)]
 struct End {
     rows: Vec<String>,
+    /// Further digests that are in the log, and whether there is an index.
+    further: (BTreeSet<Digest>, bool),
     blobs: (u64, u64, u64),
     clean: bool,
 }
@@ -205,17 +211,32 @@ fn end(folder: &Path, outcome: &repair::Outcome) -> End {
         }
     }
     let counts = &outcome.after.counts;
+    let journal = listing(&folder.join("journal"));
+    let further = journal
+        .values()
+        .rev()
+        .take(2)
+        .flat_map(|path| crate::repair::records(path))
+        .filter_map(|record| match record {
+            Record::Alias { alias, .. } => Some(alias),
+            _ => None,
+        })
+        .collect();
     End {
         rows,
+        further: (further, folder.join("index").exists()),
         blobs: (counts.blobs, counts.quarantined, counts.manifests),
         clean: outcome.after.clean(),
     }
 }
 
-/// The bytes of every file but those that repair makes for itself.
+/// The bytes of every file but those that repair makes for itself, and those of
+/// the index: a folder cannot have two names, and a loss of power may take both.
 fn bytes(folder: &Path) -> BTreeSet<Vec<u8>> {
+    let index = folder.join("index");
     all_paths(folder)
         .into_values()
+        .filter(|path| !path.starts_with(&index))
         .filter(|path| path.is_file())
         .map(|path| std::fs::read(path).unwrap())
         .filter(|bytes| !bytes.is_empty())
@@ -225,8 +246,22 @@ fn bytes(folder: &Path) -> BTreeSet<Vec<u8>> {
 /// A damage, and where lost blobs come from.
 struct Case {
     name: &'static str,
-    store: Named,
+    store: Store,
     source: Option<tempfile::TempDir>,
+}
+
+enum Store {
+    Named(Named),
+    Golden(Folder),
+}
+
+impl Store {
+    fn folder(&self) -> &Path {
+        match self {
+            Store::Named(named) => named.folder(),
+            Store::Golden(golden) => golden.root(),
+        }
+    }
 }
 
 pub(crate) fn layout(blobs: &[&Vec<u8>]) -> tempfile::TempDir {
@@ -246,7 +281,7 @@ fn cases() -> Vec<Case> {
     let mut add = |name, store: Named, source| {
         cases.push(Case {
             name,
-            store,
+            store: Store::Named(store),
             source,
         });
     };
@@ -270,7 +305,35 @@ fn cases() -> Vec<Case> {
     std::fs::remove_file(store.path("catalog.db")).unwrap();
     let source = layout(&[&contents.image]);
     add("everything", store, Some(source));
+
+    let store = Named::whole();
+    std::fs::remove_file(store.path(RAW)).unwrap();
+    let source = layout(&[&contents.large]);
+    add("a lost raw file", store, Some(source));
+    for (name, ahead) in [("an index that is wrong", 0), ("an index ahead", 20)] {
+        cases.push(with_index(name, ahead));
+    }
     cases
+}
+
+/// The golden store with a damaged blob, and an index that has to go and alone
+/// knows a digest.
+fn with_index(name: &'static str, ahead: u64) -> Case {
+    let blobs = crate::v1::store().blobs;
+    let golden = Folder::golden();
+    let alias = Digest::of(Algorithm::Sha512, &blobs[0].bytes).encode();
+    let sha256 = crate::named::sha256(&blobs[0].bytes).bytes().to_vec();
+    let rows = [
+        ("alias", alias, sha256.clone()),
+        ("ordinal", 77u64.to_be_bytes().to_vec(), sha256),
+    ];
+    with_rows(&golden, 29 + ahead, &rows);
+    crate::engine::flip(&golden.path("data/raw"), &blobs[1].bytes[200..300]);
+    Case {
+        name,
+        store: Store::Golden(golden),
+        source: Some(layout(&[&blobs[1].bytes, &blobs[5].bytes])),
+    }
 }
 
 #[test]

@@ -20,9 +20,13 @@ mod damage; // one finding for each kind of damage
 #[cfg(test)]
 mod engine; // stores of the real engine, with their index
 #[cfg(test)]
+mod further; // further digests that only the index knows are not lost by a repair
+#[cfg(test)]
 mod golden; // one damaged store and one expected report for each code
 #[cfg(test)]
 mod interrupted; // a repair that was interrupted ends as one that was not
+#[cfg(test)]
+mod lost; // a repair beside files of segments that are lost
 #[cfg(test)]
 mod page; // docs/fsck.md says what the codes say
 #[cfg(test)]

@@ -110,9 +110,13 @@ fn a_further_digest_that_only_the_index_knows_is_found() {
     Index::golden()
         .with("alias", alias, sha256(0))
         .write(&folder);
+    let end = format!(
+        "of index/alias in blob {}",
+        Digest::of(Algorithm::Sha256, bytes)
+    );
     folder
         .check()
-        .finds_one("warning index.extra-row row sha512:", "of index/alias");
+        .finds_one("warning index.extra-row row sha512:", &end);
 }
 
 #[test]
@@ -160,6 +164,18 @@ fn listing(folder: &Folder) -> Vec<(String, Vec<u8>)> {
         .collect();
     files.sort();
     files
+}
+
+/// Gives the golden store its index, with these rows more and up to an LSN.
+pub(crate) fn with_rows(
+    folder: &Folder,
+    watermark: u64,
+    rows: &[(&'static str, Vec<u8>, Vec<u8>)],
+) {
+    let index = Index::golden().at(watermark);
+    let add =
+        |index: Index, (table, key, value): &(&'static str, _, _)| index.with(table, key, value);
+    rows.iter().fold(index, add).write(folder);
 }
 
 /// Rows of an index.

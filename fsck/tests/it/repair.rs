@@ -1,5 +1,7 @@
 //! What a repair takes, what it leaves alone, and what it says of that.
 
+use std::path::Path;
+
 use orlop_engine::CatalogMatch;
 use orlop_format::BLOCK;
 use orlop_format::digest::{Algorithm, Digest};
@@ -18,7 +20,12 @@ const ADDED: &str = "journal/J-0000000000000002";
 
 /// The records of that file.
 fn added(store: &Named) -> Vec<Record> {
-    let bytes = std::fs::read(store.path(ADDED)).unwrap();
+    records(&store.path(ADDED))
+}
+
+/// The records of a journal file.
+pub(crate) fn records(path: &Path) -> Vec<Record> {
+    let bytes = std::fs::read(path).unwrap();
     let header = FileHeader::decode(&bytes).unwrap();
     let volume = Volume {
         home: Home::Journal(header.sequence),
@@ -47,7 +54,7 @@ fn by_sha512(layout: &tempfile::TempDir, bytes: &[u8]) {
     std::fs::write(below.join(digest.hex()), bytes).unwrap();
 }
 
-fn says(lines: &[String], word: &str) -> bool {
+pub(crate) fn says(lines: &[String], word: &str) -> bool {
     lines.iter().any(|line| line.contains(word))
 }
 
@@ -128,6 +135,38 @@ fn what_lies_in_a_missing_file_is_given_up_only_for_bytes_that_a_source_has() {
     assert!(outcome.left.is_empty(), "{outcome:#?}");
     assert!(outcome.after.clean(), "{outcome:#?}");
     assert!(matches!(added(&store)[0], Record::Quarantine { .. }));
+}
+
+/// A catalog without some names is told of before it is made.
+#[test]
+fn a_plan_says_which_names_a_catalog_that_is_made_again_would_lack() {
+    let contents = contents();
+    let store = Named::without_catalog();
+    store.rot(named::JOURNAL, &contents.image[100..200]);
+    let plan = orlop_fsck::repair::plan(store.folder(), named::options(&[])).unwrap();
+    let wanted = format!("manifest team/app@{}", sha256(&contents.image));
+    let gives_up = |plan: &orlop_fsck::repair::Plan| {
+        let actions = plan.actions().iter();
+        let mut catalogs = actions.filter(|action| action.code == "catalog.rebuild");
+        catalogs.next().unwrap().gives_up.clone().unwrap()
+    };
+    assert!(gives_up(&plan).contains(&wanted), "{plan}");
+    drop(plan);
+    let outcome = store.repair(&[]);
+    assert!(says(&outcome.left, &wanted), "{outcome:#?}");
+
+    // As it says: with the bytes back and without that catalog it is whole.
+    let source = layout(&[&contents.image]);
+    let from = [source.path().to_str().unwrap()];
+    store.repair(&from);
+    std::fs::remove_file(store.path("catalog.db")).unwrap();
+    let plan = orlop_fsck::repair::plan(store.folder(), named::options(&[])).unwrap();
+    assert!(!gives_up(&plan).contains(&wanted), "{plan}");
+    drop(plan);
+    let outcome = store.repair(&[]);
+    assert!(outcome.left.is_empty(), "{outcome:#?}");
+    assert!(outcome.after.clean(), "{outcome:#?}");
+    assert_eq!(outcome.after.counts.tags, 1, "{outcome:#?}");
 }
 
 /// Makes the catalog of a store again that has two copies of it and let older
