@@ -115,6 +115,13 @@ impl<'a> Verbs<'a> {
                     .execute((id, &encoded))?;
             }
         }
+        // As the server does: what it lists was there when it was pushed.
+        self.sql
+            .prepare_cached(
+                "UPDATE manifest SET deleted_at = NULL WHERE repository = ?1 AND digest IN \
+                 (SELECT digest FROM edge WHERE repository = ?1 AND manifest = ?2 AND kind = 3)",
+            )?
+            .execute((id, &encoded))?;
         self.record(id, PUT, &digest.to_string())?;
         for tag in tags {
             self.sql
