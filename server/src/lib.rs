@@ -12,6 +12,7 @@
 
 pub mod api;
 pub mod catalog;
+pub mod collection;
 pub mod commands;
 pub mod control;
 pub mod jobs;

@@ -28,7 +28,8 @@ use tokio::sync::{Mutex, watch};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::catalog::{Catalog, Counters};
-use crate::jobs::{self, Gc, GcObserved, GcRules, Jobs, Scrub, Work};
+use crate::collection::{self, Gc};
+use crate::jobs::{self, Jobs, Scrub, Work};
 use crate::registry::{Maintenance, Registry, Unpaired};
 use crate::settings::Settings;
 use crate::supervisor::Supervisor;
@@ -108,7 +109,7 @@ pub struct Observed {
     /// Work in the background.
     pub jobs: jobs::Observed,
     /// Collection.
-    pub gc: GcObserved,
+    pub gc: collection::Observed,
 }
 
 /// The newest copy of the catalog.
@@ -454,7 +455,7 @@ fn jobs_of(
 }
 
 fn gc_of(store: &Store, catalog: &Catalog, registry: &Registry, settings: &Settings) -> Arc<Gc> {
-    let rules = GcRules {
+    let rules = collection::Rules {
         undelete_window: settings.undelete_window,
         untagged: settings.untagged.map(|time| time.max(settings.gc_lease)),
         limit: settings.gc_limit,

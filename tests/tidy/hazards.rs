@@ -44,13 +44,18 @@ fn guards(line: &str) -> Option<&str> {
     (cell != "guarded by" && !cell.starts_with("---")).then_some(cell)
 }
 
-/// The functions that follow a line with a test attribute.
+/// The functions that follow a line with a test attribute, and the cases of a
+/// `suite!`.
 fn tests(files: &[File]) -> BTreeSet<&str> {
     let mut names = BTreeSet::new();
     for file in files.iter().filter(|file| file.path.ends_with(".rs")) {
         let mut marked = false;
+        let mut suite = false;
         for line in file.text.lines().map(str::trim_start) {
-            if line.starts_with("#[") {
+            suite = line == "suite!(" || suite && line != ");";
+            if suite {
+                names.extend(line.trim_end_matches(',').rsplit("::").next());
+            } else if line.starts_with("#[") {
                 marked |= line.contains("test");
             } else if let Some(rest) = line.split("fn ").nth(1) {
                 if marked {

@@ -63,6 +63,19 @@ const MODULES: &[ModuleRule] = &[
         instead: "take what a kind of job needs as an argument; settings and storage give it",
     },
     ModuleRule {
+        name: "collection",
+        modules: &["catalog", "jobs", "metrics", "registry"],
+        never: &[
+            "orlop_index",
+            "orlop_disk",
+            "sqlx",
+            "http",
+            "hyper",
+            "hyper_util",
+        ],
+        instead: "ask the catalog for rows and the store for blobs; settings come as Rules",
+    },
+    ModuleRule {
         name: "access",
         modules: &["catalog", "metrics", "settings"],
         never: &[

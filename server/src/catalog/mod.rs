@@ -16,6 +16,7 @@ mod change;
 mod error;
 mod job_verb;
 mod jobs;
+mod link;
 mod live;
 mod marks;
 mod postgres;
@@ -337,6 +338,12 @@ impl Catalog {
         sequence: u64,
     ) -> Result<(), CatalogError> {
         sqlite::make_first(path, id, sequence).await
+    }
+
+    /// Runs statements on a SQLite catalog that is closed.
+    #[cfg(test)]
+    pub(crate) async fn run_on_file(path: &Path, sql: String) -> Result<(), CatalogError> {
+        sqlite::run_on_file(path, sql).await
     }
 
     /// Finishes the changes that were taken and closes the catalog. Later

@@ -306,6 +306,17 @@ pub(super) async fn make_first(path: &Path, id: [u8; 16], sequence: u64) -> Resu
     Ok(())
 }
 
+/// Runs statements on a catalog that is closed.
+#[cfg(test)]
+pub(super) async fn run_on_file(path: &Path, sql: String) -> Result<()> {
+    let pool = one(plain(path)).await?;
+    let mut connection = pool.acquire().await?;
+    connection.script(sql).await?;
+    drop(connection);
+    pool.close().await;
+    Ok(())
+}
+
 async fn copy_part(path: &Path, part: &Path, id: [u8; 16], sequence: u64) -> Result<u64> {
     let target = part.to_str().ok_or_else(|| {
         CatalogError::Unavailable(format!("cannot copy to {}: not UTF-8", part.display()))

@@ -12,6 +12,7 @@ use orlop_format::digest::Digest;
 use super::cache::{Item, Key, KeyRef, Touched};
 use super::change;
 use super::job_verb::JobVerb;
+use super::link;
 use super::pulls::{self, Pulls};
 use super::purge;
 use super::sql::{Arg, Connection};
@@ -131,9 +132,9 @@ impl Verb {
                 digest,
                 size,
                 birth,
-            } => link_blob(connection, repository, digest, (*size, *birth), now).await,
+            } => link::add(connection, repository, digest, (*size, *birth), now).await,
             Verb::UnlinkBlob { repository, digest } => {
-                unlink_blob(connection, repository, digest, now).await
+                link::take(connection, repository, digest, now).await
             }
             Verb::DeleteTag { repository, tag } => {
                 delete_tag(connection, repository, tag, now).await
@@ -188,7 +189,7 @@ pub(super) async fn find(connection: &mut Connection, name: &str) -> Result<Opti
 }
 
 /// The repository of this name, made if there is none.
-async fn ensure(
+pub(super) async fn ensure(
     connection: &mut Connection,
     name: &str,
     changes: &mut Vec<(ChangeKind, String)>,
@@ -414,73 +415,6 @@ async fn write_totals(connection: &mut Connection, repository: &Repository) -> R
     Ok(())
 }
 
-async fn link_blob(
-    connection: &mut Connection,
-    name: &str,
-    digest: &Digest,
-    (size, birth): (i64, i64),
-    now: i64,
-) -> Result<Effect> {
-    let mut changes = Vec::new();
-    let repository = ensure(connection, name, &mut changes, now).await?;
-    // A link that says the same already is left alone: nothing to sync then.
-    let changed = connection
-        .run(
-            "INSERT INTO link (repository, digest, size, linked_at, birth) \
-             VALUES ($1, $2, $3, $4, $5) ON CONFLICT (repository, digest) DO UPDATE SET \
-             size = excluded.size, linked_at = excluded.linked_at, birth = excluded.birth \
-             WHERE link.size <> excluded.size OR COALESCE(link.birth, -1) < excluded.birth",
-            &[
-                Arg::Int(repository.id),
-                Arg::Bytes(&digest.encode()),
-                Arg::Int(size),
-                Arg::Int(now),
-                Arg::Int(birth),
-            ],
-        )
-        .await?;
-    if changed == 0 {
-        return Ok(Effect::default());
-    }
-    changes.push((ChangeKind::BlobLinked, digest.to_string()));
-    let sequence = change::record(connection, repository.id, &changes, now).await?;
-    Ok(Effect {
-        sequence: Some(sequence),
-        touched: vec![touch(name, Item::Link(digest))],
-        ..Effect::default()
-    })
-}
-
-async fn unlink_blob(
-    connection: &mut Connection,
-    name: &str,
-    digest: &Digest,
-    now: i64,
-) -> Result<Effect> {
-    let Some(repository) = find(connection, name).await? else {
-        return Ok(Effect::default());
-    };
-    let encoded = digest.encode();
-    let (id, of) = (Arg::Int(repository.id), Arg::Bytes(&encoded));
-    let kept = connection
-        .run(
-            "INSERT INTO unlinked (repository, digest, size, deleted_at) \
-             SELECT repository, digest, size, $3 FROM link \
-             WHERE repository = $1 AND digest = $2 \
-             ON CONFLICT (repository, digest) DO UPDATE SET \
-             size = excluded.size, deleted_at = excluded.deleted_at",
-            &[id, of, Arg::Int(now)],
-        )
-        .await?;
-    if kept > 0 {
-        let sql = "DELETE FROM link WHERE repository = $1 AND digest = $2";
-        connection.run(sql, &[id, of]).await?;
-    }
-    let change = (ChangeKind::BlobUnlinked, digest.to_string());
-    let touched = vec![touch(name, Item::Link(digest))];
-    deleted(connection, repository.id, kept, change, touched, now).await
-}
-
 async fn delete_tag(
     connection: &mut Connection,
     name: &str,
@@ -576,7 +510,7 @@ async fn delete_repository(connection: &mut Connection, name: &str, now: i64) ->
     deleted(connection, repository.id, hidden, change, touched, now).await
 }
 
-async fn deleted(
+pub(super) async fn deleted(
     connection: &mut Connection,
     repository: i64,
     hidden: u64,
@@ -595,7 +529,7 @@ async fn deleted(
     })
 }
 
-fn touch(repository: &str, item: Item<'_>) -> Touched {
+pub(super) fn touch(repository: &str, item: Item<'_>) -> Touched {
     Touched::Key(Key::from(KeyRef { repository, item }))
 }
 

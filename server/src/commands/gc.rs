@@ -8,9 +8,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::{Output, fail, print};
+use crate::collection::{GC, Outcome, Wanted};
 use crate::control::client::{self, AskError};
 use crate::control::{JobView, Status, Verb, WhyView};
-use crate::jobs::{GC, GcOutcome, GcWanted};
+
 use crate::settings::{self, DataArgs};
 
 /// How often it is asked how far a job is.
@@ -98,10 +99,10 @@ pub fn run(args: &Args) -> ExitCode {
             undelete_window,
             common,
         } => {
-            let wanted = GcWanted {
+            let wanted = Wanted {
                 plan: true,
                 undelete_window: undelete_window.map(milliseconds),
-                ..GcWanted::default()
+                ..Wanted::default()
             };
             answer(common, |folder| wait(folder, start(folder, &wanted)?))
         }
@@ -111,7 +112,7 @@ pub fn run(args: &Args) -> ExitCode {
             unlimited,
             common,
         } => {
-            let wanted = GcWanted {
+            let wanted = Wanted {
                 plan: false,
                 undelete_window: undelete_window.map(milliseconds),
                 unlimited: *unlimited,
@@ -159,7 +160,7 @@ pub fn run_blob(args: &BlobArgs) -> ExitCode {
     answer(common, |folder| ask(folder, verb))
 }
 
-fn start(folder: &Path, wanted: &GcWanted) -> Result<Status, String> {
+fn start(folder: &Path, wanted: &Wanted) -> Result<Status, String> {
     let params = serde_json::to_string(wanted).map_err(|error| error.to_string())?;
     ask(
         folder,
@@ -269,7 +270,7 @@ fn answer(common: &Common, ask: impl FnOnce(&Path) -> Result<Status, String>) ->
     }
 }
 
-fn outcome(job: &JobView) -> Option<GcOutcome> {
+fn outcome(job: &JobView) -> Option<Outcome> {
     serde_json::from_str(job.outcome.as_deref()?).ok()
 }
 
@@ -312,7 +313,7 @@ fn as_text(status: &Status) -> String {
     text
 }
 
-fn tell(text: &mut String, outcome: &GcOutcome) {
+fn tell(text: &mut String, outcome: &Outcome) {
     if outcome.idle {
         text.push_str("  nothing had changed since a collection that left no garbage\n");
         return;

@@ -26,7 +26,8 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
-use crate::jobs::{Gc, Jobs};
+use crate::collection::Gc;
+use crate::jobs::Jobs;
 use crate::registry::{Maintenance, ReadOnly, Registry};
 
 /// Version of requests and answers.

@@ -11,7 +11,6 @@
 //!
 //! Refuses to know: HTTP and SQL.
 
-mod gc;
 mod run;
 mod runner;
 mod schedule;
@@ -28,7 +27,6 @@ use tokio::time::timeout;
 
 use crate::catalog::{Catalog, CatalogError, Job, JobLine, JobState, Schedule};
 use crate::supervisor::Supervisor;
-pub use gc::{GC, Gc, GcObserved, Outcome as GcOutcome, Rules as GcRules, Wanted as GcWanted, Why};
 pub use run::{Run, Stop, Work};
 pub use schedule::Cron;
 pub use scrub::{SCRUB, Scrub};

@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use super::Registry;
 use super::note::Note;
 use super::seam::{
-    Blobs, Body, BodyFault, Content, Fault, Health, Hidden, Life, ManifestRow, Mismatch, Names,
+    Blobs, Body, BodyFault, Content, Fault, Health, Life, ManifestRow, Mismatch, Names,
     NewManifest, Pinned, Referrer, ReferrerPage, ReferrerQuery, Upload, UploadId,
 };
 
@@ -433,23 +433,6 @@ impl Names for Memory {
             Ok(())
         }
         .boxed()
-    }
-
-    // What is deleted here is gone.
-    fn hidden<'a>(
-        &'a self,
-        _repository: &'a RepositoryName,
-        _reference: &'a Reference,
-    ) -> BoxFuture<'a, Result<Option<Hidden>, Fault>> {
-        async move { Ok(None) }.boxed()
-    }
-
-    fn undelete<'a>(
-        &'a self,
-        _repository: &'a RepositoryName,
-        _reference: &'a Reference,
-    ) -> BoxFuture<'a, Result<bool, Fault>> {
-        async move { Ok(false) }.boxed()
     }
 
     fn unlink_blob<'a>(

@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, ready};
 use futures_util::stream::BoxStream;
 use orlop_oci::{Algorithm, Digest, RefKind, Reference, RepositoryName};
 
@@ -339,19 +340,23 @@ pub trait Names: Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<bool, Fault>>;
 
     /// What would come back with a deleted tag or manifest. None: it is not
-    /// deleted, or cannot come back.
+    /// deleted, or cannot come back, as nothing can where this is not provided.
     fn hidden<'a>(
         &'a self,
-        repository: &'a RepositoryName,
-        reference: &'a Reference,
-    ) -> BoxFuture<'a, Result<Option<Hidden>, Fault>>;
+        _repository: &'a RepositoryName,
+        _reference: &'a Reference,
+    ) -> BoxFuture<'a, Result<Option<Hidden>, Fault>> {
+        ready(Ok(None)).boxed()
+    }
 
     /// Brings a deleted tag or manifest back. False: there is none.
     fn undelete<'a>(
         &'a self,
-        repository: &'a RepositoryName,
-        reference: &'a Reference,
-    ) -> BoxFuture<'a, Result<bool, Fault>>;
+        _repository: &'a RepositoryName,
+        _reference: &'a Reference,
+    ) -> BoxFuture<'a, Result<bool, Fault>> {
+        ready(Ok(false)).boxed()
+    }
 
     /// Manifests about another one, in the order of their digests, and the
     /// digest after which there are more, if there are. An unknown repository has

@@ -383,7 +383,8 @@ async fn i18_how_long_a_sync_hangs_is_told_until_it_comes_back() {
         })
     };
     let stalled = Plan::stall(hold).on(Verb::Sync);
-    sim.plan(stalled.under(folder().join("journal")));
+    // All of them: the journal syncs the file that comes next, too.
+    sim.plan(stalled.under(folder().join("journal")).sticky());
     let bytes = content(2, 1000);
     let pushed = {
         let (store, bytes) = (store.clone(), bytes.clone());

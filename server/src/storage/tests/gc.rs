@@ -8,7 +8,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream;
 
 use super::*;
-use crate::jobs::{GC, GcOutcome};
+use crate::collection::{GC, Outcome};
 use crate::registry::{Digest, Error, Reference, Registry, RepositoryName, Subject};
 
 const WHO: Subject = Subject::Anonymous;
@@ -77,7 +77,7 @@ impl Running {
     }
 
     /// Collects, after leases have ended.
-    async fn collect(&self, params: &str) -> GcOutcome {
+    async fn collect(&self, params: &str) -> Outcome {
         tokio::time::sleep(LEASE * 3).await;
         let id = self.start_job(params).await;
         let job = self.ended(id).await;
@@ -398,12 +398,9 @@ async fn i03_a_repository_with_other_rows_than_were_written_ends_the_cycle() {
         "PRAGMA foreign_keys = OFF; DELETE FROM tag WHERE manifest = x'{hex}'; \
          DELETE FROM edge WHERE manifest = x'{hex}'; DELETE FROM manifest WHERE digest = x'{hex}'"
     );
-    let file = folder.path().join("catalog.db");
-    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file);
-    let mut connection = sqlx::ConnectOptions::connect(&options).await.unwrap();
-    let script = sqlx::raw_sql(sqlx::AssertSqlSafe(sql));
-    script.execute(&mut connection).await.unwrap();
-    sqlx::Connection::close(connection).await.unwrap();
+    Catalog::run_on_file(&folder.path().join("catalog.db"), sql)
+        .await
+        .unwrap();
     let running = Running::start(folder.path(), |_| {}).await;
     for _ in 0..3 {
         tokio::time::sleep(LEASE * 3).await;

@@ -1,0 +1,249 @@
+//! One cycle: the catalog's live set goes to the store, which gives back what
+//! may die.
+
+use std::time::{Duration, Instant};
+
+use orlop_engine::{Collected, Collector, Garbage, Sweep, Trailer};
+use orlop_oci::Digest;
+use tokio::task::spawn_blocking;
+
+use super::{Gc, NAMED, Outcome, Wanted, failed, names, time};
+use crate::catalog::{DEAD_MAX, Dead, JobProgress};
+use crate::jobs::{Run, Stop};
+
+impl Gc {
+    /// One cycle. `plan`: as if rows that were deleted by then were purged, and
+    /// nothing dies.
+    pub(super) async fn cycle(
+        &self,
+        run: &Run,
+        wanted: &Wanted,
+        plan: Option<i64>,
+        outcome: &mut Outcome,
+    ) -> Result<Collected, Stop> {
+        let began = Instant::now();
+        let collector = self.store.collect().await.map_err(failed)?;
+        let sweep = self.mark(run, collector, wanted.unlimited, plan).await?;
+        let done = match plan {
+            Some(_) => self.look(run, sweep, outcome).await?,
+            None => self.sweep(run, sweep).await?,
+        };
+        outcome.cycles = outcome.cycles.saturating_add(1);
+        outcome.blobs = done.blobs;
+        outcome.live = done.live;
+        let gone = done.live.saturating_add(done.condemned);
+        let gone = gone.saturating_add(if plan.is_some() {
+            outcome.dead
+        } else {
+            done.dead
+        });
+        outcome.held = done.blobs.saturating_sub(gone);
+        outcome.absent = done.absent;
+        outcome.bounded = done.bounded;
+        outcome.condemned = done.condemned;
+        outcome.condemned_bytes = done.condemned_bytes;
+        outcome.dead = outcome.dead.saturating_add(done.dead);
+        outcome.dead_bytes = outcome.dead_bytes.saturating_add(done.dead_bytes);
+        if plan.is_none() {
+            self.told(run, done, began.elapsed());
+        }
+        Ok(done)
+    }
+
+    fn told(&self, run: &Run, done: Collected, took: Duration) {
+        let at = (self.clock)();
+        self.change(|observed| {
+            observed.last = done;
+            observed.cycles = observed.cycles.saturating_add(1);
+            observed.ended_at = at;
+            observed.took = took;
+        });
+        tracing::info!(
+            job = run.id(),
+            blobs = done.blobs,
+            live = done.live,
+            absent = done.absent,
+            condemned = done.condemned,
+            condemned_bytes = done.condemned_bytes,
+            dead = done.dead,
+            dead_bytes = done.dead_bytes,
+            bounded = done.bounded,
+            took = ?took,
+            "a cycle of collection ended"
+        );
+        run.log(format!(
+            "cycle: {} blobs, {} named; {} died ({} bytes), {} condemned ({} bytes), {} of them kept by the bound",
+            done.blobs,
+            done.live,
+            done.dead,
+            done.dead_bytes,
+            done.condemned,
+            done.condemned_bytes,
+            done.bounded
+        ));
+        if done.bounded > 0 {
+            tracing::warn!(
+                blobs = done.bounded,
+                "more blobs are garbage than deletes explain; they stay. If that is right, `orlop gc run --unlimited` collects them"
+            );
+        }
+    }
+
+    /// Hands the live set over.
+    async fn mark(
+        &self,
+        run: &Run,
+        mut collector: Collector,
+        unlimited: bool,
+        without: Option<i64>,
+    ) -> Result<Sweep, Stop> {
+        let mut live = self.catalog.live_set(without);
+        let mut taken = 0u64;
+        let expected = self.observe().last.live;
+        let mut worked = Duration::ZERO;
+        loop {
+            self.go_on(run, worked).await?;
+            let began = Instant::now();
+            let Some(digests) = live.next().await.map_err(names)? else {
+                break;
+            };
+            taken = taken.saturating_add(digests.len() as u64);
+            collector = blocking(move || {
+                collector.mark(&digests)?;
+                Ok(collector)
+            })
+            .await?;
+            run.report(
+                progress(taken, expected.max(taken), "references"),
+                b"mark".to_vec(),
+            );
+            worked = began.elapsed();
+        }
+        let trailer = Trailer {
+            digests: taken,
+            catalog: self.catalog.id(),
+            sequence: live.end().await.map_err(names)?,
+        };
+        blocking(move || collector.whole(trailer, unlimited)).await
+    }
+
+    /// Ends what two live sets did not name.
+    async fn sweep(&self, run: &Run, mut sweep: Sweep) -> Result<Collected, Stop> {
+        let (mut walked, mut worked) = (0u64, Duration::ZERO);
+        loop {
+            self.go_on(run, worked).await?;
+            let began = Instant::now();
+            let stepped = blocking(move || {
+                let found = sweep.step()?;
+                Ok((sweep, found))
+            });
+            let (next, found) = stepped.await?;
+            sweep = next;
+            let Some(garbage) = found else { break };
+            walked = walked.saturating_add(1);
+            self.end(run, &mut sweep, garbage).await?;
+            run.report(progress(walked, 0, "pages"), b"sweep".to_vec());
+            worked = began.elapsed();
+        }
+        sweep.finish().map_err(failed)
+    }
+
+    async fn end(&self, run: &Run, sweep: &mut Sweep, garbage: Vec<Garbage>) -> Result<(), Stop> {
+        if garbage.is_empty() {
+            return Ok(());
+        }
+        let digests: Vec<Digest> = garbage.iter().map(|blob| blob.digest).collect();
+        let departed = self.catalog.departed(&digests).await.map_err(names)?;
+        let (mut explained, mut others) = (Vec::new(), Vec::new());
+        for (blob, why) in garbage.into_iter().zip(departed) {
+            match why {
+                Some(_) => explained.push(blob),
+                None => others.push(blob),
+            }
+        }
+        for (garbage, is_explained) in [(explained, true), (others, false)] {
+            let dead = sweep.end(&garbage, is_explained).await.map_err(failed)?;
+            run.alive();
+            let dead: Vec<Dead> = dead
+                .iter()
+                .map(|blob| Dead {
+                    digest: blob.digest,
+                    birth: blob.birth,
+                })
+                .collect();
+            for part in dead.chunks(DEAD_MAX) {
+                // Links of what has died do no harm.
+                if let Err(error) = self.catalog.forget_dead(part.to_vec()).await {
+                    tracing::warn!(%error, blobs = part.len(), "links of dead blobs stay in the catalog");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Says what would die, and ends nothing.
+    async fn look(
+        &self,
+        run: &Run,
+        mut sweep: Sweep,
+        outcome: &mut Outcome,
+    ) -> Result<Collected, Stop> {
+        let mut garbage = (0u64, 0u64);
+        let mut named = 0;
+        let mut worked = Duration::ZERO;
+        loop {
+            self.go_on(run, worked).await?;
+            let began = Instant::now();
+            let stepped = blocking(move || {
+                let found = sweep.step()?;
+                Ok((sweep, found))
+            });
+            let (next, found) = stepped.await?;
+            sweep = next;
+            let Some(found) = found else { break };
+            let digests: Vec<Digest> = found.iter().map(|blob| blob.digest).collect();
+            let departed = self.catalog.departed(&digests).await.map_err(names)?;
+            for (blob, why) in found.iter().zip(departed) {
+                garbage = (
+                    garbage.0.saturating_add(1),
+                    garbage.1.saturating_add(blob.size),
+                );
+                if named < NAMED {
+                    named += 1;
+                    let why = why.map_or_else(
+                        || "no row names it".to_owned(),
+                        |why| format!("{} deleted it at {}", why.repository, time(why.deleted_at)),
+                    );
+                    run.log(format!("{} ({} bytes): {why}", blob.digest, blob.size));
+                }
+            }
+            run.alive();
+            worked = began.elapsed();
+        }
+        // Nothing died: what might have counts as what would.
+        outcome.dead = garbage.0;
+        outcome.dead_bytes = garbage.1;
+        Ok(sweep.so_far())
+    }
+}
+
+/// Runs what reads the index, which blocks.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> orlop_engine::Result<T> + Send + 'static,
+) -> Result<T, Stop> {
+    match spawn_blocking(work).await {
+        Ok(done) => done.map_err(failed),
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(Stop::Released),
+        },
+    }
+}
+
+fn progress(done: u64, total: u64, unit: &str) -> JobProgress {
+    JobProgress {
+        done,
+        total,
+        unit: unit.to_owned(),
+    }
+}

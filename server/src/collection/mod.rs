@@ -1,0 +1,269 @@
+//! The job that collects garbage (docs/adr/0019-what-is-garbage.md): purges
+//! rows, deletes what nothing reaches, and runs cycles of mark and sweep until
+//! nothing is left that can go.
+//!
+//! Owns: what the server tells the store of names, and what it does with what
+//! the store gives back. [`Gc`] is the way in.
+//!
+//! Invariants: whatever cannot be read ends the job with nothing deleted by
+//! it; rows go before blobs, blobs before their links; while writes are switched
+//! off nothing is deleted.
+//!
+//! Refuses to know: SQL, where bytes are, and how they come back.
+
+mod cycle;
+mod outcome;
+mod retire;
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use orlop_engine::Store;
+use orlop_oci::Digest;
+use tokio::time::sleep;
+
+use crate::catalog::{Catalog, CatalogError, PurgedRows};
+use crate::jobs::{Clock, Run, Stop, Work};
+use crate::registry::{Maintenance, Registry};
+pub use outcome::{Observed, Outcome, Rules, Wanted, Why};
+
+/// The kind's name.
+pub const GC: &str = "gc";
+/// Cycles of one job at most: what is garbage in the first dies in the second,
+/// or in a later one that is not bounded any more.
+const CYCLES: u32 = 8;
+/// The longest pause after a piece of work.
+const PAUSE_MAX: Duration = Duration::from_millis(200);
+/// How often it is looked whether writes are switched on again.
+const LOOK: Duration = Duration::from_secs(1);
+/// Garbage that a plan names.
+const NAMED: usize = 20;
+
+/// Collects garbage.
+pub struct Gc {
+    store: Store,
+    catalog: Catalog,
+    registry: Registry,
+    rules: Rules,
+    clock: Clock,
+    /// When this was made, by both clocks.
+    began: (Instant, i64),
+    maintenance: OnceLock<Maintenance>,
+    observed: Mutex<Observed>,
+    /// The catalog's sequence at which there was no garbage.
+    clean_at: Mutex<Option<u64>>,
+}
+
+impl Gc {
+    /// A collection of this store by the rows of this catalog. Deletes go by
+    /// the registry.
+    pub fn new(
+        (store, catalog, registry): (Store, Catalog, Registry),
+        rules: Rules,
+        clock: Clock,
+    ) -> Gc {
+        let began = (Instant::now(), clock());
+        Gc {
+            store,
+            catalog,
+            registry,
+            rules,
+            clock,
+            began,
+            maintenance: OnceLock::new(),
+            observed: Mutex::default(),
+            clean_at: Mutex::default(),
+        }
+    }
+
+    /// Deletes nothing while this says that nothing is written. The first one
+    /// counts.
+    pub fn obey(&self, maintenance: &Maintenance) {
+        let _ = self.maintenance.set(maintenance.clone());
+    }
+
+    /// How it is.
+    pub fn observe(&self) -> Observed {
+        *self.observed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What keeps a blob, or why it is garbage.
+    ///
+    /// # Errors
+    /// When it cannot be known.
+    pub async fn why(&self, digest: &Digest) -> Result<Why, String> {
+        let found = self.store.look(digest).map_err(|error| error.to_string())?;
+        let held = self.store.held(digest).map_err(|error| error.to_string())?;
+        let kept_by = self.catalog.kept_by(digest, NAMED).await;
+        let departed = self.catalog.departed(&[*digest]).await;
+        Ok(Why {
+            size: found.map(|stat| stat.size),
+            held,
+            kept_by: kept_by.map_err(|error| error.to_string())?,
+            departed: departed
+                .map_err(|error| error.to_string())?
+                .into_iter()
+                .flatten()
+                .next(),
+        })
+    }
+
+    /// The time of day, or earlier: a clock that jumps ahead must not end
+    /// everybody's undelete window.
+    fn now(&self) -> i64 {
+        let (at, clock) = self.began;
+        let since = i64::try_from(at.elapsed().as_millis()).unwrap_or(i64::MAX);
+        (self.clock)().min(clock.saturating_add(since))
+    }
+
+    async fn collect(&self, run: &Run) -> Result<String, Stop> {
+        let wanted: Wanted = serde_json::from_str(run.params())
+            .map_err(|error| Stop::Failed(format!("its parameters are not known: {error}")))?;
+        let began = Instant::now();
+        let mut outcome = Outcome {
+            plan: wanted.plan,
+            ..Outcome::default()
+        };
+        let window = wanted.undelete_window.map(Duration::from_millis);
+        let until = self.until(window.unwrap_or(self.rules.undelete_window));
+        if wanted.plan {
+            self.cycle(run, &wanted, Some(until), &mut outcome).await?;
+            return text(&outcome);
+        }
+        self.purge(run, until, &mut outcome).await?;
+        self.retire(run, &mut outcome).await?;
+        if window.is_some() {
+            // What was deleted just now too.
+            self.purge(run, self.until(window.unwrap_or_default()), &mut outcome)
+                .await?;
+        }
+        let sequence = self.catalog.sequence();
+        if *self.clean_at() == Some(sequence) {
+            outcome.idle = true;
+            return text(&outcome);
+        }
+        while outcome.cycles < CYCLES {
+            let collected = self.cycle(run, &wanted, None, &mut outcome).await?;
+            let is_clean = collected.blobs == collected.live && collected.condemned == 0;
+            *self.clean_at() = is_clean.then_some(sequence);
+            if collected.condemned <= collected.bounded {
+                break;
+            }
+            if self
+                .rules
+                .limit
+                .is_some_and(|limit| began.elapsed() > limit)
+            {
+                outcome.cut = true;
+                break;
+            }
+        }
+        text(&outcome)
+    }
+
+    fn clean_at(&self) -> std::sync::MutexGuard<'_, Option<u64>> {
+        self.clean_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was deleted at this time has been so for the window.
+    fn until(&self, window: Duration) -> i64 {
+        let window = i64::try_from(window.as_millis()).unwrap_or(i64::MAX);
+        self.now().saturating_sub(window)
+    }
+
+    /// Ends with the job, and waits while writes are switched off.
+    async fn go_on(&self, run: &Run, worked: Duration) -> Result<(), Stop> {
+        let pause = worked.min(PAUSE_MAX);
+        tokio::select! {
+            biased;
+            why = run.ended() => return Err(why),
+            () = sleep(pause) => {}
+        }
+        while self
+            .maintenance
+            .get()
+            .is_some_and(|maintenance| maintenance.read_only().is_some())
+        {
+            run.alive();
+            tokio::select! {
+                biased;
+                why = run.ended() => return Err(why),
+                () = sleep(LOOK) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes rows that were deleted by then.
+    async fn purge(&self, run: &Run, until: i64, outcome: &mut Outcome) -> Result<(), Stop> {
+        let mut all = PurgedRows::default();
+        let mut worked = Duration::ZERO;
+        loop {
+            self.go_on(run, worked).await?;
+            let began = Instant::now();
+            let Some(rows) = self.catalog.purge(until).await.map_err(names)? else {
+                break;
+            };
+            all += rows;
+            run.alive();
+            worked = began.elapsed();
+        }
+        let PurgedRows {
+            repositories,
+            manifests,
+            tags,
+            blobs,
+        } = all;
+        for (sum, more) in outcome
+            .purged
+            .iter_mut()
+            .zip([repositories, manifests, tags, blobs])
+        {
+            *sum = sum.saturating_add(more);
+        }
+        if all != PurgedRows::default() {
+            self.change(|observed| observed.purged = observed.purged.saturating_add(manifests));
+            run.log(format!(
+                "purged {manifests} manifests, {tags} tags, {blobs} deleted blobs and {repositories} repositories, deleted by {}",
+                time(until)
+            ));
+        }
+        Ok(())
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Observed)) {
+        change(&mut self.observed.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+fn failed(error: orlop_engine::Error) -> Stop {
+    match error {
+        orlop_engine::Error::Cancelled => Stop::Released,
+        error => Stop::Failed(error.to_string()),
+    }
+}
+
+fn names(error: CatalogError) -> Stop {
+    Stop::Failed(error.to_string())
+}
+
+fn text(outcome: &Outcome) -> Result<String, Stop> {
+    serde_json::to_string(outcome).map_err(|error| Stop::Failed(error.to_string()))
+}
+
+fn time(at: i64) -> String {
+    let since = Duration::from_millis(at.max(0).unsigned_abs());
+    humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + since).to_string()
+}
+
+impl Work for Gc {
+    fn kind(&self) -> &'static str {
+        GC
+    }
+
+    fn run(self: Arc<Self>, run: Arc<Run>) -> BoxFuture<'static, Result<String, Stop>> {
+        async move { self.collect(&run).await }.boxed()
+    }
+}
