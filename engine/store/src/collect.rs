@@ -264,6 +264,31 @@ pub struct Sweep {
 }
 
 impl Sweep {
+    /// Says that so many blobs died without an explanation lately: the bound has
+    /// that many less.
+    pub fn spend(&mut self, dead: u64) {
+        if self.unexplained_left != u64::MAX {
+            self.unexplained_left = self.unexplained_left.saturating_sub(dead);
+        }
+    }
+
+    /// Of each digest, whether the live set named it.
+    ///
+    /// # Errors
+    /// When it cannot be known.
+    pub fn names(&self, digests: &[Digest]) -> Result<Vec<bool>> {
+        let core = &self.cycle.core;
+        let mut named = Vec::with_capacity(digests.len());
+        for digest in digests {
+            let row = match core.resolve(digest)? {
+                Some(sha256) => core.blob_row(&sha256)?,
+                None => None,
+            };
+            named.push(row.is_some_and(|row| self.cycle.live.contains(row.ordinal)));
+        }
+        Ok(named)
+    }
+
     /// Walks on over some blobs. Gives those of them that may die; `None` when
     /// all were walked over. The rest of the garbage is condemned.
     ///

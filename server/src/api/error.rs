@@ -350,7 +350,9 @@ impl From<Fault> for ApiError {
         let error = match &fault {
             Fault::NotFound => ApiError::new(BLOB_UNKNOWN, "not found"),
             Fault::Mismatch(_) => ApiError::new(DIGEST_INVALID, &fault),
-            Fault::Invalid(_) => ApiError::new(REQUEST_INVALID, "the request cannot be done"),
+            Fault::Invalid(_) | Fault::Gone(_) => {
+                ApiError::new(REQUEST_INVALID, "the request cannot be done")
+            }
             Fault::Full(_) => ApiError::new(
                 FULL,
                 "the registry has no space left for pushes; delete something or ask its operator",

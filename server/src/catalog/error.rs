@@ -6,6 +6,7 @@
 
 use std::path::Path;
 
+use orlop_format::digest::Digest;
 use sqlx::postgres::PgDatabaseError;
 use sqlx::sqlite::SqliteError;
 
@@ -33,6 +34,10 @@ pub enum CatalogError {
     /// The change breaks a rule of the schema. Nothing of it was kept.
     #[error("the catalog refused the change: {0}")]
     Refused(String),
+    /// A manifest that was to be listed has been deleted for good meanwhile.
+    /// Nothing was kept.
+    #[error("manifest {0} has been deleted meanwhile; push it again")]
+    Gone(Digest),
     /// No room. Nothing of the change was kept; try again when there is room.
     #[error("no room for the catalog: {0}; free space on its device")]
     Full(String),

@@ -21,22 +21,7 @@ pub(super) async fn add(
     let mut changes = Vec::new();
     let repository = ensure(connection, name, &mut changes, now).await?;
     // A link that says the same already is left alone: nothing to sync then.
-    let changed = connection
-        .run(
-            "INSERT INTO link (repository, digest, size, linked_at, birth) \
-             VALUES ($1, $2, $3, $4, $5) ON CONFLICT (repository, digest) DO UPDATE SET \
-             size = excluded.size, linked_at = excluded.linked_at, birth = excluded.birth \
-             WHERE link.size <> excluded.size OR COALESCE(link.birth, -1) < excluded.birth",
-            &[
-                Arg::Int(repository.id),
-                Arg::Bytes(&digest.encode()),
-                Arg::Int(size),
-                Arg::Int(now),
-                Arg::Int(birth),
-            ],
-        )
-        .await?;
-    if changed == 0 {
+    if !put(connection, repository.id, digest, (size, birth), now).await? {
         return Ok(Effect::default());
     }
     changes.push((ChangeKind::BlobLinked, digest.to_string()));
@@ -46,6 +31,33 @@ pub(super) async fn add(
         touched: vec![touch(name, Item::Link(digest))],
         ..Effect::default()
     })
+}
+
+/// Writes a link, unless there is one that says the same, or that is of a later
+/// life. Whether it did.
+pub(super) async fn put(
+    connection: &mut Connection,
+    repository: i64,
+    digest: &Digest,
+    (size, birth): (i64, i64),
+    now: i64,
+) -> Result<bool> {
+    let changed = connection
+        .run(
+            "INSERT INTO link (repository, digest, size, linked_at, birth) \
+             VALUES ($1, $2, $3, $4, $5) ON CONFLICT (repository, digest) DO UPDATE SET \
+             size = excluded.size, linked_at = excluded.linked_at, birth = excluded.birth \
+             WHERE link.size <> excluded.size OR COALESCE(link.birth, -1) < excluded.birth",
+            &[
+                Arg::Int(repository),
+                Arg::Bytes(&digest.encode()),
+                Arg::Int(size),
+                Arg::Int(now),
+                Arg::Int(birth),
+            ],
+        )
+        .await?;
+    Ok(changed > 0)
 }
 
 /// Takes a blob from a repository; its row is kept apart.

@@ -43,6 +43,8 @@ struct Current {
     name: String,
     kept: Totals,
     counted: Totals,
+    /// As if it were purged.
+    is_left_out: bool,
     part: Part,
 }
 
@@ -140,9 +142,15 @@ impl LiveSet {
             Dialect::Postgres => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
         };
         connection.run(begin, &[]).await?;
+        if self.catalog.inner.dialect == Dialect::Postgres {
+            // Blobs are looked up between two pages.
+            let sql = "SET LOCAL idle_in_transaction_session_timeout = 0";
+            connection.run(sql, &[]).await?;
+        }
         let row = connection
             .row(
-                "SELECT id, name, manifests, manifest_sum, edges, edge_sum FROM repository \
+                "SELECT id, name, manifests, manifest_sum, edges, edge_sum, \
+                 COALESCE(deleted_at, 9223372036854775807) FROM repository \
                  WHERE id > $1 ORDER BY id LIMIT 1",
                 &[Arg::Int(self.after)],
             )
@@ -153,6 +161,7 @@ impl LiveSet {
             return Ok(None);
         };
         self.connection = Some(connection);
+        let deleted_at = row.int(6)?;
         Ok(Some(Current {
             id: row.int(0)?,
             name: row.text(1)?,
@@ -163,6 +172,7 @@ impl LiveSet {
                 edge_sum: row.int(5)?,
             },
             counted: Totals::default(),
+            is_left_out: self.without.is_some_and(|until| deleted_at <= until),
             part: Part::Manifests(Vec::new()),
         }))
     }
@@ -229,10 +239,11 @@ impl LiveSet {
             current.counted.add_manifest(&last);
             self.manifests = self.manifests.saturating_add(1);
             let digest = decode(&last)?;
-            if self
-                .without
-                .is_none_or(|until| row.int(1).is_ok_and(|at| at > until))
-            {
+            let is_there = match self.without {
+                Some(until) => !current.is_left_out && row.int(1)? > until,
+                None => true,
+            };
+            if is_there {
                 given.push(digest);
             }
         }
@@ -278,7 +289,7 @@ impl LiveSet {
             let (manifest, kind, target) = (row.bytes(0)?, row.int(1)?, row.bytes(2)?);
             current.counted.add_edge(&manifest, kind, &target);
             let digest = decode(&target)?;
-            if row.int(3)? != 0 {
+            if row.int(3)? != 0 && !current.is_left_out {
                 given.push(digest);
             }
             last = Some(Part::Edges(manifest, kind, target));

@@ -14,6 +14,7 @@
 mod cache;
 mod change;
 mod error;
+mod gc;
 mod job_verb;
 mod jobs;
 mod link;
@@ -35,7 +36,7 @@ mod verb;
 mod writer;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{self, AtomicU64, Ordering};
+use std::sync::atomic::{self, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -58,7 +59,7 @@ use schema::{Dialect, Identity};
 use sql::{Connection, Pool};
 pub use totals::Totals;
 pub use types::{Change, ChangeKind, Counters, Edge, EdgeKind, ManifestRow, PutManifest, Referrer};
-pub use types::{Dead, Departed, Hidden, PurgedRows, Reason, Unreached};
+pub use types::{Dead, Departed, GcState, Hidden, LinkedBlob, PurgedRows, Reason, Unreached};
 pub use types::{Pull, PullCount, PullOf};
 pub use untagged::Place as UntaggedPlace;
 use verb::{Progress, Verb};
@@ -205,15 +206,19 @@ impl Catalog {
     /// manifest of this digest comes back.
     ///
     /// # Errors
-    /// `Refused`, `Full`: it is not named. `Unavailable`, `Poisoned`: it may
-    /// be; naming it again is safe.
+    /// `Refused`, `Full`: it is not named. `Gone`: neither, since one that it
+    /// lists was purged. `Unavailable`, `Poisoned`: it may be; naming it again is
+    /// safe.
     pub async fn put_manifest(&self, manifest: PutManifest) -> Result<(), CatalogError> {
         fits(manifest.size)?;
         for edge in &manifest.edges {
             fits(edge.size)?;
         }
         let verb = Verb::PutManifest(Box::new(manifest));
-        self.submit(verb).await.map(|_| ())
+        match self.step(verb).await? {
+            Progress::Gone(digest) => Err(CatalogError::Gone(digest)),
+            _ => Ok(()),
+        }
     }
 
     /// Gives the repository, made if it is missing, a blob of `size` bytes, of
@@ -275,7 +280,7 @@ impl Catalog {
         digest: &Digest,
     ) -> Result<bool, CatalogError> {
         // The same for all steps, so that an undelete finds what belongs together.
-        let at = writer::now();
+        let at = writer::now().max(self.shared().clock.load(Ordering::Relaxed));
         loop {
             let verb = Verb::DeleteManifest {
                 repository: repository.to_owned(),
@@ -430,6 +435,7 @@ impl Start {
             cache: Cache::new(options.cache_rows),
             turn: tokio::sync::Mutex::new(()),
             poison: OnceLock::new(),
+            clock: AtomicI64::new(self.identity.clock),
             writing: Mutex::default(),
             verbs: AtomicU64::new(0),
             commits: AtomicU64::new(0),

@@ -20,6 +20,10 @@ use super::verb::{Effect, Progress, Verb};
 /// Manifests, tags or links that one step removes at most. Other changes wait
 /// meanwhile.
 const STEP: i64 = 100;
+/// Rows after which a step begins with no further manifest.
+const STEP_ROWS: u64 = 1000;
+/// Remembered names that one step forgets.
+const FORGOTTEN: i64 = 500;
 /// Dead blobs whose links one change removes.
 pub const DEAD_MAX: usize = 256;
 /// How long it is remembered what purged rows named, if the blobs do not die.
@@ -50,7 +54,45 @@ impl Catalog {
             let text = format!("more than {DEAD_MAX} dead blobs at once");
             return Err(CatalogError::Refused(text));
         }
-        self.submit(Verb::ForgetDead(dead)).await.map(|_| ())
+        while self.step(Verb::ForgetDead(dead.clone())).await? == Progress::Step {}
+        Ok(())
+    }
+
+    /// Some of the digests that purged rows named, after one, in order.
+    ///
+    /// # Errors
+    /// When it cannot be known.
+    pub async fn departed_after(
+        &self,
+        after: Option<Digest>,
+    ) -> std::result::Result<Vec<Digest>, CatalogError> {
+        within(async {
+            let mut connection = self.reader().await?;
+            let after = after.map(|digest| digest.encode()).unwrap_or_default();
+            let sql = "SELECT digest FROM departed WHERE digest > $1 ORDER BY digest LIMIT 1000";
+            let rows = connection.rows(sql, &[Arg::Bytes(&after)]).await?;
+            rows.iter()
+                .map(|row| {
+                    let digest = Digest::decode(&row.bytes(0)?).map(|(digest, _)| digest);
+                    digest
+                        .map_err(|_| CatalogError::damaged("a row holds a digest of a wrong form"))
+                })
+                .collect()
+        })
+        .await
+    }
+
+    /// Forgets what named blobs that are named again: it explains nothing any
+    /// more. At most 1,000 of them.
+    ///
+    /// # Errors
+    /// As [`Catalog::put_manifest`].
+    pub async fn forget_departed(
+        &self,
+        digests: &[Digest],
+    ) -> std::result::Result<(), CatalogError> {
+        let digests = digests.iter().map(|digest| digest.encode()).collect();
+        self.submit(Verb::ForgetDeparted(digests)).await.map(|_| ())
     }
 
     /// Why blobs are garbage, where a purge has taken what named them.
@@ -118,8 +160,12 @@ pub(super) async fn step(connection: &mut Connection, until: i64, now: i64) -> R
         unlinked(connection, until, now, &mut purged).await?;
         connection
             .run(
-                "DELETE FROM departed WHERE purged_at < $1",
-                &[Arg::Int(now.saturating_sub(DEPARTED_KEPT))],
+                "DELETE FROM departed WHERE digest IN \
+                 (SELECT digest FROM departed WHERE purged_at < $1 LIMIT $2)",
+                &[
+                    Arg::Int(now.saturating_sub(DEPARTED_KEPT)),
+                    Arg::Int(FORGOTTEN),
+                ],
             )
             .await?;
     }
@@ -156,13 +202,19 @@ async fn repository(
             &[Arg::Int(place.id), Arg::Int(STEP)],
         )
         .await?;
+    let mut removed = 0u64;
     for row in &rows {
+        if removed >= STEP_ROWS {
+            break;
+        }
         let digest = row.bytes(0)?;
-        if manifest(connection, place, &digest, deleted_at, now).await? {
-            purged.manifests = purged.manifests.saturating_add(1);
-            changes.push((ChangeKind::ManifestPurged, text(&digest)));
-        } else {
-            purged.tags = purged.tags.saturating_add(STEP.unsigned_abs());
+        match manifest(connection, place, &digest, deleted_at, now).await? {
+            Some(edges) => {
+                removed = removed.saturating_add(edges);
+                purged.manifests = purged.manifests.saturating_add(1);
+                changes.push((ChangeKind::ManifestPurged, text(&digest)));
+            }
+            None => purged.tags = purged.tags.saturating_add(STEP.unsigned_abs()),
         }
     }
     if !rows.is_empty() {
@@ -185,7 +237,8 @@ async fn repository(
     Ok(())
 }
 
-/// Hidden manifests of repositories that stay.
+/// Hidden manifests of repositories that stay, unless an index that is not hidden
+/// lists them: who pulls that needs them, so that they stay for an undelete.
 async fn manifests(
     connection: &mut Connection,
     until: i64,
@@ -197,35 +250,48 @@ async fn manifests(
         .rows(
             "SELECT m.repository, r.name, m.digest, m.deleted_at FROM manifest m \
              JOIN repository r ON r.id = m.repository \
-             WHERE m.deleted_at <= $1 ORDER BY m.deleted_at LIMIT $2",
+             WHERE m.deleted_at <= $1 \
+             AND NOT EXISTS (SELECT 1 FROM tag t WHERE t.manifest = m.digest \
+                 AND t.repository + 0 = m.repository AND t.deleted_at IS NULL) \
+             AND NOT EXISTS (SELECT 1 FROM edge e JOIN manifest p \
+                 ON p.repository = e.repository AND p.digest = e.manifest \
+                 AND p.deleted_at IS NULL WHERE e.repository = m.repository \
+                 AND e.digest = m.digest AND e.kind = 3) \
+             ORDER BY m.deleted_at LIMIT $2",
             &[Arg::Int(until), Arg::Int(STEP)],
         )
         .await?;
+    let mut removed = 0u64;
     for row in &rows {
+        if removed >= STEP_ROWS {
+            break;
+        }
         let place = Place {
             id: row.int(0)?,
             name: row.text(1)?,
         };
         let (digest, deleted_at) = (row.bytes(2)?, row.int(3)?);
-        if manifest(connection, &place, &digest, deleted_at, now).await? {
-            purged.manifests = purged.manifests.saturating_add(1);
-            changes.push((ChangeKind::ManifestPurged, text(&digest)));
-        } else {
-            purged.tags = purged.tags.saturating_add(STEP.unsigned_abs());
+        match manifest(connection, &place, &digest, deleted_at, now).await? {
+            Some(edges) => {
+                removed = removed.saturating_add(edges);
+                purged.manifests = purged.manifests.saturating_add(1);
+                changes.push((ChangeKind::ManifestPurged, text(&digest)));
+            }
+            None => purged.tags = purged.tags.saturating_add(STEP.unsigned_abs()),
         }
     }
     Ok(())
 }
 
-/// Removes a manifest. False: it has more tags than one step removes, and
-/// stays until they are gone.
+/// Removes a manifest, and says how many rows went with it. None: it has more
+/// tags than one step removes, and stays until they are gone.
 async fn manifest(
     connection: &mut Connection,
     place: &Place,
     digest: &[u8],
     deleted_at: i64,
     now: i64,
-) -> Result<bool> {
+) -> Result<Option<u64>> {
     let (id, of) = (Arg::Int(place.id), Arg::Bytes(digest));
     // By the manifest alone, as where it is hidden.
     let sql = "SELECT name FROM tag WHERE manifest = $2 AND repository + 0 = $1 LIMIT $3";
@@ -234,7 +300,7 @@ async fn manifest(
         tag_row(connection, place.id, &tag.text(0)?).await?;
     }
     if i64::try_from(tags.len()).is_ok_and(|tags| tags >= STEP) {
-        return Ok(false);
+        return Ok(None);
     }
     let mut totals = totals(connection, place.id).await?;
     let sql = "SELECT kind, digest FROM edge WHERE repository = $1 AND manifest = $2";
@@ -259,7 +325,7 @@ async fn manifest(
         connection.run(sql, &[id, of]).await?;
     }
     set_totals(connection, place.id, &totals).await?;
-    Ok(true)
+    Ok(Some(edges.len() as u64))
 }
 
 const CONFIG: i64 = 1;
@@ -395,27 +461,27 @@ async fn set_totals(connection: &mut Connection, repository: i64, totals: &Total
         .map(|_| ())
 }
 
-/// Removes links of dead blobs.
+/// Removes links of dead blobs, so many in a step.
 pub(super) async fn forget(connection: &mut Connection, dead: &[Dead], now: i64) -> Result<Effect> {
     let mut touched = Vec::new();
     let mut last = None;
+    let mut left = FORGOTTEN;
     for blob in dead {
         let encoded = blob.digest.encode();
         let birth = i64::try_from(blob.birth).unwrap_or(i64::MAX);
         let rows = connection
             .rows(
-                "DELETE FROM link WHERE digest = $1 AND COALESCE(birth, -1) <= $2 \
-                 RETURNING repository",
-                &[Arg::Bytes(&encoded), Arg::Int(birth)],
+                "SELECT l.repository, r.name FROM link l JOIN repository r \
+                 ON r.id = l.repository WHERE l.digest = $1 AND COALESCE(l.birth, -1) <= $2 \
+                 LIMIT $3",
+                &[Arg::Bytes(&encoded), Arg::Int(birth), Arg::Int(left)],
             )
             .await?;
         for row in &rows {
-            let repository = row.int(0)?;
-            let sql = "SELECT name FROM repository WHERE id = $1";
-            let name = connection
-                .one(sql, &[Arg::Int(repository)])
-                .await?
-                .text(0)?;
+            let (repository, name) = (row.int(0)?, row.text(1)?);
+            let sql = "DELETE FROM link WHERE digest = $1 AND repository = $2";
+            let arguments = [Arg::Bytes(&encoded), Arg::Int(repository)];
+            connection.run(sql, &arguments).await?;
             let item = Item::Link(&blob.digest);
             touched.push(Touched::Key(Key::from(KeyRef {
                 repository: &name,
@@ -424,14 +490,31 @@ pub(super) async fn forget(connection: &mut Connection, dead: &[Dead], now: i64)
             let change = (ChangeKind::BlobUnlinked, blob.digest.to_string());
             last = Some(change::record(connection, repository, &[change], now).await?);
         }
+        left = left.saturating_sub(i64::try_from(rows.len()).unwrap_or(i64::MAX));
+        if left <= 0 {
+            break;
+        }
         let sql = "DELETE FROM departed WHERE digest = $1";
         connection.run(sql, &[Arg::Bytes(&encoded)]).await?;
     }
     Ok(Effect {
         sequence: last,
         touched,
+        unfinished: left <= 0,
         ..Effect::default()
     })
+}
+
+/// Forgets what named blobs that are named again.
+pub(super) async fn forget_departed(
+    connection: &mut Connection,
+    digests: &[Vec<u8>],
+) -> Result<Effect> {
+    for digest in digests {
+        let sql = "DELETE FROM departed WHERE digest = $1";
+        connection.run(sql, &[Arg::Bytes(digest)]).await?;
+    }
+    Ok(Effect::default())
 }
 
 fn text(digest: &[u8]) -> String {

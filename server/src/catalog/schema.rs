@@ -8,6 +8,7 @@
 
 use super::error::CatalogError;
 use super::sql::{Arg, Connection};
+use super::writer::now;
 
 /// The databases' different words for one thing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +56,8 @@ pub(super) const SUPPORTED: i64 = MIGRATIONS.len() as i64;
 pub(super) struct Identity {
     pub(super) id: [u8; 16],
     pub(super) sequence: i64,
+    /// The latest time that it believes, in milliseconds since 1970.
+    pub(super) clock: i64,
 }
 
 /// Makes the tables of a new catalog. The connection is in a transaction.
@@ -84,12 +87,15 @@ pub(super) async fn upgrade(
         apply(connection, dialect, schema).await?;
         connection
             .run(
-                "UPDATE catalog SET schema = $1 WHERE one = 1",
-                &[Arg::Int(SUPPORTED)],
+                "UPDATE catalog SET schema = $1, \
+                 untagged_floor = COALESCE(untagged_floor, $2) WHERE one = 1",
+                &[Arg::Int(SUPPORTED), Arg::Int(now())],
             )
             .await?;
     }
-    Ok(identity)
+    let sql = "SELECT COALESCE(clock, -1) FROM catalog WHERE one = 1";
+    let clock = connection.one(sql, &[]).await?.int(0)?;
+    Ok(Identity { clock, ..identity })
 }
 
 /// Reads what the catalog says of itself, and how far it is.
@@ -115,6 +121,7 @@ pub(super) async fn identify(connection: &mut Connection) -> Result<(Identity, i
     let identity = Identity {
         id,
         sequence: row.int(1)?,
+        clock: i64::MIN,
     };
     Ok((identity, row.int(2)?))
 }

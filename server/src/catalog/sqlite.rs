@@ -285,7 +285,7 @@ pub(super) async fn copy_outdated(path: &Path, to: &Path) -> Result<Option<([u8;
     }
     .await;
     pool.close().await;
-    let (Identity { id, sequence }, schema) = identified?;
+    let (Identity { id, sequence, .. }, schema) = identified?;
     if schema >= schema::SUPPORTED {
         return Ok(None);
     }

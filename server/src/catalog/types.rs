@@ -61,6 +61,22 @@ pub struct PutManifest {
     pub tags: Vec<String>,
     /// Its annotations as a JSON object, for lists of referrers.
     pub annotations: Option<String>,
+    /// Blobs of the repository that it names and that are held: their links
+    /// stay, whatever happened meanwhile.
+    pub links: Vec<LinkedBlob>,
+    /// Manifests of the repository that it lists: they stay, too.
+    pub children: Vec<Digest>,
+}
+
+/// A blob of a repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LinkedBlob {
+    /// By which the repository has it.
+    pub digest: Digest,
+    /// Bytes.
+    pub size: u64,
+    /// Of the life that is here.
+    pub birth: u64,
 }
 
 /// A manifest that is about another one.
@@ -228,10 +244,12 @@ pub struct Hidden {
 /// milliseconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unreached {
-    /// When it was pushed, lost a tag or was pulled last, whichever was latest.
+    /// When it was pushed, lost a tag or was pulled last, whichever was latest, as
+    /// far as that is known.
     pub used_at: i64,
-    /// When it was pulled last, as far as that is known.
-    pub pulled_at: Option<i64>,
+    /// Before this pulls were lost, or tags were not watched: it may have been
+    /// used until then.
+    pub floor: i64,
     /// When what it belonged to was deleted, if a purge took that.
     pub orphaned_at: Option<i64>,
     /// Its size in bytes.
@@ -249,4 +267,17 @@ pub struct Reason {
     pub tags: Vec<String>,
     /// When it was deleted, in milliseconds since 1970, if it was.
     pub deleted_at: Option<i64>,
+}
+
+/// What collection knows of itself. Times are milliseconds since 1970.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GcState {
+    /// The latest time that is believed.
+    pub clock: Option<i64>,
+    /// Since when blobs are counted that died without an explanation.
+    pub unexplained_since: Option<i64>,
+    /// How many did.
+    pub unexplained: u64,
+    /// Why nothing is collected, if so.
+    pub hold: Option<String>,
 }

@@ -1,8 +1,11 @@
 //! What was deleted comes back, as long as no purge has taken it.
 //!
 //! Invariants: a tag comes back with its manifest, and a manifest with the
-//! tags that were deleted along with it; a name that was given again since is
-//! left alone.
+//! tags that were deleted along with it, with what it lists and with its blobs;
+//! a name that was given again since is left alone. What comes back counts as
+//! used now.
+
+use std::collections::HashSet;
 
 use orlop_format::digest::Digest;
 use orlop_oci::Reference;
@@ -16,7 +19,9 @@ use super::types::{ChangeKind, Hidden};
 use super::verb::{Effect, Verb, find};
 
 /// Tags that come back with one manifest.
-const TAGS: i64 = 1000;
+const TAGS: i64 = 10_000;
+/// Manifests that come back with one, by way of those that list them.
+const LISTED: usize = 10_000;
 
 type Result<T> = std::result::Result<T, sqlx::Error>;
 
@@ -138,7 +143,13 @@ pub(super) async fn tag(
         return Ok(Effect::default());
     };
     let mut changes = Vec::new();
-    revive(connection, repository.id, &row.bytes(0)?, &mut changes).await?;
+    revive(
+        connection,
+        repository.id,
+        row.bytes(0)?,
+        (&mut changes, now),
+    )
+    .await?;
     changes.push((ChangeKind::TagSet, tag.to_owned()));
     done(connection, repository.id, &changes, now).await
 }
@@ -167,26 +178,52 @@ pub(super) async fn manifest(
             .await?;
         changes.push((ChangeKind::TagSet, tag));
     }
-    revive(connection, id, &encoded, &mut changes).await?;
+    revive(connection, id, encoded, (&mut changes, now)).await?;
     done(connection, id, &changes, now).await
 }
 
+/// Brings a manifest back, and what it lists, and their blobs.
 async fn revive(
     connection: &mut Connection,
     repository: i64,
-    digest: &[u8],
-    changes: &mut Vec<(ChangeKind, String)>,
+    digest: Vec<u8>,
+    (changes, now): (&mut Vec<(ChangeKind, String)>, i64),
 ) -> Result<()> {
-    let revived = connection
-        .run(
-            "UPDATE manifest SET deleted_at = NULL, orphaned_at = NULL \
-             WHERE repository = $1 AND digest = $2 AND deleted_at IS NOT NULL",
-            &[Arg::Int(repository), Arg::Bytes(digest)],
-        )
-        .await?;
-    if revived > 0 {
-        let text = Digest::decode(digest).map(|(digest, _)| digest.to_string());
-        changes.push((ChangeKind::ManifestPut, text.unwrap_or_default()));
+    let id = Arg::Int(repository);
+    let mut seen = HashSet::from([digest.clone()]);
+    let mut next = vec![digest];
+    while let Some(digest) = next.pop() {
+        let of = Arg::Bytes(&digest);
+        let revived = connection
+            .run(
+                "UPDATE manifest SET deleted_at = NULL, orphaned_at = NULL, untagged_at = $3 \
+                 WHERE repository = $1 AND digest = $2 AND deleted_at IS NOT NULL",
+                &[id, of, Arg::Int(now)],
+            )
+            .await?;
+        if revived > 0 {
+            let text = Digest::decode(&digest).map(|(digest, _)| digest.to_string());
+            changes.push((ChangeKind::ManifestPut, text.unwrap_or_default()));
+        }
+        for sql in [
+            "INSERT INTO link (repository, digest, size, linked_at) \
+             SELECT u.repository, u.digest, u.size, $3 FROM edge e JOIN unlinked u \
+             ON u.repository = e.repository AND u.digest = e.digest \
+             WHERE e.repository = $1 AND e.manifest = $2 AND e.kind IN (1, 2) \
+             ON CONFLICT (repository, digest) DO NOTHING",
+            "DELETE FROM unlinked WHERE repository = $1 AND digest IN \
+             (SELECT digest FROM edge WHERE repository = $1 AND manifest = $2 \
+             AND kind IN (1, 2)) AND $3 = $3",
+        ] {
+            connection.run(sql, &[id, of, Arg::Int(now)]).await?;
+        }
+        let sql = "SELECT digest FROM edge WHERE repository = $1 AND manifest = $2 AND kind = 3";
+        for row in connection.rows(sql, &[id, of]).await? {
+            let child = row.bytes(0)?;
+            if seen.len() < LISTED && seen.insert(child.clone()) {
+                next.push(child);
+            }
+        }
     }
     Ok(())
 }

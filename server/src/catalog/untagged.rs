@@ -22,30 +22,39 @@ type Result<T> = std::result::Result<T, CatalogError>;
 pub type Place = (i64, Vec<u8>);
 
 impl Catalog {
-    /// Some of the manifests that belonged to one which was purged, and of each
-    /// whether nothing else reaches it. The same ones again until they are
-    /// deleted or settled.
+    /// Those of the next manifests after a place that belonged to one which was
+    /// purged, and of each whether nothing else reaches it; and where to go on,
+    /// if there are more.
     ///
     /// # Errors
     /// When it cannot be known.
-    pub async fn orphans(&self) -> Result<Vec<(String, Digest, Option<Unreached>)>> {
+    pub async fn orphans(
+        &self,
+        after: Option<Place>,
+    ) -> Result<(Vec<(String, Digest, Option<Unreached>)>, Option<Place>)> {
         within(async {
+            let (id, digest) = after.unwrap_or((i64::MIN, Vec::new()));
             let mut connection = self.reader().await?;
             let rows = connection
                 .rows(
-                    "SELECT r.name, m.digest FROM manifest m JOIN repository r \
+                    "SELECT m.repository, r.name, m.digest FROM manifest m JOIN repository r \
                      ON r.id = m.repository AND r.deleted_at IS NULL \
-                     WHERE m.orphaned_at IS NOT NULL AND m.deleted_at IS NULL LIMIT $1",
-                    &[Arg::Int(PAGE)],
+                     WHERE m.orphaned_at IS NOT NULL AND m.deleted_at IS NULL \
+                     AND (m.repository, m.digest) > ($1, $2) \
+                     ORDER BY m.repository, m.digest LIMIT $3",
+                    &[Arg::Int(id), Arg::Bytes(&digest), Arg::Int(PAGE)],
                 )
                 .await?;
             let mut found = Vec::with_capacity(rows.len());
+            let mut last = None;
             for row in &rows {
-                let (name, digest) = (row.text(0)?, row.bytes(1)?);
+                let (name, digest) = (row.text(1)?, row.bytes(2)?);
                 let unreached = look(&mut connection, &name, &digest).await?;
                 found.push((name, decode(&digest)?, unreached));
+                last = Some((row.int(0)?, digest));
             }
-            Ok(found)
+            let is_full = i64::try_from(rows.len()).is_ok_and(|rows| rows >= PAGE);
+            Ok((found, last.filter(|_| is_full)))
         })
         .await
     }
@@ -117,7 +126,8 @@ async fn look(
     let row = connection
         .row(
             "SELECT m.pushed_at, COALESCE(m.untagged_at, -1), COALESCE(p.last_pulled, -1), \
-             COALESCE(c.pulls_floor, -1), COALESCE(m.orphaned_at, -1), m.size \
+             COALESCE(c.pulls_floor, -1), COALESCE(m.orphaned_at, -1), m.size, \
+             COALESCE(c.untagged_floor, -1) \
              FROM repository r JOIN manifest m ON m.repository = r.id AND m.digest = $2 \
              AND m.deleted_at IS NULL CROSS JOIN catalog c \
              LEFT JOIN pulled_manifest p ON p.repository = r.id AND p.digest = m.digest \
@@ -132,10 +142,9 @@ async fn look(
         )
         .await?;
     let Some(row) = row else { return Ok(None) };
-    let pulled = row.int(2)?.max(row.int(3)?);
     Ok(Some(Unreached {
-        used_at: row.int(0)?.max(row.int(1)?).max(pulled),
-        pulled_at: Some(pulled).filter(|at| *at >= 0),
+        used_at: row.int(0)?.max(row.int(1)?).max(row.int(2)?),
+        floor: row.int(3)?.max(row.int(6)?),
         orphaned_at: Some(row.int(4)?).filter(|at| *at >= 0),
         size: row.int(5)?.unsigned_abs(),
     }))

@@ -11,13 +11,14 @@ use orlop_format::digest::Digest;
 
 use super::cache::{Item, Key, KeyRef, Touched};
 use super::change;
+use super::gc::GcVerb;
 use super::job_verb::JobVerb;
 use super::link;
 use super::pulls::{self, Pulls};
 use super::purge;
 use super::sql::{Arg, Connection};
 use super::totals::Totals;
-use super::types::{ChangeKind, Dead, Edge, EdgeKind, PurgedRows, PutManifest};
+use super::types::{ChangeKind, Dead, Edge, PurgedRows, PutManifest};
 use super::{undelete, untagged};
 
 /// Tags that are hidden in one step. More would hold up other changes.
@@ -70,6 +71,10 @@ pub(super) enum Verb {
         until: i64,
     },
     ForgetDead(Vec<Dead>),
+    /// What is remembered of blobs that are named again.
+    ForgetDeparted(Vec<Vec<u8>>),
+    /// What collection knows of itself.
+    Gc(GcVerb),
     /// Manifests that a look found to belong to nothing that was purged.
     Settle(Vec<(String, Digest)>),
     Pulls(Box<Pulls>),
@@ -89,6 +94,8 @@ pub(super) struct Effect {
     pub(super) number: Option<i64>,
     /// What a step of a purge removed.
     pub(super) purged: PurgedRows,
+    /// Why nothing was done: this is gone.
+    pub(super) gone: Option<Digest>,
 }
 
 /// What became of what a change was to do.
@@ -104,12 +111,17 @@ pub(super) enum Progress {
     Number(i64),
     /// These rows are gone.
     Purged(PurgedRows),
+    /// Nothing was done, since this is gone.
+    Gone(Digest),
 }
 
 impl Effect {
     pub(super) fn progress(&self) -> Progress {
         if let Some(number) = self.number {
             return Progress::Number(number);
+        }
+        if let Some(gone) = self.gone {
+            return Progress::Gone(gone);
         }
         if self.purged != PurgedRows::default() {
             return Progress::Purged(self.purged);
@@ -155,6 +167,8 @@ impl Verb {
             }
             Verb::Purge { until } => purge::step(connection, *until, now).await,
             Verb::ForgetDead(dead) => purge::forget(connection, dead, now).await,
+            Verb::ForgetDeparted(digests) => purge::forget_departed(connection, digests).await,
+            Verb::Gc(verb) => verb.apply(connection).await,
             Verb::Settle(manifests) => untagged::settle(connection, manifests).await,
             Verb::Pulls(pulls) => pulls::write(connection, pulls).await,
             Verb::Job(verb) => verb.apply(connection, now).await,
@@ -217,6 +231,13 @@ async fn put_manifest(
     now: i64,
 ) -> Result<Effect> {
     let mut changes = Vec::new();
+    // Before anything is written.
+    if let Some(gone) = gone_child(connection, manifest).await? {
+        return Ok(Effect {
+            gone: Some(gone),
+            ..Effect::default()
+        });
+    }
     let mut repository = ensure(connection, &manifest.repository, &mut changes, now).await?;
     let digest = manifest.digest.encode();
     if insert_manifest(connection, repository.id, &digest, manifest, now).await? {
@@ -225,7 +246,7 @@ async fn put_manifest(
         write_totals(connection, &repository).await?;
     }
     changes.push((ChangeKind::ManifestPut, manifest.digest.to_string()));
-    revive_children(connection, repository.id, manifest, &mut changes).await?;
+    revive(connection, repository.id, manifest, &mut changes, now).await?;
     let mut touched = vec![touch(
         &manifest.repository,
         Item::Manifest(&manifest.digest),
@@ -299,25 +320,44 @@ async fn insert_manifest(
     Ok(false)
 }
 
-/// Brings back what an index lists and was deleted since its push began: it was
-/// there when that was checked.
-async fn revive_children(
+/// A manifest that an index lists and that was purged since its push began.
+async fn gone_child(connection: &mut Connection, manifest: &PutManifest) -> Result<Option<Digest>> {
+    for child in &manifest.children {
+        let sql = "SELECT 1 FROM manifest m JOIN repository r ON r.id = m.repository \
+             WHERE r.name = $1 AND r.deleted_at IS NULL AND m.digest = $2";
+        let arguments = [Arg::Text(&manifest.repository), Arg::Bytes(&child.encode())];
+        if connection.row(sql, &arguments).await?.is_none() {
+            return Ok(Some(*child));
+        }
+    }
+    Ok(None)
+}
+
+/// Brings back what was deleted since the push began: it was there when that was
+/// checked.
+async fn revive(
     connection: &mut Connection,
     repository: i64,
     manifest: &PutManifest,
     changes: &mut Vec<(ChangeKind, String)>,
+    now: i64,
 ) -> Result<()> {
-    let is_child = |edge: &&Edge| edge.kind == EdgeKind::Child;
-    for child in manifest.edges.iter().filter(is_child) {
+    for child in &manifest.children {
         let revived = connection
             .run(
                 "UPDATE manifest SET deleted_at = NULL \
                  WHERE repository = $1 AND digest = $2 AND deleted_at IS NOT NULL",
-                &[Arg::Int(repository), Arg::Bytes(&child.digest.encode())],
+                &[Arg::Int(repository), Arg::Bytes(&child.encode())],
             )
             .await?;
         if revived > 0 {
-            changes.push((ChangeKind::ManifestPut, child.digest.to_string()));
+            changes.push((ChangeKind::ManifestPut, child.to_string()));
+        }
+    }
+    for blob in &manifest.links {
+        let place = (clamp(blob.size), clamp(blob.birth));
+        if link::put(connection, repository, &blob.digest, place, now).await? {
+            changes.push((ChangeKind::BlobLinked, blob.digest.to_string()));
         }
     }
     Ok(())

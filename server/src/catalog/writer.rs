@@ -9,7 +9,7 @@
 //!
 //! Refuses to know: what the changes say.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -43,6 +43,8 @@ pub(super) struct Shared {
     /// done.
     pub(super) turn: tokio::sync::Mutex<()>,
     pub(super) poison: OnceLock<String>,
+    /// No row gets a time before this, in milliseconds since 1970.
+    pub(super) clock: AtomicI64,
     /// Since when the writer is at a transaction, if it is.
     pub(super) writing: Mutex<Option<Instant>>,
     pub(super) verbs: AtomicU64,
@@ -191,7 +193,8 @@ impl Writer {
         connection.run(begin, &[]).await?;
         loop {
             while let Some(job) = jobs.get(outcomes.len()) {
-                outcomes.push(run(connection, &job.verb).await?);
+                let stamp = now().max(self.shared.clock.load(Ordering::Relaxed));
+                outcomes.push(run(connection, &job.verb, stamp).await?);
             }
             if jobs.len() >= limit || start.elapsed() >= BATCH_TIME {
                 break;
@@ -304,9 +307,9 @@ impl Writer {
     }
 }
 
-async fn run(connection: &mut Connection, verb: &Verb) -> Result<Outcome, sqlx::Error> {
+async fn run(connection: &mut Connection, verb: &Verb, stamp: i64) -> Result<Outcome, sqlx::Error> {
     connection.run("SAVEPOINT verb", &[]).await?;
-    match verb.apply(connection, now()).await {
+    match verb.apply(connection, stamp).await {
         Ok(effect) => {
             connection.run("RELEASE SAVEPOINT verb", &[]).await?;
             Ok(Outcome::Done(effect))

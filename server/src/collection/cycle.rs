@@ -7,26 +7,39 @@ use orlop_engine::{Collected, Collector, Garbage, Sweep, Trailer};
 use orlop_oci::Digest;
 use tokio::task::spawn_blocking;
 
-use super::{Gc, NAMED, Outcome, Wanted, failed, names, time};
+use super::{DAY, Gc, NAMED, Outcome, Wanted, failed, names, time};
 use crate::catalog::{DEAD_MAX, Dead, JobProgress};
 use crate::jobs::{Run, Stop};
 
+/// Blobs that die before it is looked again whether anything may.
+const PART: usize = 512;
+
 impl Gc {
     /// One cycle. `plan`: as if rows that were deleted by then were purged, and
-    /// nothing dies.
+    /// nothing dies. None: writes were switched off, and it was given up, so that
+    /// no state of the catalog is held meanwhile.
     pub(super) async fn cycle(
         &self,
         run: &Run,
         wanted: &Wanted,
         plan: Option<i64>,
         outcome: &mut Outcome,
-    ) -> Result<Collected, Stop> {
+    ) -> Result<Option<Collected>, Stop> {
         let began = Instant::now();
         let collector = self.store.collect().await.map_err(failed)?;
-        let sweep = self.mark(run, collector, wanted.unlimited, plan).await?;
+        let marked = self.mark(run, collector, wanted.unlimited, plan).await?;
+        let Some(mut sweep) = marked else {
+            return Ok(None);
+        };
         let done = match plan {
             Some(_) => self.look(run, sweep, outcome).await?,
-            None => self.sweep(run, sweep).await?,
+            None => {
+                sweep = self.settle(run, sweep).await?;
+                match self.sweep(run, sweep).await? {
+                    Some(done) => done,
+                    None => return Ok(None),
+                }
+            }
         };
         outcome.cycles = outcome.cycles.saturating_add(1);
         outcome.blobs = done.blobs;
@@ -47,7 +60,7 @@ impl Gc {
         if plan.is_none() {
             self.told(run, done, began.elapsed());
         }
-        Ok(done)
+        Ok(Some(done))
     }
 
     fn told(&self, run: &Run, done: Collected, took: Duration) {
@@ -96,13 +109,16 @@ impl Gc {
         mut collector: Collector,
         unlimited: bool,
         without: Option<i64>,
-    ) -> Result<Sweep, Stop> {
+    ) -> Result<Option<Sweep>, Stop> {
         let mut live = self.catalog.live_set(without);
         let mut taken = 0u64;
         let expected = self.observe().last.live;
         let mut worked = Duration::ZERO;
         loop {
-            self.go_on(run, worked).await?;
+            self.pause(run, worked).await?;
+            if without.is_none() && self.is_read_only() {
+                return Ok(None);
+            }
             let began = Instant::now();
             let Some(digests) = live.next().await.map_err(names)? else {
                 break;
@@ -124,14 +140,55 @@ impl Gc {
             catalog: self.catalog.id(),
             sequence: live.end().await.map_err(names)?,
         };
-        blocking(move || collector.whole(trailer, unlimited)).await
+        blocking(move || collector.whole(trailer, unlimited))
+            .await
+            .map(Some)
     }
 
-    /// Ends what two live sets did not name.
-    async fn sweep(&self, run: &Run, mut sweep: Sweep) -> Result<Collected, Stop> {
+    /// Forgets what purged rows named and others name still, or again: it would
+    /// explain a death that it does not.
+    async fn settle(&self, run: &Run, mut sweep: Sweep) -> Result<Sweep, Stop> {
+        let mut after = None;
+        let mut worked = Duration::ZERO;
+        loop {
+            self.pause(run, worked).await?;
+            let began = Instant::now();
+            let digests = self.catalog.departed_after(after).await.map_err(names)?;
+            let Some(last) = digests.last().copied() else {
+                return Ok(sweep);
+            };
+            let (next, named) = blocking(move || {
+                let named = sweep.names(&digests)?;
+                let named = digests.into_iter().zip(named);
+                let named: Vec<_> = named.filter(|of| of.1).map(|of| of.0).collect();
+                Ok((sweep, named))
+            })
+            .await?;
+            sweep = next;
+            if !named.is_empty() {
+                self.catalog.forget_departed(&named).await.map_err(names)?;
+            }
+            run.alive();
+            after = Some(last);
+            worked = began.elapsed();
+        }
+    }
+
+    /// Ends what two live sets did not name. None: it was given up.
+    async fn sweep(&self, run: &Run, mut sweep: Sweep) -> Result<Option<Collected>, Stop> {
+        let state = self.catalog.gc_state().await.map_err(names)?;
+        let now = state.clock.unwrap_or_default();
+        // Of this day, or the first of a new one.
+        let since = state.unexplained_since.unwrap_or(i64::MIN);
+        let since = if now.saturating_sub(since) < DAY {
+            sweep.spend(state.unexplained);
+            since
+        } else {
+            now
+        };
         let (mut walked, mut worked) = (0u64, Duration::ZERO);
         loop {
-            self.go_on(run, worked).await?;
+            self.pause(run, worked).await?;
             let began = Instant::now();
             let stepped = blocking(move || {
                 let found = sweep.step()?;
@@ -141,29 +198,38 @@ impl Gc {
             sweep = next;
             let Some(garbage) = found else { break };
             walked = walked.saturating_add(1);
-            self.end(run, &mut sweep, garbage).await?;
+            for part in garbage.chunks(PART) {
+                if self.is_read_only() {
+                    return Ok(None);
+                }
+                self.end(&mut sweep, part, since).await?;
+                run.alive();
+            }
             run.report(progress(walked, 0, "pages"), b"sweep".to_vec());
             worked = began.elapsed();
         }
-        sweep.finish().map_err(failed)
+        sweep.finish().map(Some).map_err(failed)
     }
 
-    async fn end(&self, run: &Run, sweep: &mut Sweep, garbage: Vec<Garbage>) -> Result<(), Stop> {
-        if garbage.is_empty() {
-            return Ok(());
-        }
+    /// Ends some blobs, then their links.
+    async fn end(&self, sweep: &mut Sweep, garbage: &[Garbage], since: i64) -> Result<(), Stop> {
         let digests: Vec<Digest> = garbage.iter().map(|blob| blob.digest).collect();
         let departed = self.catalog.departed(&digests).await.map_err(names)?;
         let (mut explained, mut others) = (Vec::new(), Vec::new());
-        for (blob, why) in garbage.into_iter().zip(departed) {
+        for (blob, why) in garbage.iter().zip(departed) {
             match why {
-                Some(_) => explained.push(blob),
-                None => others.push(blob),
+                Some(_) => explained.push(*blob),
+                None => others.push(*blob),
             }
         }
         for (garbage, is_explained) in [(explained, true), (others, false)] {
             let dead = sweep.end(&garbage, is_explained).await.map_err(failed)?;
-            run.alive();
+            let unexplained = dead.iter().filter(|blob| !is_explained && !blob.internal);
+            let unexplained = unexplained.count() as u64;
+            if unexplained > 0 {
+                let counted = self.catalog.add_unexplained(unexplained, since).await;
+                counted.map_err(names)?;
+            }
             let dead: Vec<Dead> = dead
                 .iter()
                 .map(|blob| Dead {
@@ -192,7 +258,7 @@ impl Gc {
         let mut named = 0;
         let mut worked = Duration::ZERO;
         loop {
-            self.go_on(run, worked).await?;
+            self.pause(run, worked).await?;
             let began = Instant::now();
             let stepped = blocking(move || {
                 let found = sweep.step()?;

@@ -38,6 +38,12 @@ const CYCLES: u32 = 8;
 const PAUSE_MAX: Duration = Duration::from_millis(200);
 /// How often it is looked whether writes are switched on again.
 const LOOK: Duration = Duration::from_secs(1);
+/// No clock is believed before this: 2020.
+const LONG_AGO: i64 = 1_577_836_800_000;
+/// How much later it may be after a stop, in milliseconds, however long that took.
+const STOP_MAX: i64 = 24 * 3_600_000;
+/// The days of which unexplained deaths are counted, in milliseconds.
+const DAY: i64 = 24 * 3_600_000;
 /// Garbage that a plan names.
 const NAMED: usize = 20;
 
@@ -48,8 +54,12 @@ pub struct Gc {
     registry: Registry,
     rules: Rules,
     clock: Clock,
-    /// When this was made, by both clocks.
-    began: (Instant, i64),
+    /// When this was made.
+    began: Instant,
+    /// The time that was believed last, and when.
+    believed: Mutex<Option<(Instant, i64)>>,
+    /// When it was looked for untagged manifests last.
+    looked: Mutex<Option<Instant>>,
     maintenance: OnceLock<Maintenance>,
     observed: Mutex<Observed>,
     /// The catalog's sequence at which there was no garbage.
@@ -64,14 +74,15 @@ impl Gc {
         rules: Rules,
         clock: Clock,
     ) -> Gc {
-        let began = (Instant::now(), clock());
         Gc {
             store,
             catalog,
             registry,
             rules,
             clock,
-            began,
+            began: Instant::now(),
+            believed: Mutex::default(),
+            looked: Mutex::default(),
             maintenance: OnceLock::new(),
             observed: Mutex::default(),
             clean_at: Mutex::default(),
@@ -110,14 +121,6 @@ impl Gc {
         })
     }
 
-    /// The time of day, or earlier: a clock that jumps ahead must not end
-    /// everybody's undelete window.
-    fn now(&self) -> i64 {
-        let (at, clock) = self.began;
-        let since = i64::try_from(at.elapsed().as_millis()).unwrap_or(i64::MAX);
-        (self.clock)().min(clock.saturating_add(since))
-    }
-
     async fn collect(&self, run: &Run) -> Result<String, Stop> {
         let wanted: Wanted = serde_json::from_str(run.params())
             .map_err(|error| Stop::Failed(format!("its parameters are not known: {error}")))?;
@@ -126,37 +129,54 @@ impl Gc {
             plan: wanted.plan,
             ..Outcome::default()
         };
-        let window = wanted.undelete_window.map(Duration::from_millis);
-        let until = self.until(window.unwrap_or(self.rules.undelete_window));
+        if wanted.release {
+            self.catalog.release_gc().await.map_err(names)?;
+        }
+        let state = self.catalog.gc_state().await.map_err(names)?;
+        let now = self.believe(state.clock).await?;
+        let until = until(now, &self.rules, &wanted);
         if wanted.plan {
             self.cycle(run, &wanted, Some(until), &mut outcome).await?;
             return text(&outcome);
         }
+        if let Some(why) = state.hold {
+            return Err(Stop::Failed(format!(
+                "nothing is collected: {why}. When that is settled, `orlop gc run --release` begins again"
+            )));
+        }
         self.purge(run, until, &mut outcome).await?;
-        self.retire(run, &mut outcome).await?;
-        if window.is_some() {
+        self.retire(run, now, &mut outcome).await?;
+        if wanted.undelete_window.is_some() {
             // What was deleted just now too.
-            self.purge(run, self.until(window.unwrap_or_default()), &mut outcome)
-                .await?;
+            self.purge(
+                run,
+                until.max(self::until(self.wall(), &self.rules, &wanted)),
+                &mut outcome,
+            )
+            .await?;
         }
         let sequence = self.catalog.sequence();
         if *self.clean_at() == Some(sequence) {
             outcome.idle = true;
             return text(&outcome);
         }
-        while outcome.cycles < CYCLES {
-            let collected = self.cycle(run, &wanted, None, &mut outcome).await?;
-            let is_clean = collected.blobs == collected.live && collected.condemned == 0;
-            *self.clean_at() = is_clean.then_some(sequence);
-            if collected.condemned <= collected.bounded {
-                break;
-            }
+        for _ in 0..CYCLES {
             if self
                 .rules
                 .limit
                 .is_some_and(|limit| began.elapsed() > limit)
             {
                 outcome.cut = true;
+                break;
+            }
+            // Writes were switched off meanwhile: it begins again after that.
+            let Some(collected) = self.cycle(run, &wanted, None, &mut outcome).await? else {
+                self.go_on(run, Duration::ZERO).await?;
+                continue;
+            };
+            let is_clean = collected.blobs == collected.live && collected.condemned == 0;
+            *self.clean_at() = is_clean.then_some(sequence);
+            if collected.condemned <= collected.bounded {
                 break;
             }
         }
@@ -167,25 +187,50 @@ impl Gc {
         self.clean_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What was deleted at this time has been so for the window.
-    fn until(&self, window: Duration) -> i64 {
-        let window = i64::try_from(window.as_millis()).unwrap_or(i64::MAX);
-        self.now().saturating_sub(window)
+    /// The time that is believed, which is kept for the next start: the time of
+    /// day, but no further ahead of what was believed last than twice the time
+    /// since, and a day for a stop. So a clock that jumps ends nobody's window.
+    async fn believe(&self, kept: Option<i64>) -> Result<i64, Stop> {
+        let wall = self.wall();
+        let last = *self.believed.lock().unwrap_or_else(PoisonError::into_inner);
+        let (since, at, gap) = match (last, kept.filter(|at| *at > LONG_AGO)) {
+            (Some((since, at)), _) => (since, at, 0),
+            (None, Some(at)) => (self.began, at, STOP_MAX),
+            (None, None) => (Instant::now(), wall, 0),
+        };
+        let elapsed = i64::try_from(since.elapsed().as_millis()).unwrap_or(i64::MAX);
+        let latest = at
+            .saturating_add(elapsed.saturating_mul(2))
+            .saturating_add(gap);
+        let now = wall.min(latest).max(at);
+        let believed = Some((Instant::now(), now));
+        *self.believed.lock().unwrap_or_else(PoisonError::into_inner) = believed;
+        self.catalog.set_clock(now).await.map_err(names)?;
+        Ok(now)
     }
 
-    /// Ends with the job, and waits while writes are switched off.
-    async fn go_on(&self, run: &Run, worked: Duration) -> Result<(), Stop> {
-        let pause = worked.min(PAUSE_MAX);
+    fn wall(&self) -> i64 {
+        (self.clock)()
+    }
+
+    fn is_read_only(&self) -> bool {
+        let maintenance = self.maintenance.get();
+        maintenance.is_some_and(|maintenance| maintenance.read_only().is_some())
+    }
+
+    /// Pauses for a part of the time that was worked. Ends with the job.
+    async fn pause(&self, run: &Run, worked: Duration) -> Result<(), Stop> {
         tokio::select! {
             biased;
-            why = run.ended() => return Err(why),
-            () = sleep(pause) => {}
+            why = run.ended() => Err(why),
+            () = sleep(worked.min(PAUSE_MAX)) => Ok(()),
         }
-        while self
-            .maintenance
-            .get()
-            .is_some_and(|maintenance| maintenance.read_only().is_some())
-        {
+    }
+
+    /// As [`Gc::pause`], and waits while writes are switched off.
+    async fn go_on(&self, run: &Run, worked: Duration) -> Result<(), Stop> {
+        self.pause(run, worked).await?;
+        while self.is_read_only() {
             run.alive();
             tokio::select! {
                 biased;
@@ -236,6 +281,18 @@ impl Gc {
     fn change(&self, change: impl FnOnce(&mut Observed)) {
         change(&mut self.observed.lock().unwrap_or_else(PoisonError::into_inner));
     }
+}
+
+/// What was deleted at this time has been so for the window. Who asks for a window
+/// means the time of day.
+fn until(now: i64, rules: &Rules, wanted: &Wanted) -> i64 {
+    let window = wanted.undelete_window.map(Duration::from_millis);
+    let window = window.unwrap_or(rules.undelete_window);
+    before(now, window)
+}
+
+fn before(now: i64, time: Duration) -> i64 {
+    now.saturating_sub(i64::try_from(time.as_millis()).unwrap_or(i64::MAX))
 }
 
 fn failed(error: orlop_engine::Error) -> Stop {

@@ -29,6 +29,8 @@ pub struct Wanted {
     pub undelete_window: Option<u64>,
     /// Without the bound on what nothing explains.
     pub unlimited: bool,
+    /// Although something holds collection up, which this ends.
+    pub release: bool,
 }
 
 /// What came of a job.

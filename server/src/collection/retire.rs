@@ -1,43 +1,73 @@
 //! Manifests that a rule says have to go: those that belonged to something that
 //! was purged, and those that nobody used for long.
 
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use orlop_oci::{Digest, RepositoryName};
 
-use super::{Gc, Outcome, names};
+use super::{Gc, Outcome, before, names};
 use crate::catalog::{Unreached, UntaggedPlace};
 use crate::jobs::{Run, Stop};
 use crate::registry::Fault;
 
+/// How often all manifests are looked at, if anything untagged is to go.
+const EVERY: Duration = Duration::from_secs(3600);
+
 impl Gc {
     /// Deletes manifests that belonged to something that is gone, and those
     /// that nobody used for long.
-    pub(super) async fn retire(&self, run: &Run, outcome: &mut Outcome) -> Result<(), Stop> {
-        loop {
-            self.go_on(run, Duration::ZERO).await?;
-            let orphans = self.catalog.orphans().await.map_err(names)?;
-            if orphans.is_empty() {
-                break;
-            }
-            let mut settled = Vec::new();
-            for (repository, digest, unreached) in orphans {
-                let is_due = unreached.is_some_and(|unreached| is_orphan(&unreached));
-                if !is_due
-                    || !self
-                        .delete(run, &repository, &digest, is_orphan, outcome)
-                        .await?
-                {
-                    settled.push((repository, digest));
-                }
-            }
-            self.catalog.settle(settled).await.map_err(names)?;
-        }
+    pub(super) async fn retire(
+        &self,
+        run: &Run,
+        now: i64,
+        outcome: &mut Outcome,
+    ) -> Result<(), Stop> {
+        self.orphans(run, before(now, self.rules.undelete_window), outcome)
+            .await?;
         let Some(untagged) = self.rules.untagged else {
             return Ok(());
         };
-        let until = self.until(untagged);
-        let is_due = move |unreached: &Unreached| unreached.used_at <= until;
+        // All manifests are looked at, which is not done each time.
+        let mut looked = *self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        if looked.is_some_and(|at| at.elapsed() < EVERY.min(untagged / 10)) {
+            return Ok(());
+        }
+        self.untagged(run, before(now, untagged), outcome).await?;
+        looked = Some(Instant::now());
+        *self.looked.lock().unwrap_or_else(PoisonError::into_inner) = looked;
+        Ok(())
+    }
+
+    async fn orphans(&self, run: &Run, until: i64, outcome: &mut Outcome) -> Result<(), Stop> {
+        let mut place: Option<UntaggedPlace> = None;
+        loop {
+            self.go_on(run, Duration::ZERO).await?;
+            let (orphans, next) = self.catalog.orphans(place.take()).await.map_err(names)?;
+            let mut settled = Vec::new();
+            for (repository, digest, unreached) in orphans {
+                let is_due = move |of: &Unreached| orphan(of, until) == Orphan::Due;
+                match unreached.as_ref().map(|of| orphan(of, until)) {
+                    Some(Orphan::Due) => {
+                        self.delete(run, &repository, &digest, is_due, outcome)
+                            .await?;
+                    }
+                    Some(Orphan::Doubtful) => {}
+                    Some(Orphan::Used) | None => settled.push((repository, digest)),
+                }
+            }
+            if !settled.is_empty() {
+                self.catalog.settle(settled).await.map_err(names)?;
+            }
+            place = next;
+            if place.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn untagged(&self, run: &Run, until: i64, outcome: &mut Outcome) -> Result<(), Stop> {
+        let is_due = move |of: &Unreached| of.used_at.max(of.floor) <= until;
         let mut place: Option<UntaggedPlace> = None;
         let mut worked = Duration::ZERO;
         loop {
@@ -69,6 +99,7 @@ impl Gc {
         outcome: &mut Outcome,
     ) -> Result<bool, Stop> {
         self.go_on(run, Duration::ZERO).await?;
+        run.alive();
         let Ok(name) = RepositoryName::parse(repository) else {
             return Ok(false);
         };
@@ -90,9 +121,24 @@ impl Gc {
     }
 }
 
-/// Whether it went with what it belonged to: nobody used it since.
-fn is_orphan(unreached: &Unreached) -> bool {
-    unreached
-        .orphaned_at
-        .is_some_and(|orphaned_at| unreached.used_at <= orphaned_at)
+/// What is known of a manifest that belonged to something that is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Orphan {
+    /// Nobody used it since.
+    Due,
+    /// It is not known yet that nobody did.
+    Doubtful,
+    /// Somebody did: it has a life of its own.
+    Used,
+}
+
+/// Where pulls were lost, it may have been used until then: one more window is
+/// waited from there.
+fn orphan(unreached: &Unreached, until: i64) -> Orphan {
+    match unreached.orphaned_at {
+        Some(at) if unreached.used_at > at => Orphan::Used,
+        Some(at) if unreached.floor <= at.max(until) => Orphan::Due,
+        Some(_) => Orphan::Doubtful,
+        None => Orphan::Used,
+    }
 }

@@ -46,6 +46,9 @@ enum Command {
         /// Collect also more than deletes explain
         #[arg(long)]
         unlimited: bool,
+        /// Collect again after the catalog was made again without some names
+        #[arg(long)]
+        release: bool,
         #[command(flatten)]
         common: Common,
     },
@@ -110,12 +113,14 @@ pub fn run(args: &Args) -> ExitCode {
             wait: waits,
             undelete_window,
             unlimited,
+            release,
             common,
         } => {
             let wanted = Wanted {
                 plan: false,
                 undelete_window: undelete_window.map(milliseconds),
                 unlimited: *unlimited,
+                release: *release,
             };
             answer(common, |folder| {
                 let started = start(folder, &wanted)?;

@@ -88,6 +88,8 @@ impl Registry {
                 .map(ToString::to_string)
                 .collect(),
             annotations: manifest.annotations.clone(),
+            links: Vec::new(),
+            children: Vec::new(),
         };
         let registry = self.clone();
         self.to_the_end(async move {
@@ -136,7 +138,7 @@ impl Registry {
     async fn store_manifest(
         &self,
         manifest: &Manifest,
-        new: NewManifest,
+        mut new: NewManifest,
         bytes: Bytes,
     ) -> Result<(), Error> {
         let mut digests: Vec<Digest> = new.edges.iter().map(|edge| edge.digest).collect();
@@ -144,7 +146,8 @@ impl Registry {
         // The store can hold what is still to come by its SHA-256 only.
         digests.push(Digest::of(Algorithm::Sha256, &bytes));
         let pinned = self.blobs.pin(&digests)?;
-        self.check_references(manifest, &new, &pinned.sizes).await?;
+        self.check_references(manifest, &mut new, &pinned.sizes)
+            .await?;
         let note = Note::Manifest {
             repository: new.repository.clone(),
             digest: new.digest,
@@ -153,17 +156,21 @@ impl Registry {
         };
         let _order = self.order.give(&new.repository, &new.tags).await;
         self.blobs.put(bytes, new.digest, note.encode()).await?;
-        self.names.put_manifest(new).await?;
+        let named = self.names.put_manifest(new).await;
         drop(pinned.guard);
-        Ok(())
+        match named {
+            Err(Fault::Gone(digest)) => Err(Error::references_unknown(vec![digest])),
+            named => Ok(named?),
+        }
     }
 
     /// Checks that what the manifest needs is in the repository, and has the
-    /// size it says. `sizes` are those of the stored blobs, edge by edge.
+    /// size it says. `sizes` are those of the stored blobs, edge by edge. What is
+    /// there is to stay there until the manifest is named.
     async fn check_references(
         &self,
         manifest: &Manifest,
-        new: &NewManifest,
+        new: &mut NewManifest,
         sizes: &[Option<u64>],
     ) -> Result<(), Error> {
         let required: HashSet<(RefKind, Digest)> = manifest
@@ -171,7 +178,7 @@ impl Registry {
             .filter(|reference| reference.is_required())
             .map(|reference| (reference.kind, reference.descriptor.digest))
             .collect();
-        let mut missing = Vec::new();
+        let (mut missing, mut links, mut children) = (Vec::new(), Vec::new(), Vec::new());
         for (edge, size) in new.edges.iter().zip(sizes) {
             let may_miss = self.sparse_manifests || !required.contains(&(edge.kind, edge.digest));
             // What is here is checked all the same.
@@ -184,12 +191,26 @@ impl Registry {
                             stored: *stored,
                         });
                     }
+                    match edge.kind {
+                        RefKind::Config | RefKind::Layer => {
+                            // Pinned, so that this is the life which stays.
+                            match self.blobs.stat(&edge.digest) {
+                                Ok(life) => links.push((edge.digest, life)),
+                                Err(Fault::NotFound) if may_miss => {}
+                                Err(Fault::NotFound) => missing.push(edge.digest),
+                                Err(fault) => return Err(fault.into()),
+                            }
+                        }
+                        RefKind::Child => children.push(edge.digest),
+                        RefKind::Subject => {}
+                    }
                 }
                 _ if may_miss => {}
                 _ => missing.push(edge.digest),
             }
         }
         if missing.is_empty() {
+            (new.links, new.children) = (links, children);
             Ok(())
         } else {
             Err(Error::references_unknown(missing))

@@ -141,6 +141,8 @@ impl Memory {
             edges: Vec::new(),
             tags: Vec::new(),
             annotations: BTreeMap::new(),
+            links: Vec::new(),
+            children: Vec::new(),
         };
         let key = (repository.to_owned(), digest);
         self.state().manifests.insert(key, manifest);

@@ -17,6 +17,7 @@ impl From<CatalogError> for Fault {
         let text = error.to_string();
         match error {
             CatalogError::Refused(_) => Fault::Invalid(text),
+            CatalogError::Gone(digest) => Fault::Gone(digest),
             CatalogError::Full(_) => Fault::Full(text),
             CatalogError::Unavailable(_) => Fault::Unavailable(text),
             CatalogError::Poisoned(_) => Fault::Poisoned(text),
@@ -206,6 +207,16 @@ fn row(manifest: NewManifest) -> PutManifest {
         edges: manifest.edges.into_iter().map(edge).collect(),
         tags: manifest.tags,
         annotations,
+        links: manifest.links.into_iter().map(linked).collect(),
+        children: manifest.children,
+    }
+}
+
+fn linked((digest, life): (Digest, Life)) -> catalog::LinkedBlob {
+    catalog::LinkedBlob {
+        digest,
+        size: life.size,
+        birth: life.birth,
     }
 }
 

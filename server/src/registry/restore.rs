@@ -7,13 +7,18 @@ use super::note::Note;
 use super::seam::Hidden;
 use super::{Error, Registry};
 
+/// Tags of one note: each has a bound of its own, and so has a note.
+const NOTED: usize = 200;
+
 impl Registry {
     /// Brings a deleted tag back with its manifest, or a deleted manifest with
-    /// the tags that were deleted along with it. Its bytes are still here: the
-    /// row kept them.
+    /// the tags that were deleted along with it; and with either what it lists
+    /// and its blobs, which the row has kept.
     ///
     /// # Errors
-    /// `ManifestUnknown` when it is not deleted, or was purged.
+    /// `ManifestUnknown` when it is not deleted, or was purged;
+    /// `ReferencesUnknown` when the store does not have it, as after another
+    /// catalog was put in place.
     pub async fn undelete(
         &self,
         subject: Subject,
@@ -28,17 +33,25 @@ impl Registry {
             let _order = registry.order.take(&repository).await;
             let hidden = registry.names.hidden(&repository, &reference).await?;
             let hidden = hidden.ok_or(Error::ManifestUnknown)?;
-            let note = Note::Manifest {
-                repository: repository.clone(),
-                digest: hidden.digest,
-                media_type: hidden.media_type.clone(),
-                tags: hidden.tags.clone(),
-            };
-            registry.blobs.note(note.encode())?;
-            if !registry.names.undelete(&repository, &reference).await? {
-                return Err(Error::ManifestUnknown);
+            let pinned = registry.blobs.pin(&[hidden.digest])?;
+            if pinned.sizes.contains(&None) {
+                return Err(Error::references_unknown(vec![hidden.digest]));
             }
-            Ok(hidden)
+            let mut tags = hidden.tags.chunks(NOTED);
+            // At least one note: it may have no tag.
+            let first = tags.next().unwrap_or_default();
+            for tags in std::iter::once(first).chain(tags) {
+                let note = Note::Manifest {
+                    repository: repository.clone(),
+                    digest: hidden.digest,
+                    media_type: hidden.media_type.clone(),
+                    tags: tags.to_vec(),
+                };
+                registry.blobs.note(note.encode())?;
+            }
+            let is_back = registry.names.undelete(&repository, &reference).await?;
+            drop(pinned.guard);
+            is_back.then_some(hidden).ok_or(Error::ManifestUnknown)
         })
         .await
     }

@@ -34,6 +34,9 @@ pub enum Fault {
     /// The request cannot be right, whenever it is made.
     #[error("invalid: {0}")]
     Invalid(String),
+    /// A manifest that was to be listed was deleted for good meanwhile.
+    #[error("manifest {0} was deleted meanwhile")]
+    Gone(Digest),
     /// No room: refused early, nothing was harmed.
     #[error("no space: {0}")]
     Full(String),
@@ -248,6 +251,10 @@ pub struct NewManifest {
     pub tags: Vec<String>,
     /// Its annotations.
     pub annotations: BTreeMap<String, String>,
+    /// Blobs of the repository that it names, held until it is named.
+    pub links: Vec<(Digest, Life)>,
+    /// Manifests of the repository that it lists.
+    pub children: Vec<Digest>,
 }
 
 /// A manifest that is about another one.

@@ -39,6 +39,8 @@ pub(crate) fn manifest(repository: &str, name: &str, tags: &[&str]) -> PutManife
         ],
         tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
         annotations: None,
+        links: Vec::new(),
+        children: Vec::new(),
     }
 }
 

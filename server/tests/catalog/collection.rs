@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use orlop::catalog::{
-    Catalog, CatalogError, DEAD_MAX, Dead, Edge, EdgeKind, PurgedRows, PutManifest,
+    Catalog, CatalogError, DEAD_MAX, Dead, Edge, EdgeKind, LinkedBlob, PurgedRows, PutManifest,
 };
 use orlop_oci::Digest;
 
@@ -44,6 +44,7 @@ fn index(repository: &str, name: &str, children: &[&str], tags: &[&str]) -> PutM
         .collect();
     PutManifest {
         edges,
+        children: children.iter().map(|child| digest(child)).collect(),
         ..manifest(repository, name, tags)
     }
 }
@@ -293,16 +294,21 @@ pub(crate) async fn what_a_purged_manifest_leaves_is_found(place: &Place) {
         .unwrap();
     // As long as it can come back, it is to come back whole.
     assert_eq!(unreached().await, set(&[]));
-    assert!(catalog.orphans().await.unwrap().is_empty());
+    let orphans = async || {
+        let (orphans, more) = catalog.orphans(None).await.unwrap();
+        assert_eq!(more, None);
+        orphans
+    };
+    assert!(orphans().await.is_empty());
     purge(&catalog, ALL).await;
     assert_eq!(unreached().await, set(&["amd", "arm", "signature"]));
-    let orphans = catalog.orphans().await.unwrap();
-    let marked: BTreeSet<_> = orphans.iter().map(|row| row.1).collect();
+    let found = orphans().await;
+    let marked: BTreeSet<_> = found.iter().map(|row| row.1).collect();
     assert_eq!(
         marked,
         set(&["amd", "arm", "tagged", "shared", "signature"])
     );
-    for (repository, digest, unreached) in orphans {
+    for (repository, digest, unreached) in found {
         assert_eq!(repository, "r");
         let is_loose = !set(&["tagged", "shared"]).contains(&digest);
         assert_eq!(unreached.is_some(), is_loose);
@@ -313,11 +319,11 @@ pub(crate) async fn what_a_purged_manifest_leaves_is_found(place: &Place) {
     }
     let kept = ["tagged", "shared"].map(|name| ("r".to_owned(), digest(name)));
     catalog.settle(kept.to_vec()).await.unwrap();
-    assert_eq!(catalog.orphans().await.unwrap().len(), 3);
+    assert_eq!(orphans().await.len(), 3);
     // One is pushed again: it is no orphan any more.
     let put = manifest("r", "arm", &[]);
     catalog.put_manifest(put).await.unwrap();
-    assert_eq!(catalog.orphans().await.unwrap().len(), 2);
+    assert_eq!(orphans().await.len(), 2);
     // A tag that is gone or given away counts as use.
     let before = catalog.unreached("r", &digest("arm")).await.unwrap();
     for name in ["arm", "amd"] {
@@ -330,7 +336,7 @@ pub(crate) async fn what_a_purged_manifest_leaves_is_found(place: &Place) {
     catalog.close().await;
 }
 
-pub(crate) async fn an_index_brings_back_what_was_deleted_under_its_push(place: &Place) {
+pub(crate) async fn what_a_push_has_checked_is_there_when_it_ends(place: &Place) {
     let catalog = place.open().await;
     let child = manifest("r", "child", &[]);
     catalog.put_manifest(child).await.unwrap();
@@ -338,13 +344,148 @@ pub(crate) async fn an_index_brings_back_what_was_deleted_under_its_push(place: 
         .delete_manifest("r", &digest("child"))
         .await
         .unwrap();
+    let listing = || index("r", "index", &["child"], &["v1"]);
+    catalog.put_manifest(listing()).await.unwrap();
+    let by_digest = digest("child").to_string();
+    let found = lookup(&catalog, "r", &by_digest).await;
+    assert_eq!(found, Some(digest("child")));
+    // One that was purged cannot come back: the push is refused, whole.
+    for name in ["index", "child"] {
+        catalog.delete_manifest("r", &digest(name)).await.unwrap();
+    }
+    purge(&catalog, ALL).await;
+    let sequence = catalog.sequence();
+    let refused = catalog.put_manifest(listing()).await;
+    assert_eq!(refused, Err(CatalogError::Gone(digest("child"))));
+    assert_eq!(catalog.sequence(), sequence);
+    assert_eq!(lookup(&catalog, "r", "v1").await, None);
+    // A blob whose link a collection took for that of a life before.
+    let layer = digest("layer of one");
+    catalog.link_blob("r", &layer, (7, 1)).await.unwrap();
+    let linked = |birth| {
+        let mut one = manifest("r", "one", &["one"]);
+        let (digest, size) = (layer, 7);
+        one.links = vec![LinkedBlob {
+            digest,
+            size,
+            birth,
+        }];
+        one
+    };
+    let forget = async || {
+        let dead = vec![Dead {
+            digest: layer,
+            birth: 1,
+        }];
+        catalog.forget_dead(dead).await.unwrap();
+    };
+    catalog.put_manifest(linked(9)).await.unwrap();
+    forget().await;
+    assert!(catalog.blob_linked("r", &layer).await.unwrap());
+    catalog.unlink_blob("r", &layer).await.unwrap();
+    forget().await;
+    catalog.put_manifest(linked(9)).await.unwrap();
+    assert!(catalog.blob_linked("r", &layer).await.unwrap());
+    catalog.close().await;
+}
+
+pub(crate) async fn a_listed_manifest_is_not_purged_before_its_index(place: &Place) {
+    let catalog = place.open().await;
+    let child = manifest("r", "child", &[]);
+    catalog.put_manifest(child).await.unwrap();
     let index = index("r", "index", &["child"], &["v1"]);
     catalog.put_manifest(index).await.unwrap();
+    catalog
+        .link_blob("r", &digest("layer of child"), (7, 1))
+        .await
+        .unwrap();
+    // As a script that deletes what has no tag, and then its layers.
+    catalog
+        .delete_manifest("r", &digest("child"))
+        .await
+        .unwrap();
+    catalog
+        .unlink_blob("r", &digest("layer of child"))
+        .await
+        .unwrap();
+    assert_eq!(purge(&catalog, 0).await, PurgedRows::default());
+    let purged = purge(&catalog, ALL).await;
+    assert_eq!((purged.manifests, purged.blobs), (0, 1));
+    let live = live(&catalog, None).await.unwrap();
+    assert!(live.contains(&digest("layer of child")));
+    catalog
+        .delete_manifest("r", &digest("index"))
+        .await
+        .unwrap();
+    let v1 = tag("v1");
+    assert!(catalog.undelete("r", &v1).await.unwrap());
     let by_digest = digest("child").to_string();
+    let found = lookup(&catalog, "r", &by_digest).await;
+    assert_eq!(found, Some(digest("child")), "it comes back whole");
+    catalog.close().await;
+}
+
+pub(crate) async fn undelete_brings_blobs_back_that_were_deleted_too(place: &Place) {
+    let catalog = place.open().await;
+    let layer = digest("layer of one");
+    catalog.link_blob("r", &layer, (7, 3)).await.unwrap();
+    let put = manifest("r", "one", &["v1"]);
+    catalog.put_manifest(put).await.unwrap();
+    catalog.delete_manifest("r", &digest("one")).await.unwrap();
+    catalog.unlink_blob("r", &layer).await.unwrap();
+    assert!(catalog.undelete("r", &tag("v1")).await.unwrap());
+    assert!(catalog.blob_linked("r", &layer).await.unwrap());
+    assert_eq!(place.number("SELECT count(*) FROM unlinked").await, 0);
+    // It counts as used now.
+    catalog.delete_tag("r", "v1").await.unwrap();
+    let unreached = catalog.unreached("r", &digest("one")).await.unwrap();
+    let pushed = place.number("SELECT max(pushed_at) FROM manifest").await;
+    assert!(unreached.unwrap().used_at >= pushed);
+    catalog.close().await;
+}
+
+pub(crate) async fn rows_get_no_time_before_the_one_that_is_believed(place: &Place) {
+    let catalog = place.open().await;
+    let put = manifest("r", "one", &["v1"]);
+    catalog.put_manifest(put).await.unwrap();
+    // As if the clock had been set back by a century since.
+    let later = 4_000_000_000_000;
+    catalog.set_clock(later).await.unwrap();
+    catalog.set_clock(5).await.unwrap();
+    catalog.delete_manifest("r", &digest("one")).await.unwrap();
+    assert_eq!(purge(&catalog, later - 1).await, PurgedRows::default());
+    catalog.close().await;
+    let catalog = place.open().await;
+    assert_eq!(catalog.gc_state().await.unwrap().clock, Some(later));
+    let put = manifest("r", "two", &["v2"]);
+    catalog.put_manifest(put).await.unwrap();
+    catalog.delete_manifest("r", &digest("two")).await.unwrap();
+    assert_eq!(purge(&catalog, later - 1).await, PurgedRows::default());
+    assert_eq!(purge(&catalog, later).await.manifests, 2);
+    // Unexplained deaths are counted by the day that they are told.
+    catalog.add_unexplained(3, 10).await.unwrap();
+    catalog.add_unexplained(4, 10).await.unwrap();
+    assert_eq!(catalog.gc_state().await.unwrap().unexplained, 7);
+    catalog.add_unexplained(2, 20).await.unwrap();
+    let state = catalog.gc_state().await.unwrap();
+    assert_eq!((state.unexplained, state.unexplained_since), (2, Some(20)));
+    catalog.close().await;
+}
+
+pub(crate) async fn what_purged_rows_named_is_forgotten_when_it_is_named(place: &Place) {
+    let catalog = place.open().await;
+    let put = manifest("r", "one", &["v1"]);
+    catalog.put_manifest(put).await.unwrap();
+    catalog.delete_manifest("r", &digest("one")).await.unwrap();
+    purge(&catalog, ALL).await;
+    let all = catalog.departed_after(None).await.unwrap();
+    assert_eq!(all.len(), 3);
     assert_eq!(
-        lookup(&catalog, "r", &by_digest).await,
-        Some(digest("child"))
+        catalog.departed_after(Some(all[1])).await.unwrap(),
+        all[2..]
     );
+    catalog.forget_departed(&all[..2]).await.unwrap();
+    assert_eq!(catalog.departed_after(None).await.unwrap(), all[2..]);
     catalog.close().await;
 }
 

@@ -8,7 +8,8 @@ ALTER TABLE manifest ADD COLUMN orphaned_at BIGINT;
 
 CREATE INDEX repository_deleted ON repository (deleted_at) WHERE deleted_at IS NOT NULL;
 CREATE INDEX manifest_deleted ON manifest (deleted_at) WHERE deleted_at IS NOT NULL;
-CREATE INDEX manifest_orphaned ON manifest (orphaned_at) WHERE orphaned_at IS NOT NULL;
+CREATE INDEX manifest_orphaned ON manifest (repository, digest)
+    WHERE orphaned_at IS NOT NULL AND deleted_at IS NULL;
 CREATE INDEX tag_deleted ON tag (deleted_at) WHERE deleted_at IS NOT NULL;
 CREATE INDEX unlinked_deleted ON unlinked (deleted_at);
 -- Which indexes list a manifest.
@@ -26,3 +27,13 @@ CREATE TABLE departed (
     purged_at  BIGINT NOT NULL
 ) {clustered};
 CREATE INDEX departed_purged ON departed (purged_at);
+
+-- The latest time that is believed; rows get none before it, and purges go by it.
+ALTER TABLE catalog ADD COLUMN clock BIGINT;
+-- It is not known before this when a manifest lost a tag.
+ALTER TABLE catalog ADD COLUMN untagged_floor BIGINT;
+-- How many blobs died without an explanation since then.
+ALTER TABLE catalog ADD COLUMN unexplained_since BIGINT;
+ALTER TABLE catalog ADD COLUMN unexplained BIGINT NOT NULL DEFAULT 0;
+-- Why nothing is collected until somebody says so.
+ALTER TABLE catalog ADD COLUMN gc_hold TEXT;

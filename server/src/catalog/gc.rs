@@ -1,0 +1,105 @@
+//! What collection knows of itself from one start to the next: the time that it
+//! believes, how many blobs died unexplained, and whether it is held.
+
+use super::Catalog;
+use super::error::CatalogError;
+use super::read::within;
+use super::sql::{Arg, Connection};
+use super::types::GcState;
+use super::verb::{Effect, Verb};
+
+/// A change of it.
+#[derive(Debug, Clone)]
+pub(super) enum GcVerb {
+    /// It is at least this late.
+    Clock(i64),
+    /// So many died, of which the first at this time if none did before in
+    /// this day.
+    Unexplained { dead: i64, since: i64 },
+    /// Somebody says that collecting is right.
+    Release,
+}
+
+impl GcVerb {
+    pub(super) async fn apply(
+        &self,
+        connection: &mut Connection,
+    ) -> std::result::Result<Effect, sqlx::Error> {
+        match self {
+            GcVerb::Clock(at) => {
+                let sql = "UPDATE catalog SET clock = $1 \
+                     WHERE one = 1 AND COALESCE(clock, -1) < $1";
+                connection.run(sql, &[Arg::Int(*at)]).await?;
+            }
+            GcVerb::Unexplained { dead, since } => {
+                let sql = "UPDATE catalog SET unexplained = $1 + \
+                     CASE WHEN unexplained_since = $2 THEN unexplained ELSE 0 END, \
+                     unexplained_since = $2 WHERE one = 1";
+                connection
+                    .run(sql, &[Arg::Int(*dead), Arg::Int(*since)])
+                    .await?;
+            }
+            GcVerb::Release => {
+                let sql = "UPDATE catalog SET gc_hold = NULL WHERE one = 1";
+                connection.run(sql, &[]).await?;
+            }
+        }
+        Ok(Effect::default())
+    }
+}
+
+impl Catalog {
+    /// What collection knows of itself.
+    ///
+    /// # Errors
+    /// When it cannot be known.
+    pub async fn gc_state(&self) -> Result<GcState, CatalogError> {
+        within(async {
+            let mut connection = self.reader().await?;
+            let row = connection
+                .one(
+                    "SELECT COALESCE(clock, -1), COALESCE(unexplained_since, -1), unexplained, \
+                     gc_hold FROM catalog WHERE one = 1",
+                    &[],
+                )
+                .await?;
+            let time = |at: i64| Some(at).filter(|at| *at >= 0);
+            Ok(GcState {
+                clock: time(row.int(0)?),
+                unexplained_since: time(row.int(1)?),
+                unexplained: row.int(2)?.unsigned_abs(),
+                hold: row.maybe_text(3)?,
+            })
+        })
+        .await
+    }
+
+    /// Says that it is at least this late, in milliseconds since 1970: rows get
+    /// no earlier time from now on.
+    ///
+    /// # Errors
+    /// As [`Catalog::put_manifest`].
+    pub async fn set_clock(&self, at: i64) -> Result<(), CatalogError> {
+        self.submit(Verb::Gc(GcVerb::Clock(at))).await?;
+        self.shared().clock.fetch_max(at, super::Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Says that blobs died that nothing explains, in the day that began then.
+    ///
+    /// # Errors
+    /// As [`Catalog::put_manifest`].
+    pub async fn add_unexplained(&self, dead: u64, since: i64) -> Result<(), CatalogError> {
+        let dead = i64::try_from(dead).unwrap_or(i64::MAX);
+        let verb = Verb::Gc(GcVerb::Unexplained { dead, since });
+        self.submit(verb).await.map(|_| ())
+    }
+
+    /// Ends what holds collection up.
+    ///
+    /// # Errors
+    /// As [`Catalog::put_manifest`].
+    pub async fn release_gc(&self) -> Result<(), CatalogError> {
+        self.submit(Verb::Gc(GcVerb::Release)).await.map(|_| ())
+    }
+}
