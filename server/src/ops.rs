@@ -178,7 +178,7 @@ fn write_store(text: &mut Text, observed: &Observed) {
     for (name, help, is_so) in [
         (
             "orlop_poisoned",
-            "Whether nothing is written until a restart, since a write failed.",
+            "Whether nothing is written until a restart, since a write failed or what writes panicked.",
             health.poisoned.is_some() || observed.is_catalog_poisoned,
         ),
         (

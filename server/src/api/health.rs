@@ -112,7 +112,7 @@ pub(super) async fn health(readiness: &dyn Readiness) -> Answer {
             None => Some(SILENT.to_owned()),
             Some(health) => match (&health.poisoned, health.unpaired) {
                 (Some(_), _) => Some(
-                    "a write failed: pulls go on, nothing is written until a restart".to_owned(),
+                    "a write failed, or what writes panicked: pulls go on, nothing is written until a restart".to_owned(),
                 ),
                 (None, Some(why)) => Some(format!("pulls go on, pushes are refused: {why}")),
                 (None, None) => hangs(&health),
