@@ -291,8 +291,14 @@ impl Storage {
         if timeout(self.stop_time, self.mark()).await.is_err() {
             tracing::error!("the store was not told how far the catalog is: its disk hangs");
         }
-        self.store.close().await?;
-        Ok(())
+        match self.store.close().await {
+            // What is not in the index is in the journal.
+            Err(error @ orlop_engine::Error::Full { .. }) => {
+                tracing::warn!(%error, "the index was not written to its end; the next start replays the journal for it");
+                Ok(())
+            }
+            closed => closed.map_err(StartError::Close),
+        }
     }
 }
 
