@@ -156,7 +156,8 @@ mod tests {
             });
             assert_eq!(made.await, 42);
         });
-        dying.await;
+        let ended = tokio::time::timeout(Duration::from_secs(60), dying);
+        ended.await.expect("the panic was lost");
         assert_eq!(supervisor.restarts(), [("dying", 1)]);
     }
 

@@ -199,6 +199,34 @@ async fn i18_upkeep_that_hangs_does_not_keep_a_stop_from_writing_the_last_pulls(
     catalog.close().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn i13_upkeep_that_blocks_a_thread_holds_up_nothing_else_and_no_stop() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut storage = open(folder.path()).await.unwrap();
+    storage.stop_time = Duration::from_millis(200);
+    let storage = Arc::new(storage);
+    // Expiry asks this before anything else.
+    let (held, (release, wait)) = (Arc::clone(&storage), std::sync::mpsc::channel::<()>());
+    let (locked, is_locked) = tokio::sync::oneshot::channel();
+    let holder = std::thread::spawn(move || {
+        let _refused = held.refused.lock().unwrap();
+        locked.send(()).unwrap();
+        let _ = wait.recv();
+    });
+    is_locked.await.unwrap();
+    let watch = watch(&storage, &Supervisor::default());
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    link(&storage, b"one").await;
+    let sequence = storage.catalog.sequence();
+    until(async || storage.store.names().await.unwrap().sequence == sequence).await;
+    let closed = tokio::time::timeout(LONG, storage.close(ready(())));
+    closed.await.expect("the close waited").unwrap();
+    drop(release);
+    holder.join().unwrap();
+    let ended = tokio::time::timeout(LONG, watch);
+    ended.await.expect("upkeep has no end").unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_store_was_not_told_to_the_end_it_is_told_again() {
     let folder = tempfile::tempdir().unwrap();
