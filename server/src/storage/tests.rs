@@ -121,6 +121,22 @@ async fn the_store_hears_how_far_the_catalog_is_within_moments() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn i18_telling_the_store_blocks_no_thread_that_serves() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = Blocking::new(2).unwrap();
+    let lock = lock(folder.path()).unwrap();
+    let (settings, carrier) = (settings(folder.path()), Arc::clone(&disk));
+    let storage = Storage::open(&settings, lock, carrier, &Progress::default()).await;
+    let storage = storage.unwrap();
+    link(&storage, b"one").await;
+    // Syncs of the disk's own threads; those of a thread that polls are none.
+    let before = disk.counters().syncs;
+    storage.mark().await;
+    assert!(disk.counters().syncs > before);
+    storage.close(ready(())).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_store_hears_how_far_the_catalog_is_at_close() {
     let folder = tempfile::tempdir().unwrap();
     let storage = open(folder.path()).await.unwrap();
