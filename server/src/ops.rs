@@ -12,9 +12,8 @@ use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::{Method, Response};
 use orlop_engine::FindingCode;
-use tokio::time::timeout;
 
-use crate::api::{self, Answer, AnswerBody, ApiError, HEALTH_TIME, Readiness, State};
+use crate::api::{self, Answer, AnswerBody, ApiError, Readiness};
 use crate::catalog::JobState;
 use crate::commands::version::VERSION;
 use crate::jobs::SCRUB;
@@ -133,11 +132,10 @@ impl Ops {
                 ("reason", &inner.backend.why),
             ],
         );
-        let is_ready = matches!(readiness.state(), State::Ready(_)) && !readiness.is_stopping();
         text.is(
             "orlop_ready",
-            "Whether pulls are served: neither starting nor stopping.",
-            is_ready,
+            "Whether pulls are served, as /readyz says.",
+            api::is_ready(readiness).await,
         );
         text.is(
             "orlop_read_only",
@@ -146,24 +144,30 @@ impl Ops {
         );
         inner.http.write(&mut text);
         inner.verbs.write(&mut text);
-        const RESTARTS: &str = "orlop_upkeep_restarts_total";
-        let help = "How often a task of the upkeep panicked and was started again.";
-        text.family(RESTARTS, help, Kind::Counter);
-        for (task, restarts) in inner.supervisor.restarts() {
-            text.sample(RESTARTS, &[("task", task)], restarts);
-        }
         let storage = inner
             .storage
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
-        if let Some(storage) = storage
-            && let Ok(observed) = timeout(HEALTH_TIME, storage.observe()).await
-        {
-            write_store(&mut text, &observed);
-            write_catalog(&mut text, &observed);
-            write_jobs(&mut text, &observed);
-            write_gc(&mut text, &observed);
+        let observed = match storage {
+            Some(storage) => Some(storage.observe().await),
+            None => None,
+        };
+        const RESTARTS: &str = "orlop_upkeep_restarts_total";
+        let help = "How often a task of the upkeep panicked and was started again.";
+        text.family(RESTARTS, help, Kind::Counter);
+        let of_catalog = observed
+            .iter()
+            .flat_map(|observed| &observed.catalog_restarts);
+        for (task, restarts) in inner.supervisor.restarts().iter().chain(of_catalog) {
+            text.sample(RESTARTS, &[("task", task)], restarts);
+        }
+        if let Some(observed) = &observed {
+            write_store(&mut text, observed);
+            write_catalog(&mut text, observed);
+            write_scrub(&mut text, observed);
+            write_jobs(&mut text, observed);
+            write_gc(&mut text, observed);
         }
         inner.process.write(&mut text);
         text.finish()
@@ -175,7 +179,7 @@ fn write_store(text: &mut Text, observed: &Observed) {
     for (name, help, is_so) in [
         (
             "orlop_poisoned",
-            "Whether nothing is written until a restart, since a write failed.",
+            "Whether nothing is written until a restart, since a write failed or what writes panicked.",
             health.poisoned.is_some() || observed.is_catalog_poisoned,
         ),
         (
@@ -348,8 +352,8 @@ fn write_catalog(text: &mut Text, observed: &Observed) {
     );
 }
 
-fn write_jobs(text: &mut Text, observed: &Observed) {
-    let (counts, jobs) = (&observed.store.counts, &observed.jobs);
+fn write_scrub(text: &mut Text, observed: &Observed) {
+    let counts = &observed.store.counts;
     text.counter(
         "orlop_scrub_bytes_total",
         "Bytes that scrubs read.",
@@ -365,6 +369,16 @@ fn write_jobs(text: &mut Text, observed: &Observed) {
     for (code, count) in FindingCode::ALL.iter().zip(counts.scrub_findings) {
         text.sample(FINDINGS, &[("code", code.name())], count);
     }
+}
+
+fn write_jobs(text: &mut Text, observed: &Observed) {
+    const AGE: &str = "orlop_job_heartbeat_age_seconds";
+    let help = "Since the last sign of life of a running job, by kind; 0 when none runs.";
+    text.family(AGE, help, Kind::Gauge);
+    for (kind, age) in &observed.job_ages {
+        text.sample(AGE, &[("kind", kind)], age);
+    }
+    let Some(jobs) = &observed.jobs else { return };
     let is_running = |row: &&(String, JobState, u64)| row.0 == SCRUB && row.1 == JobState::Running;
     let running = jobs.counts.iter().find(is_running);
     text.is(
@@ -383,12 +397,6 @@ fn write_jobs(text: &mut Text, observed: &Observed) {
     for (kind, state, count) in &jobs.counts {
         let labels = [("kind", kind.as_str()), ("state", state.name())];
         text.sample(JOBS, &labels, count);
-    }
-    const AGE: &str = "orlop_job_heartbeat_age_seconds";
-    let help = "Since the last sign of life of a running job, by kind; 0 when none runs.";
-    text.family(AGE, help, Kind::Gauge);
-    for (kind, age) in &jobs.ages {
-        text.sample(AGE, &[("kind", kind)], age);
     }
 }
 

@@ -7,33 +7,35 @@
 //! store's, or is older than one seen before, serves pulls, but takes no push
 //! and never decides what may be collected; the store is told within moments
 //! how far the catalog is, and never a number below one it was told before;
-//! upkeep that dies is started again, and has ended before anything is closed.
+//! upkeep that dies is started again, and has ended before anything is closed,
+//! unless it hangs: then it is broken off.
 
 mod ballast;
 mod opening;
 mod pulls;
+mod upkeep;
 
 pub use opening::{StartError, is_store, lock, own, prepare};
 pub use pulls::Written;
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{self, Arc};
 use std::time::{Duration, Instant};
 
 use orlop_disk::Disk;
 use orlop_disk::lock::Lock;
-use orlop_engine::{CatalogMatch, Progress, Store};
+use orlop_engine::{Progress, Store};
 use tokio::sync::{Mutex, watch};
-use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio::time::timeout;
 
 use crate::catalog::{Catalog, Counters};
 use crate::collection::{self, Gc};
 use crate::jobs::{self, Jobs, Scrub, Work};
-use crate::registry::{Maintenance, Registry, Unpaired};
+use crate::registry::{Registry, Unpaired};
 use crate::settings::Settings;
-use crate::supervisor::Supervisor;
 use pulls::PullWriter;
+use upkeep::{COPY_YOUNG, Stage};
 
 /// The lock file within the data folder.
 pub const LOCK: &str = "LOCK";
@@ -43,14 +45,10 @@ pub const CATALOG: &str = "catalog.db";
 pub const CONTROL_SOCKET: &str = "control.sock";
 /// Where a copy of the catalog stands before it goes into the store.
 const CATALOG_COPY: &str = "catalog-copy.tmp";
-/// How often the catalog is copied into the store, if it changed.
-const COPY_EVERY: Duration = Duration::from_secs(15 * 60);
-/// A copy younger than this is not made again when the storage is closed.
-const COPY_YOUNG: Duration = Duration::from_secs(60);
-/// How often it is looked for uploads that nobody goes on with.
-const EXPIRE_EVERY: Duration = Duration::from_secs(5 * 60);
-/// How often the store is told how far the catalog is, if it went on.
-const MARK_EVERY: Duration = Duration::from_secs(1);
+/// How long a stop waits for the end of upkeep, and for what it writes last.
+const STOP_TIME: Duration = Duration::from_secs(10);
+/// How long the catalog may take to say how jobs are.
+const JOBS_TIME: Duration = Duration::from_secs(2);
 
 /// An open store and its catalog.
 pub struct Storage {
@@ -65,7 +63,10 @@ pub struct Storage {
     copied: Mutex<Copied>,
     /// The sequence of the catalog that the store was told last. Held while it
     /// is told, so that it never hears a lower one after a higher.
-    marked: Mutex<u64>,
+    marked: Mutex<Marked>,
+    /// When uploads could last not be gone on with, since an operator had
+    /// writes switched off. Here, and not in the loop that asks, which may die.
+    refused: sync::Mutex<Option<Instant>>,
     /// Writes pulls down.
     pulls: PullWriter,
     /// Names and blobs: what requests and jobs do goes by one.
@@ -77,16 +78,14 @@ pub struct Storage {
     stage: watch::Sender<Stage>,
     /// Held as long as there is upkeep.
     upkeep: Mutex<()>,
+    stop_time: Duration,
 }
 
-/// How far the end of upkeep is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Stage {
-    Open,
-    /// What is under way is finished, nothing begins.
-    Ending,
-    /// A copy under way is not finished either.
-    Over,
+/// What the store was told of the catalog.
+struct Marked {
+    sequence: u64,
+    /// Whether the last time failed, which is logged once.
+    is_failing: bool,
 }
 
 /// How store and catalog are, for whoever publishes it.
@@ -106,10 +105,15 @@ pub struct Observed {
     pub is_unpaired: bool,
     /// What became of counts of pulls.
     pub pulls: Written,
-    /// Work in the background.
-    pub jobs: jobs::Observed,
     /// Collection.
     pub gc: collection::Observed,
+    /// How often the catalog's tasks panicked and were started again.
+    pub catalog_restarts: Vec<(&'static str, u64)>,
+    /// Seconds since the last sign of life of what runs in the background, by
+    /// kind; 0 where nothing does.
+    pub job_ages: Vec<(&'static str, u64)>,
+    /// Work in the background, if the catalog tells it in time.
+    pub jobs: Option<jobs::Observed>,
 }
 
 /// The newest copy of the catalog.
@@ -188,10 +192,15 @@ impl Storage {
                     upload_expiry: settings.upload_expiry,
                     unpaired,
                     copied: Mutex::new(Copied { sequence, at: None }),
-                    marked: Mutex::new(catalog.sequence()),
+                    marked: Mutex::new(Marked {
+                        sequence: catalog.sequence(),
+                        is_failing: false,
+                    }),
+                    refused: sync::Mutex::default(),
                     catalog,
                     stage: watch::Sender::new(Stage::Open),
                     upkeep: Mutex::default(),
+                    stop_time: STOP_TIME,
                 }
             }),
             Err(error) => {
@@ -225,8 +234,20 @@ impl Storage {
         (self.catalog.id(), self.catalog.sequence())
     }
 
-    /// How store and catalog are.
+    /// How store and catalog are. What has to be read from a disk is left out
+    /// if that takes long: the rest is wanted most just then.
     pub async fn observe(&self) -> Observed {
+        let jobs = match timeout(JOBS_TIME, self.jobs.observe()).await {
+            Ok(Ok(jobs)) => Some(jobs),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "how jobs are is not known");
+                None
+            }
+            Err(_) => {
+                tracing::warn!("how jobs are is not known: the catalog does not answer");
+                None
+            }
+        };
         Observed {
             store: self.store.health().await,
             catalog: self.catalog.counters(),
@@ -236,10 +257,9 @@ impl Storage {
             is_unpaired: self.unpaired.is_some(),
             pulls: self.pulls.written(),
             gc: self.gc.observe(),
-            jobs: self.jobs.observe().await.unwrap_or_else(|error| {
-                tracing::warn!(%error, "how jobs are is not known");
-                jobs::Observed::default()
-            }),
+            catalog_restarts: self.catalog.restarts(),
+            job_ages: self.jobs.ages(),
+            jobs,
         }
     }
 
@@ -253,163 +273,16 @@ impl Storage {
         self.store.catalog_adopt(id, sequence).await?;
         self.unpaired = None;
         self.pulls.adopt();
-        *self.marked.get_mut() = sequence;
+        self.marked.get_mut().sequence = sequence;
         // What copies there are, are of another catalog.
         self.copied.get_mut().sequence = 0;
         Ok(Some(why))
     }
 
-    /// Tells the store how far the catalog is, copies the catalog into it, ends
-    /// uploads that nobody goes on with, writes pulls down, and runs jobs, again
-    /// and again until [`Storage::close`]. Each is a loop of its own, and is
-    /// started again when it panics.
-    pub async fn watch(&self, maintenance: &Maintenance, supervisor: &Supervisor) {
-        let _upkeep = self.upkeep.lock().await;
-        self.gc.obey(maintenance);
-        let ending = || self.reached(Stage::Ending);
-        let jobs = async {
-            if let Some(jobs) = self.jobs() {
-                jobs.run(supervisor).await;
-            }
-        };
-        tokio::join!(
-            supervisor.keep("marks", ending(), || self.marks()),
-            supervisor.keep("copies", ending(), || self.copies()),
-            supervisor.keep("expiry", ending(), || self.expiry(maintenance)),
-            supervisor.keep("pulls", ending(), || self
-                .pulls
-                .run(&self.catalog, ending())),
-            jobs
-        );
-    }
-
-    /// Ready when the end of upkeep is so far.
-    async fn reached(&self, stage: Stage) {
-        let mut stages = self.stage.subscribe();
-        let _ = stages.wait_for(|now| *now >= stage).await;
-    }
-
-    /// Waits for the next time. False: there is none.
-    async fn goes_on(&self, ticks: &mut Interval) -> bool {
-        tokio::select! {
-            biased;
-            () = self.reached(Stage::Ending) => false,
-            _ = ticks.tick() => true,
-        }
-    }
-
-    async fn marks(&self) {
-        let mut ticks = every(MARK_EVERY);
-        while self.goes_on(&mut ticks).await {
-            self.mark().await;
-        }
-    }
-
-    async fn copies(&self) {
-        let mut ticks = every(COPY_EVERY);
-        ticks.reset();
-        while self.goes_on(&mut ticks).await {
-            tokio::select! {
-                biased;
-                () = self.reached(Stage::Over) => {}
-                () = self.copy_catalog(Duration::ZERO) => {}
-            }
-        }
-    }
-
-    async fn expiry(&self, maintenance: &Maintenance) {
-        let mut ticks = every(EXPIRE_EVERY);
-        let mut refused: Option<Instant> = None;
-        while self.goes_on(&mut ticks).await {
-            ballast::keep(&self.folder);
-            // Nobody could go on with an upload meanwhile.
-            if maintenance.read_only().is_some() {
-                refused = Some(Instant::now());
-            }
-            if refused.is_some_and(|at| at.elapsed() <= self.upload_expiry) {
-                continue;
-            }
-            // There may be many.
-            tokio::select! {
-                biased;
-                () = self.reached(Stage::Ending) => {}
-                () = self.expire_uploads() => {}
-            }
-        }
-    }
-
-    /// Ends the uploads that nobody went on with. A failure is logged and tried
-    /// again next time.
-    async fn expire_uploads(&self) {
-        match self.store.upload_expire(self.upload_expiry).await {
-            Ok(0) => {}
-            Ok(uploads) => tracing::info!(uploads, "uploads that nobody went on with were ended"),
-            Err(error) => tracing::warn!(%error, "uploads could not be ended; trying again later"),
-        }
-    }
-
-    /// Tells the store how far the catalog is, if it went on since.
-    async fn mark(&self) {
-        let mut marked = self.marked.lock().await;
-        let (id, sequence) = self.catalog();
-        if self.unpaired.is_some() || sequence == *marked {
-            return;
-        }
-        *marked = sequence;
-        match self.store.catalog_seen(id, sequence).await {
-            Ok(CatalogMatch::Same) => {}
-            Ok(found) => {
-                tracing::error!(?found, sequence, "the store was told of another catalog");
-            }
-            Err(error) => {
-                tracing::warn!(%error, sequence, "the store was not told how far the catalog is");
-            }
-        }
-    }
-
-    /// Puts a copy of the catalog into the store if it changed since the last
-    /// one and that is at least this old. A failure is logged and tried again
-    /// next time: the catalog itself is not touched by it.
-    async fn copy_catalog(&self, age: Duration) {
-        let mut copied = self.copied.lock().await;
-        let is_young = copied.at.is_some_and(|at| at.elapsed() < age);
-        let is_same = copied.sequence == self.catalog.sequence();
-        if self.unpaired.is_some() || is_young || is_same {
-            return;
-        }
-        match self.copy().await {
-            Ok(sequence) => {
-                let at = Some(Instant::now());
-                *copied = Copied { sequence, at };
-                tracing::debug!(sequence, "the catalog was copied into the store");
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the catalog could not be copied into the store; trying again later");
-            }
-        }
-    }
-
-    /// Copies the catalog and says at which sequence.
-    async fn copy(&self) -> Result<u64, StartError> {
-        let copy = self.folder.join(CATALOG_COPY);
-        remove(&copy);
-        let copied = self.copy_by_way_of(&copy).await;
-        remove(&copy);
-        copied
-    }
-
-    async fn copy_by_way_of(&self, copy: &Path) -> Result<u64, StartError> {
-        let sequence = self.catalog.copy_to(copy).await?;
-        self.store
-            .catalog_copy(copy, self.catalog.id(), sequence)
-            .await?;
-        Ok(sequence)
-    }
-
     /// Ends upkeep, writes the last pulls down and copies the catalog if it
     /// changed, unless that is given up, then closes catalog and store.
     /// Everything acknowledged is durable already: a copy that is not made loses
-    /// nothing.
+    /// nothing. Upkeep that hangs is broken off.
     pub async fn close(&self, give_up: impl Future<Output = ()>) -> Result<(), StartError> {
         self.stage.send_replace(Stage::Ending);
         self.jobs.stop().await;
@@ -421,20 +294,28 @@ impl Storage {
             () = self.copy_catalog(COPY_YOUNG) => {}
         }
         self.stage.send_replace(Stage::Over);
-        drop(self.upkeep.lock().await);
-        self.pulls.end(&self.catalog).await;
+        self.end_upkeep().await;
+        if timeout(self.stop_time, self.pulls.end(&self.catalog))
+            .await
+            .is_err()
+        {
+            tracing::error!(
+                "the last counts of pulls could not be written: the catalog hangs; the next start counts everything as pulled"
+            );
+        }
         self.catalog.close().await;
-        self.mark().await;
-        self.store.close().await?;
-        Ok(())
+        if timeout(self.stop_time, self.mark()).await.is_err() {
+            tracing::error!("the store was not told how far the catalog is: its disk hangs");
+        }
+        match self.store.close().await {
+            // What is not in the index is in the journal.
+            Err(error @ orlop_engine::Error::Full { .. }) => {
+                tracing::warn!(%error, "the index was not written to its end; the next start replays the journal for it");
+                Ok(())
+            }
+            closed => closed.map_err(StartError::Close),
+        }
     }
-}
-
-/// So often, and the first time now. What was missed is not made up for.
-fn every(time: Duration) -> Interval {
-    let mut ticks = interval(time);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks
 }
 
 /// The jobs of this opening of a store.

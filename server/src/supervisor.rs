@@ -13,12 +13,14 @@
 
 use std::any::Any;
 use std::collections::BTreeMap;
-use std::panic::AssertUnwindSafe;
+use std::future::pending;
+use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
 /// The shortest pause before a loop is started again.
@@ -90,6 +92,20 @@ impl Supervisor {
     }
 }
 
+/// Runs what blocks, such as a sync of a file, on a thread of its own, so that
+/// no other task waits for it. A panic of it is one of the caller.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match spawn_blocking(work)
+        .await
+        .map_err(|error| error.try_into_panic())
+    {
+        Ok(done) => done,
+        Err(Ok(panic)) => resume_unwind(panic),
+        // It was never begun: the process ends.
+        Err(Err(_)) => pending().await,
+    }
+}
+
 /// What a panic says.
 pub fn message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);
@@ -99,10 +115,8 @@ pub fn message(panic: &(dyn Any + Send)) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::{Cell, RefCell};
-    use std::future::pending;
-
     use super::*;
+    use std::cell::{Cell, RefCell};
 
     #[tokio::test(start_paused = true)]
     async fn i13_a_loop_that_panics_is_started_again_alone_and_counted() {
@@ -127,6 +141,24 @@ mod tests {
         assert_eq!(starts.get(), 4);
         assert!(beats.get() >= 69, "{}", beats.get());
         assert_eq!(supervisor.restarts(), [("dying", 3), ("living", 0)]);
+    }
+
+    #[tokio::test]
+    async fn i13_a_panic_on_a_thread_of_its_own_is_one_of_the_loop() {
+        let supervisor = Supervisor::default();
+        let starts = Cell::new(0);
+        let dying = supervisor.keep("dying", pending(), || async {
+            starts.set(starts.get() + 1);
+            let start = starts.get();
+            let made = blocking(move || {
+                assert!(start > 1, "a file that is odd");
+                start * 21
+            });
+            assert_eq!(made.await, 42);
+        });
+        let ended = tokio::time::timeout(Duration::from_secs(60), dying);
+        ended.await.expect("the panic was lost");
+        assert_eq!(supervisor.restarts(), [("dying", 1)]);
     }
 
     #[tokio::test(start_paused = true)]

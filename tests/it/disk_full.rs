@@ -2,6 +2,9 @@
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use orlop_tests::client::{Client, blob};
 use orlop_tests::data;
@@ -11,6 +14,9 @@ use orlop_tests::server::Setup;
 
 /// Room for the journal, the index and some hundred MiB of blobs.
 const DISK: u64 = 1 << 30;
+
+/// Longer than a stop takes.
+const STOP: Duration = Duration::from_secs(60);
 
 /// Pushes until the server refuses; returns what was acknowledged, as seeds,
 /// and the refusing answer.
@@ -75,6 +81,60 @@ fn below_the_reserve_pushes_are_refused_and_pulls_go_on() {
     server.stop();
 }
 
+/// Somebody else takes all that is left, to the last block.
+fn take_all(mount: &Mount) -> PathBuf {
+    let filler = mount.path().join("filler");
+    let mut file = File::create(&filler).unwrap();
+    let block = vec![7; 1 << 20];
+    while file.write_all(&block).is_ok() {}
+    let _ = file.sync_all();
+    for step in [4096, 1] {
+        while file.write_all(&block[..step]).is_ok() {}
+    }
+    filler
+}
+
+#[test]
+fn a_stop_on_a_full_disk_ends_well_and_the_next_start_has_everything() {
+    let Some(mount) = Mount::ext4(DISK) else {
+        return;
+    };
+    let mut server = Setup::default()
+        .data(mount.path().join("data"))
+        .env("ORLOP_SPACE_RESERVE", "16MiB")
+        .start();
+    let client = server.client();
+    let image = oci::image(&client, "full/repo", &[b"before it was full"]);
+    image.put(&client, "full/repo", "v1");
+    for seed in 5000..5200 {
+        client.push_blob("full/repo", &data::bytes(seed, 100));
+    }
+    let filler = take_all(&mount);
+    image.is_at(&client, "full/repo", "v1");
+    // The index has no room for what it holds in memory: what a stop gives
+    // back is taken, too.
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut file = File::options().append(true).open(&filler).unwrap();
+            let began = Instant::now();
+            while !is_over.load(Ordering::Relaxed) && began.elapsed() < STOP {
+                let _ = file.write_all(&[7; 4096]).and_then(|()| file.sync_all());
+            }
+        });
+        server.stop();
+        is_over.store(true, Ordering::Relaxed);
+    });
+    server.start_again();
+    image.is_at(&server.client(), "full/repo", "v1");
+    server.stop();
+    fs::remove_file(filler).unwrap();
+    server.start_again();
+    image.is_at(&server.client(), "full/repo", "v1");
+    server.client().push_blob("full/repo", b"room again");
+    server.stop();
+}
+
 #[test]
 fn a_disk_that_fills_up_under_a_push_loses_nothing_acknowledged() {
     let Some(mount) = Mount::ext4(DISK) else {
@@ -92,16 +152,7 @@ fn a_disk_that_fills_up_under_a_push_loses_nothing_acknowledged() {
         kept.push(3000 + i);
         (kept, ())
     });
-    // Somebody else takes all that is left, to the last block.
-    let filler = mount.path().join("filler");
-    let mut file = File::create(&filler).unwrap();
-    let block = vec![7; 1 << 20];
-    while file.write_all(&block).is_ok() {}
-    let _ = file.sync_all();
-    for step in [4096, 1] {
-        while file.write_all(&block[..step]).is_ok() {}
-    }
-    drop(file);
+    let filler = take_all(&mount);
     let bytes = data::bytes(4000, size);
     let refused = client
         .try_call("POST", "/v2/full/repo/blobs/uploads/", &[], "")

@@ -38,7 +38,7 @@ const MODULES: &[ModuleRule] = &[
     },
     ModuleRule {
         name: "catalog",
-        modules: &["metrics"],
+        modules: &["metrics", "supervisor"],
         never: &[
             "orlop_engine",
             "orlop_index",

@@ -17,7 +17,10 @@ use crate::layout::Layout;
 pub(crate) struct Slots {
     files: Vec<Arc<dyn File>>,
     pool: Pool,
+    /// As it was last written.
     current: Superblock,
+    /// The sequence of the last write that was begun.
+    last: u64,
 }
 
 /// What the slots said.
@@ -61,7 +64,7 @@ impl Slots {
             let path = layout.superblock(file);
             let options = OpenOptions {
                 create: Create::Never,
-                lane: Lane::Inline,
+                lane: Lane::Shared,
                 direct: true,
                 write: true,
             };
@@ -105,6 +108,7 @@ impl Slots {
                 files,
                 pool: pool.clone(),
                 current,
+                last: current.sequence,
             })),
             Found::Valid(_) => Err(Error::corrupt(
                 "the superblock",
@@ -128,7 +132,7 @@ impl Slots {
     ) -> Result<Self> {
         let options = OpenOptions {
             create: Create::IfMissing,
-            lane: Lane::Inline,
+            lane: Lane::Shared,
             direct: true,
             write: true,
         };
@@ -160,6 +164,7 @@ impl Slots {
             files,
             pool: pool.clone(),
             current: first,
+            last: first.sequence,
         };
         slots.write(|_| {}).await?;
         Ok(slots)
@@ -174,7 +179,10 @@ impl Slots {
     pub(crate) async fn write(&mut self, change: impl FnOnce(&mut Superblock)) -> Result<()> {
         let mut next = self.current;
         change(&mut next);
-        next.sequence = self.current.sequence.saturating_add(1);
+        // One that is dropped may reach the disk later. It must not meet the
+        // next one in its slot.
+        self.last = self.last.saturating_add(1);
+        next.sequence = self.last;
         let (file, offset) = Superblock::slot(next.sequence);
         let handle = self
             .files

@@ -372,7 +372,7 @@ impl From<Fault> for ApiError {
             Fault::Io(_) => ApiError::new(INTERNAL, "storage failed; the log of the server says how"),
             Fault::Poisoned(_) => ApiError::new(
                 UNAVAILABLE,
-                "a write failed, so that nothing is written until the server is restarted; pulls go on",
+                "a write failed, or what writes panicked, so that nothing is written until the server is restarted; pulls go on",
             )
             .retry_after(RETRY_POISONED),
         };

@@ -16,8 +16,9 @@ use super::body::{Answer, AnswerBody};
 use crate::registry::{Health, ReadOnly, Registry};
 
 /// How long store and catalog may take to say how they are.
-pub const HEALTH_TIME: Duration = Duration::from_secs(2);
-/// How long a write may wait for the disk: far longer than one needs that works.
+const HEALTH_TIME: Duration = Duration::from_secs(2);
+/// A write that has waited longer for the disk hangs: far longer than one needs
+/// that works.
 const WRITE_TIME: Duration = Duration::from_secs(30);
 /// What is wrong when they do not.
 const SILENT: &str = "the storage does not answer";
@@ -49,8 +50,13 @@ pub(super) fn livez() -> Answer {
     answer(StatusCode::OK, &json!({ "status": "live" }))
 }
 
-/// Requests can be served. Pulls go on when writes are off, so that this
-/// stays 200 then, and says so.
+/// Whether `/readyz` answers 200.
+pub async fn is_ready(readiness: &dyn Readiness) -> bool {
+    readyz(readiness).await.status() == StatusCode::OK
+}
+
+/// Requests can be served. Pulls go on when writes are off, or hang, so that
+/// this stays 200 then, and says so.
 pub(super) async fn readyz(readiness: &dyn Readiness) -> Answer {
     if readiness.is_stopping() {
         return answer(
@@ -67,13 +73,11 @@ pub(super) async fn readyz(readiness: &dyn Readiness) -> Answer {
             answer
         }
         State::Ready(registry) => {
-            let health = match ask(&registry).await {
-                Ok(health) => health,
-                Err(reason) => {
-                    let body = json!({ "status": "unresponsive", "reason": reason });
-                    return answer(StatusCode::SERVICE_UNAVAILABLE, &body);
-                }
+            let Some(health) = ask(&registry).await else {
+                let body = json!({ "status": "unresponsive", "reason": SILENT });
+                return answer(StatusCode::SERVICE_UNAVAILABLE, &body);
             };
+            let hangs = hangs(&health);
             let body = match (health.poisoned, health.unpaired, health.read_only) {
                 (Some(_), _, _) => json!({ "status": "ready", "writes": "off until a restart" }),
                 (None, Some(why), _) => {
@@ -82,6 +86,9 @@ pub(super) async fn readyz(readiness: &dyn Readiness) -> Answer {
                 (None, None, Some(why)) => json!({
                     "status": "ready", "writes": "read-only",
                     "reason": why.reason, "since": why.since,
+                }),
+                (None, None, None) if hangs.is_some() => json!({
+                    "status": "ready", "writes": "waiting for the disk", "reason": hangs,
                 }),
                 (None, None, None) if health.full => {
                     json!({ "status": "ready", "writes": "no space" })
@@ -95,19 +102,20 @@ pub(super) async fn readyz(readiness: &dyn Readiness) -> Answer {
 
 /// The form of Docker Trusted Registry, whose documentation gives the flag
 /// both names. Healthy is a server that serves and has nothing wrong with it;
-/// a full disk or maintenance is a state, not a defect.
+/// a full disk or maintenance is a state, not a defect, and a write that hangs
+/// is one.
 pub(super) async fn health(readiness: &dyn Readiness) -> Answer {
     let trouble = match readiness.state() {
         _ if readiness.is_stopping() => Some("the server is stopping".to_owned()),
         State::Starting(progress) => Some(format!("the server is starting: {progress}")),
         State::Ready(registry) => match ask(&registry).await {
-            Err(reason) => Some(reason),
-            Ok(health) => match (health.poisoned, health.unpaired) {
+            None => Some(SILENT.to_owned()),
+            Some(health) => match (&health.poisoned, health.unpaired) {
                 (Some(_), _) => Some(
-                    "a write failed: pulls go on, nothing is written until a restart".to_owned(),
+                    "a write failed, or what writes panicked: pulls go on, nothing is written until a restart".to_owned(),
                 ),
                 (None, Some(why)) => Some(format!("pulls go on, pushes are refused: {why}")),
-                (None, None) => None,
+                (None, None) => hangs(&health),
             },
         },
     };
@@ -123,18 +131,16 @@ pub(super) async fn health(readiness: &dyn Readiness) -> Answer {
     answer(status, &body)
 }
 
-/// How store and catalog are, if they say so in time and no write hangs. A disk
-/// that hangs fails nothing: only the time tells.
-async fn ask(registry: &Registry) -> Result<Health, String> {
-    let health = timeout(HEALTH_TIME, registry.health()).await;
-    let health = health.map_err(|_| SILENT.to_owned())?;
-    if health.writing > WRITE_TIME {
-        let seconds = health.writing.as_secs();
-        return Err(format!(
-            "a write has been waiting for the disk for {seconds} s"
-        ));
-    }
-    Ok(health)
+/// How store and catalog are, if they say so in time.
+async fn ask(registry: &Registry) -> Option<Health> {
+    timeout(HEALTH_TIME, registry.health()).await.ok()
+}
+
+/// That a write hangs, if one does. Nothing fails then: only the time tells.
+fn hangs(health: &Health) -> Option<String> {
+    let seconds = health.writing.as_secs();
+    (health.writing > WRITE_TIME)
+        .then(|| format!("a write has been waiting for the disk for {seconds} s"))
 }
 
 fn answer(status: StatusCode, body: &Value) -> Answer {
@@ -199,7 +205,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn i18_a_write_that_hangs_makes_it_unready_until_it_comes_back() {
+    async fn i18_a_write_that_hangs_is_told_and_leaves_it_ready() {
         struct On(Memory);
         impl Readiness for On {
             fn state(&self) -> State {
@@ -220,12 +226,15 @@ mod tests {
             (none, none, 200),
         ] {
             server.0.hang(store, catalog);
+            assert!(is_ready(&server).await);
             let (is, page) = body(readyz(&server).await).await;
-            assert_eq!(is, status, "{page}");
+            assert_eq!((is, &page["status"]), (200, &json!("ready")), "{page}");
             let (is, healthy) = body(health(&server).await).await;
             assert_eq!(is, status, "{healthy}");
-            if status == 503 {
-                assert_eq!(page["status"], "unresponsive");
+            if status == 200 {
+                assert_eq!(page["writes"], "on");
+            } else {
+                assert_eq!(page["writes"], "waiting for the disk");
                 let reason = page["reason"].as_str().unwrap();
                 assert!(reason.contains("for 42 s"), "{reason}");
                 assert_eq!(healthy["Error"], page["reason"]);
@@ -264,6 +273,7 @@ mod tests {
         ] {
             let (status, page) = body(readyz(&server).await).await;
             assert_eq!(status, ready, "{page}");
+            assert_eq!(is_ready(&server).await, ready == 200);
             assert_eq!(page["writes"].as_str().unwrap_or_default(), writes);
             let (status, page) = body(health(&server).await).await;
             assert_eq!(status, healthy, "{page}");

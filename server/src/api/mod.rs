@@ -25,7 +25,7 @@ pub mod wire;
 
 pub use body::{Answer, AnswerBody};
 pub use error::ApiError;
-pub use health::{HEALTH_TIME, Readiness, State};
+pub use health::{Readiness, State, is_ready};
 pub use piece::{Allowance, Piece, Watch};
 
 use http::header::{self, HeaderName, HeaderValue};

@@ -51,8 +51,8 @@ pub enum CatalogError {
         "the catalog is damaged: {0}; stop the server; `orlop-fsck DIR --repair` makes it again from what the store keeps; or put it back from a backup"
     )]
     Damaged(String),
-    /// A write failed earlier. Nothing is written until a restart; reads go on.
-    #[error("the catalog takes no changes since a write failed: {0}; restart the server")]
+    /// A write failed earlier, or the writer panicked. Nothing is written until a restart; reads go on.
+    #[error("the catalog takes no changes since this: {0}; restart the server")]
     Poisoned(String),
 }
 

@@ -6,8 +6,8 @@
 //!
 //! Invariants: one writer makes all changes and answers after they are
 //! durable. A deleted row hides until a purge. Caches never outlive a change
-//! that was answered. After a failed write of SQLite's files nothing more is
-//! written until a restart; reads go on.
+//! that was answered. After a failed write of SQLite's files, or a panic of the
+//! writer, nothing more is written until a restart; reads go on.
 //!
 //! Refuses to know: HTTP, who may do what, blobs and whether they are there.
 
@@ -27,6 +27,8 @@ mod read;
 mod schema;
 mod sql;
 mod sqlite;
+#[cfg(test)]
+mod tests;
 mod totals;
 mod types;
 mod undelete;
@@ -41,9 +43,10 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use orlop_format::digest::Digest;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
+use crate::supervisor::Supervisor;
 use cache::Cache;
 pub use error::CatalogError;
 pub use jobs::{
@@ -113,6 +116,7 @@ struct Inner {
     readers: Pool,
     dialect: Dialect,
     location: Location,
+    supervisor: Supervisor,
     hits: AtomicU64,
     misses: AtomicU64,
     tasks: Mutex<Vec<JoinHandle<()>>>,
@@ -128,7 +132,7 @@ impl Catalog {
     /// `Unavailable` when it cannot be reached or the database is too old.
     pub async fn open(location: Location, options: Options) -> Result<Catalog, CatalogError> {
         let readers = options.readers.max(1);
-        let (told, commits) = mpsc::channel(1);
+        let (told, commits) = watch::channel(());
         match &location {
             Location::Sqlite(path) => {
                 let path = path.clone();
@@ -142,7 +146,9 @@ impl Catalog {
                 };
                 let catalog = start.run(location, &options);
                 let shared = Arc::clone(catalog.shared());
-                let checkpoints = sqlite::checkpoints(opened.checkpointer, path, shared, commits);
+                let supervisor = catalog.inner.supervisor.clone();
+                let checkpoints =
+                    sqlite::checkpoints(opened.checkpointer, path, shared, commits, supervisor);
                 catalog.keep(tokio::spawn(checkpoints));
                 Ok(catalog)
             }
@@ -200,6 +206,12 @@ impl Catalog {
             misses: count(&self.inner.misses),
             queued: QUEUE.saturating_sub(self.inner.queue.capacity()) as u64,
         }
+    }
+
+    /// How often each of its tasks panicked and was started again.
+    #[must_use]
+    pub fn restarts(&self) -> Vec<(&'static str, u64)> {
+        self.inner.supervisor.restarts()
     }
 
     /// Names a manifest whose bytes are durable, and sets its tags. A hidden
@@ -335,6 +347,16 @@ impl Catalog {
         sqlite::copy_outdated(from, to).await
     }
 
+    /// Takes every connection for reading, until the result is dropped.
+    #[cfg(test)]
+    pub(crate) async fn take_readers(&self) -> Vec<impl Send + use<>> {
+        let mut taken = Vec::new();
+        for _ in 0..Options::default().readers {
+            taken.push(self.reader().await.unwrap());
+        }
+        taken
+    }
+
     /// Makes a SQLite catalog as the first release did.
     #[cfg(test)]
     pub(crate) async fn make_first(
@@ -403,9 +425,19 @@ impl Catalog {
                 mpsc::error::SendTimeoutError::Timeout(_) => {
                     CatalogError::Unavailable(format!("{QUEUE} changes are waiting"))
                 }
-                mpsc::error::SendTimeoutError::Closed(_) => closed(),
+                mpsc::error::SendTimeoutError::Closed(_) => self.ended(),
             })?;
-        answered.await.unwrap_or_else(|_| Err(closed()))
+        let Ok(answer) = answered.await else {
+            // The writer panicked at it. Once the queue is closed it is known why.
+            self.inner.queue.closed().await;
+            return Err(self.ended());
+        };
+        answer
+    }
+
+    /// Why the writer takes nothing any more.
+    fn ended(&self) -> CatalogError {
+        self.shared().check().err().unwrap_or_else(closed)
     }
 }
 
@@ -424,7 +456,7 @@ struct Start {
     dialect: Dialect,
     writer: Pool,
     readers: Pool,
-    told: mpsc::Sender<()>,
+    told: watch::Sender<()>,
 }
 
 impl Start {
@@ -440,6 +472,8 @@ impl Start {
             verbs: AtomicU64::new(0),
             commits: AtomicU64::new(0),
             checkpoints: AtomicU64::new(0),
+            #[cfg(test)]
+            panics: Mutex::default(),
         });
         let (queue, jobs) = mpsc::channel(QUEUE);
         let writer = Writer {
@@ -456,6 +490,7 @@ impl Start {
                 readers: self.readers,
                 dialect: self.dialect,
                 location,
+                supervisor: Supervisor::default(),
                 hits: AtomicU64::new(0),
                 misses: AtomicU64::new(0),
                 tasks: Mutex::new(vec![task]),

@@ -13,12 +13,13 @@ use std::time::{Duration, Instant};
 
 use sqlx::ConnectOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use tokio::sync::mpsc;
+use tokio::sync::watch;
 
 use super::error::{CatalogError, Fault, sort};
 use super::schema::{self, Dialect, Identity};
 use super::sql::{Arg, Connection, Pool};
 use super::writer::Shared;
+use crate::supervisor::{Supervisor, blocking};
 
 /// Tells a catalog from other SQLite files: "ORLP".
 const APPLICATION_ID: i64 = 0x4f52_4c50;
@@ -150,7 +151,7 @@ async fn make(path: &Path) -> Result<()> {
     pool.close().await;
     filled?;
     std::fs::rename(&new, path).map_err(|error| CatalogError::io("make", path, &error))?;
-    sync_folder(path)
+    sync_folder(path).await
 }
 
 async fn fill(pool: &Pool) -> Result<()> {
@@ -197,20 +198,38 @@ async fn is_catalog(connection: &mut Connection) -> Result<()> {
 }
 
 /// Empties the write-ahead file whenever it has grown, until the writer ends.
+/// Is started again when it panics.
 pub(super) async fn checkpoints(
     pool: Pool,
     path: PathBuf,
     shared: Arc<Shared>,
-    mut commits: mpsc::Receiver<()>,
+    commits: watch::Receiver<()>,
+    supervisor: Supervisor,
 ) {
     let wal = beside(&path, "-wal");
+    let mut later = commits.clone();
+    let ended = async move { while later.changed().await.is_ok() {} };
+    let start = || empty_grown(&pool, &wal, &shared, commits.clone());
+    supervisor.keep("checkpoints", ended, start).await;
+    // What is left in it is durable; this makes the next start shorter.
+    if shared.check().is_ok()
+        && let Err(error) = checkpoint(&pool, &shared).await
+    {
+        tracing::debug!(%error, "no checkpoint at the end");
+    }
+    pool.close().await;
+}
+
+async fn empty_grown(pool: &Pool, wal: &Path, shared: &Shared, mut commits: watch::Receiver<()>) {
     let mut rest_until = Instant::now();
-    while commits.recv().await.is_some() {
+    while commits.changed().await.is_ok() {
+        #[cfg(test)]
+        shared.pass("checkpoints");
         let size = wal.metadata().map_or(0, |data| data.len());
         if size < WAL_BYTES || Instant::now() < rest_until {
             continue;
         }
-        match checkpoint(&pool, &shared).await {
+        match checkpoint(pool, shared).await {
             Ok(true) => {
                 shared.checkpoints.fetch_add(1, Ordering::Relaxed);
             }
@@ -219,19 +238,12 @@ pub(super) async fn checkpoints(
                 rest_until = Instant::now() + WAL_REST;
                 if matches!(sort(&error), Fault::Io | Fault::Damaged) {
                     shared.poison(format!("a checkpoint failed: {error}"));
-                    break;
+                    return;
                 }
                 tracing::warn!(%error, "the catalog's write-ahead file could not be emptied");
             }
         }
     }
-    // What is left in it is durable; this makes the next start shorter.
-    if shared.check().is_ok()
-        && let Err(error) = checkpoint(&pool, &shared).await
-    {
-        tracing::debug!(%error, "no checkpoint at the end");
-    }
-    pool.close().await;
 }
 
 /// True when the write-ahead file is empty now, false when readers kept it.
@@ -264,7 +276,7 @@ pub(super) async fn copy(path: &Path, to: &Path, id: [u8; 16], sequence: u64) ->
     match copied {
         Ok(sequence) => {
             std::fs::rename(&part, to).map_err(|error| CatalogError::io("write", to, &error))?;
-            sync_folder(to)?;
+            sync_folder(to).await?;
             Ok(sequence)
         }
         Err(error) => {
@@ -330,9 +342,7 @@ async fn copy_part(path: &Path, part: &Path, id: [u8; 16], sequence: u64) -> Res
     .await;
     source.close().await;
     vacuumed?;
-    std::fs::File::open(part)
-        .and_then(|file| file.sync_all())
-        .map_err(|error| CatalogError::io("sync", part, &error))?;
+    sync(part).await?;
     let pool = one(plain(part).read_only(true).immutable(true)).await?;
     let verified = verify(&pool, id, sequence).await;
     pool.close().await;
@@ -379,12 +389,17 @@ fn remove(path: &Path) -> Result<()> {
     }
 }
 
-fn sync_folder(path: &Path) -> Result<()> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    std::fs::File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .map_err(|error| CatalogError::io("sync", folder, &error))
+async fn sync_folder(path: &Path) -> Result<()> {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => sync(folder).await,
+        _ => sync(Path::new(".")).await,
+    }
+}
+
+/// Syncs a file or folder, on a thread that may wait for the disk.
+async fn sync(path: &Path) -> Result<()> {
+    let to = path.to_owned();
+    blocking(move || std::fs::File::open(to)?.sync_all())
+        .await
+        .map_err(|error| CatalogError::io("sync", path, &error))
 }

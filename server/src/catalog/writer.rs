@@ -4,16 +4,20 @@
 //! Invariants: one transaction is open at a time. Every change of it runs in a
 //! savepoint: a constraint undoes that one alone. Any other error undoes the
 //! whole transaction, whose changes are then run again one by one, or refused.
-//! A failed read or write of SQLite's files ends all writing until a restart.
+//! A failed read or write of SQLite's files ends all writing until a restart,
+//! and so does a panic: what was done by then is not known. Every change is
+//! answered.
 //! Caches are told before an answer is given.
 //!
 //! Refuses to know: what the changes say.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::{mpsc, oneshot};
+use futures_util::FutureExt as _;
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::cache::Cache;
 use super::error::{CatalogError, Fault, sort};
@@ -21,6 +25,7 @@ use super::marks::Committed;
 use super::schema::Dialect;
 use super::sql::{Connection, Pool};
 use super::verb::{Effect, Progress, Verb};
+use crate::supervisor::message;
 
 /// Changes that may wait.
 pub(super) const QUEUE: usize = 1024;
@@ -50,6 +55,9 @@ pub(super) struct Shared {
     pub(super) verbs: AtomicU64,
     pub(super) commits: AtomicU64,
     pub(super) checkpoints: AtomicU64,
+    /// Where a test wants a panic, once each.
+    #[cfg(test)]
+    pub(super) panics: Mutex<Vec<&'static str>>,
 }
 
 impl Shared {
@@ -66,6 +74,16 @@ impl Shared {
         self.poison
             .get()
             .map_or(Ok(()), |reason| Err(CatalogError::Poisoned(reason.clone())))
+    }
+
+    /// Panics if a test wants that here.
+    #[cfg(test)]
+    pub(super) fn pass(&self, place: &'static str) {
+        let mut panics = self.panics.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = panics.iter().position(|panic| *panic == place) {
+            panics.remove(at);
+            panic!("in the catalog's {place}");
+        }
     }
 }
 
@@ -122,13 +140,32 @@ pub(super) struct Writer {
     pub(super) pool: Pool,
     pub(super) dialect: Dialect,
     pub(super) shared: Arc<Shared>,
-    /// Told after each commit.
-    pub(super) commits: mpsc::Sender<()>,
+    /// Told after each commit, and dropped at the end.
+    pub(super) commits: watch::Sender<()>,
 }
 
 impl Writer {
-    /// Runs until the queue is closed.
+    /// Runs until the queue is closed, or it panics.
     pub(super) async fn run(self, mut queue: mpsc::Receiver<Message>) {
+        let written = AssertUnwindSafe(self.write(&mut queue))
+            .catch_unwind()
+            .await;
+        if let Err(panic) = written {
+            let why = message(panic.as_ref());
+            self.shared
+                .poison(format!("the catalog's writer died: {why}"));
+        }
+        // Nobody waits for a writer that has ended.
+        queue.close();
+        while let Some(message) = queue.recv().await {
+            if let Message::Change(job) = message {
+                job.answer(Err(self.shared.check().err().unwrap_or_else(closed)));
+            }
+        }
+        self.pool.close().await;
+    }
+
+    async fn write(&self, queue: &mut mpsc::Receiver<Message>) {
         let mut is_open = true;
         while is_open && let Some(message) = queue.recv().await {
             let Message::Change(first) = message else {
@@ -153,13 +190,6 @@ impl Writer {
                 Err(error) => self.again(jobs, error).await,
             }
         }
-        queue.close();
-        while let Some(message) = queue.recv().await {
-            if let Message::Change(job) = message {
-                job.answer(Err(closed()));
-            }
-        }
-        self.pool.close().await;
     }
 
     /// Runs the jobs, and those that come meanwhile, in one transaction.
@@ -202,6 +232,8 @@ impl Writer {
             let Some(job) = more() else { break };
             jobs.push(job);
         }
+        #[cfg(test)]
+        self.shared.pass("transaction");
         connection.run("COMMIT", &[]).await?;
         Ok(outcomes)
     }
@@ -279,6 +311,8 @@ impl Writer {
 
     /// Tells caches, then those who wait.
     fn publish(&self, jobs: Vec<Change>, outcomes: Vec<Outcome>) {
+        #[cfg(test)]
+        self.shared.pass("answers");
         let mut last = 0;
         for outcome in &outcomes {
             if let Outcome::Done(effect) = outcome
@@ -293,8 +327,7 @@ impl Writer {
         }
         self.shared.committed.reach(last);
         self.shared.commits.fetch_add(1, Ordering::Relaxed);
-        // Full means that the word is on its way already.
-        let _ = self.commits.try_send(());
+        self.commits.send_replace(());
         for (job, outcome) in jobs.into_iter().zip(outcomes) {
             match outcome {
                 Outcome::Done(effect) => {

@@ -213,8 +213,11 @@ async fn serve(settings: Settings) -> Result<(), Error> {
             operator.attach(None);
             let closed = storage.close(give_up).await;
             ops.watch(None);
-            // The storage has waited for its end.
-            if let Err(error) = watch.await {
+            // The storage has waited for its end, as long as it does.
+            watch.abort();
+            if let Err(error) = watch.await
+                && !error.is_cancelled()
+            {
                 tracing::error!(%error, "the upkeep of the storage failed");
             }
             outcome.and(closed.map_err(Error::from))
@@ -297,15 +300,10 @@ async fn reload(
         while hang_up.lock().await.recv().await.is_some() {
             // While it starts, the manager waits for that and for nothing else.
             let is_ready = matches!(status.state(), State::Ready(_));
-            if is_ready {
-                service::reloading();
-            }
+            let _reloading = is_ready.then(service::Reloading::begin);
             match &tls {
                 Some(tls) => tls.reload().await,
                 None => tracing::info!("SIGHUP: there is no certificate to read again"),
-            }
-            if is_ready {
-                service::ready();
             }
         }
     };

@@ -9,12 +9,24 @@ pub(super) fn ready() {
     tell(&[NotifyState::Ready]);
 }
 
-/// The server reads again what it was told to.
-pub(super) fn reloading() {
-    // The manager wants to know when, to tell one reload from another.
-    match NotifyState::monotonic_usec_now() {
-        Ok(now) => tell(&[NotifyState::Reloading, now]),
-        Err(error) => tracing::warn!(%error, "cannot read the clock for the service manager"),
+/// The server reads again what it was told to, until this is dropped, however
+/// that ends: the manager waits for it.
+pub(super) struct Reloading;
+
+impl Reloading {
+    pub(super) fn begin() -> Reloading {
+        // The manager wants to know when, to tell one reload from another.
+        match NotifyState::monotonic_usec_now() {
+            Ok(now) => tell(&[NotifyState::Reloading, now]),
+            Err(error) => tracing::warn!(%error, "cannot read the clock for the service manager"),
+        }
+        Reloading
+    }
+}
+
+impl Drop for Reloading {
+    fn drop(&mut self) {
+        ready();
     }
 }
 

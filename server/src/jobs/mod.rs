@@ -77,9 +77,6 @@ struct Gate {
 pub struct Observed {
     /// How many there are, by kind and state.
     pub counts: Vec<(String, JobState, u64)>,
-    /// Seconds since the last sign of life of what runs, by kind; 0 where
-    /// nothing does.
-    pub ages: Vec<(&'static str, u64)>,
     /// When the last one of a kind was done, in milliseconds since 1970.
     pub done: Vec<(String, i64)>,
 }
@@ -253,11 +250,19 @@ impl Jobs {
             }
             let done = of(JobState::Done).and_then(|row| row.3).unwrap_or(0);
             observed.done.push((kind.to_owned(), done));
-            let run = self.0.current().get(kind).cloned();
-            let age = run.map_or(0, |run| run.quiet().as_secs());
-            observed.ages.push((kind, age));
         }
         Ok(observed)
+    }
+
+    /// Seconds since the last sign of life of what runs, by kind; 0 where
+    /// nothing does.
+    pub fn ages(&self) -> Vec<(&'static str, u64)> {
+        let age = |kind| {
+            let run = self.0.current().get(kind).cloned();
+            run.map_or(0, |run| run.quiet().as_secs())
+        };
+        let kinds = self.0.works.iter().map(|work| work.kind());
+        kinds.map(|kind| (kind, age(kind))).collect()
     }
 }
 

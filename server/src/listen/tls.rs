@@ -11,7 +11,6 @@ use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::version::{TLS12, TLS13};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -19,6 +18,7 @@ use tokio_rustls::server::TlsStream;
 use super::certificate::{Certificate, CertificateError, Found};
 use super::opening::Protocol;
 use crate::settings::TlsFiles;
+use crate::supervisor::blocking;
 
 /// How often the files of certificate and key are looked at. One look at
 /// unusable files may be too early, so that a complaint takes two.
@@ -77,22 +77,21 @@ impl Tls {
 
     /// Takes a new certificate now, if there is one.
     pub async fn reload(&self) {
-        if let Some(Found::Same) = self.look(true).await {
+        if let Found::Same = self.look(true).await {
             tracing::info!("the certificate has not changed");
         }
     }
 
-    async fn look(&self, at_once: bool) -> Option<Found> {
+    async fn look(&self, at_once: bool) -> Found {
         let certificate = Arc::clone(&self.certificate);
-        // Only a panic or the end of the process loses the answer.
-        let found = spawn_blocking(move || certificate.look(at_once)).await.ok();
+        let found = blocking(move || certificate.look(at_once)).await;
         let file = self.certificate.files().certificate.display();
         match &found {
-            Some(Found::New) => tracing::info!(%file, "another certificate is in use now"),
-            Some(Found::Unusable(error)) => {
+            Found::New => tracing::info!(%file, "another certificate is in use now"),
+            Found::Unusable(error) => {
                 tracing::error!(%error, "the new certificate cannot be used; the one before it stays in use");
             }
-            Some(Found::Same) | None => {}
+            Found::Same => {}
         }
         found
     }

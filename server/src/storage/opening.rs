@@ -69,6 +69,11 @@ pub enum StartError {
     /// The store cannot be opened.
     #[error("cannot open the store: {0}")]
     Store(#[from] orlop_engine::Error),
+    /// The store was not closed well. Everything acknowledged is durable.
+    #[error(
+        "the store did not close well: {0}; nothing that was acknowledged is lost by that, the next start reads it from the journal"
+    )]
+    Close(orlop_engine::Error),
     /// The catalog cannot be opened.
     #[error("cannot open the catalog: {0}")]
     Catalog(#[from] CatalogError),

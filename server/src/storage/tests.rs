@@ -3,10 +3,68 @@
 mod gc;
 
 use std::future::{pending, ready};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use orlop_disk::blocking::Blocking;
+use orlop_disk::sim::{Plan, Sim, Verb};
+use orlop_engine::{Config, MemoryIndex, System};
+use orlop_format::superblock;
+use tokio::sync::Semaphore;
 
 use super::*;
+use crate::registry::{Maintenance, ReadOnly};
+use crate::supervisor::Supervisor;
+
+/// Nothing here takes so long, on any machine that is alive.
+const LONG: Duration = Duration::from_secs(120);
+
+/// Waits for what has to come.
+async fn until(is_so: impl AsyncFn() -> bool) {
+    let began = Instant::now();
+    while !is_so().await {
+        assert!(began.elapsed() < LONG, "it never came to it");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Runs upkeep until the storage is closed.
+fn watch(storage: &Arc<Storage>, supervisor: &Supervisor) -> tokio::task::JoinHandle<()> {
+    let (storage, supervisor) = (Arc::clone(storage), supervisor.clone());
+    tokio::spawn(async move { storage.watch(&Maintenance::default(), &supervisor).await })
+}
+
+/// A storage whose store is on a simulated disk, and its catalog in a folder.
+async fn simulated(folder: &Path) -> (Arc<Sim>, Storage) {
+    let sim = Sim::new(1);
+    let place = Path::new("/store");
+    sim.create_dir(place).unwrap();
+    let mut config = Config::new(place.to_owned());
+    (config.journal_file, config.segment) = (4 << 20, 16 << 20);
+    config.reserve = Some(0);
+    let disk = Arc::clone(&sim) as Arc<dyn Disk>;
+    let (index, progress) = (MemoryIndex::default(), Progress::default());
+    let store = Store::open(config, System::start(), disk, &index, &progress);
+    let store = store.await.unwrap();
+    let storage = Storage::beside(&store, &settings(folder)).await.unwrap();
+    (sim, storage)
+}
+
+/// The disk of the superblock hangs from now on, until it has a permit. Says
+/// whether somebody waits for it.
+fn stall(sim: &Sim, gate: &Arc<Semaphore>) -> Arc<AtomicBool> {
+    let reached = Arc::new(AtomicBool::new(false));
+    for file in superblock::FILES {
+        let (gate, reached) = (Arc::clone(gate), Arc::clone(&reached));
+        let hold = move || -> orlop_disk::BoxFuture<'static, ()> {
+            reached.store(true, Ordering::SeqCst);
+            let gate = Arc::clone(&gate);
+            Box::pin(async move { drop(gate.acquire_owned().await) })
+        };
+        let path = Path::new("/store").join(file);
+        sim.plan(Plan::stall(hold).on(Verb::Write).under(path).sticky());
+    }
+    reached
+}
 
 fn settings(folder: &Path) -> Settings {
     Settings {
@@ -59,21 +117,28 @@ fn journal_files(folder: &Path) -> usize {
 async fn the_store_hears_how_far_the_catalog_is_within_moments() {
     let folder = tempfile::tempdir().unwrap();
     let storage = Arc::new(open(folder.path()).await.unwrap());
-    let watched = Arc::clone(&storage);
-    let watch = tokio::spawn(async move {
-        watched
-            .watch(&Maintenance::default(), &Supervisor::default())
-            .await
-    });
+    let watch = watch(&storage, &Supervisor::default());
     link(&storage, b"one").await;
     let sequence = storage.catalog.sequence();
-    let began = Instant::now();
-    while storage.store.names().await.unwrap().sequence < sequence {
-        assert!(began.elapsed() < MARK_EVERY * 5, "never told");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until(async || storage.store.names().await.unwrap().sequence == sequence).await;
     storage.close(ready(())).await.unwrap();
     watch.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i18_telling_the_store_blocks_no_thread_that_serves() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = Blocking::new(2).unwrap();
+    let lock = lock(folder.path()).unwrap();
+    let (settings, carrier) = (settings(folder.path()), Arc::clone(&disk));
+    let storage = Storage::open(&settings, lock, carrier, &Progress::default()).await;
+    let storage = storage.unwrap();
+    link(&storage, b"one").await;
+    // Syncs of the disk's own threads; those of a thread that polls are none.
+    let before = disk.counters().syncs;
+    storage.mark().await;
+    assert!(disk.counters().syncs > before);
+    storage.close(ready(())).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -93,19 +158,16 @@ async fn the_store_hears_how_far_the_catalog_is_at_close() {
 #[tokio::test(flavor = "multi_thread")]
 async fn upkeep_has_ended_before_anything_is_closed() {
     let folder = tempfile::tempdir().unwrap();
-    let storage = Arc::new(open(folder.path()).await.unwrap());
+    let (sim, mut storage) = simulated(folder.path()).await;
+    storage.stop_time = LONG;
+    let storage = Arc::new(storage);
     let supervisor = Supervisor::default();
-    let watched = (Arc::clone(&storage), supervisor.clone());
-    let watch = tokio::spawn(async move {
-        let (storage, supervisor) = watched;
-        storage.watch(&Maintenance::default(), &supervisor).await;
-    });
+    let watch = watch(&storage, &supervisor);
     // The store is being told how far the catalog is, and that takes a while.
-    let telling = storage.marked.lock().await;
+    let gate = Arc::new(Semaphore::new(0));
+    let telling = stall(&sim, &gate);
     link(&storage, b"one").await;
-    tokio::time::sleep(MARK_EVERY * 2).await;
-    let names = supervisor.restarts();
-    let names: Vec<_> = names.into_iter().map(|(name, _)| name).collect();
+    until(async || telling.load(Ordering::SeqCst)).await;
     let all = [
         "copies",
         "expiry",
@@ -115,15 +177,19 @@ async fn upkeep_has_ended_before_anything_is_closed() {
         "schedules",
         "scrub",
     ];
-    assert_eq!(names, all, "each is supervised");
+    let supervised = async || {
+        let names = supervisor.restarts();
+        names.into_iter().map(|(name, _)| name).eq(all)
+    };
+    until(supervised).await;
     let closed = Arc::clone(&storage);
     let close = tokio::spawn(async move { closed.close(ready(())).await });
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(!watch.is_finished() && !close.is_finished());
     link(&storage, b"two").await;
-    assert!(storage.store.names().await.is_ok());
-    drop(telling);
-    let ended = tokio::time::timeout(Duration::from_secs(20), watch);
+    pull(&storage, 1).await;
+    gate.add_permits(Semaphore::MAX_PERMITS);
+    let ended = tokio::time::timeout(LONG, watch);
     ended.await.expect("upkeep has no end").unwrap();
     close.await.unwrap().unwrap();
     assert!(
@@ -133,6 +199,159 @@ async fn upkeep_has_ended_before_anything_is_closed() {
             .await
             .is_err()
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i18_upkeep_that_hangs_does_not_keep_a_stop_from_writing_the_last_pulls() {
+    let folder = tempfile::tempdir().unwrap();
+    let (sim, mut storage) = simulated(folder.path()).await;
+    storage.stop_time = Duration::from_millis(200);
+    let storage = Arc::new(storage);
+    let watch = watch(&storage, &Supervisor::default());
+    let hangs = stall(&sim, &Arc::new(Semaphore::new(0)));
+    pull(&storage, 3).await;
+    until(async || hangs.load(Ordering::SeqCst)).await;
+    // One more, that nobody has written by then.
+    pull(&storage, 1).await;
+    let opening = storage.store.health().await.epoch;
+    let closed = tokio::time::timeout(LONG, storage.close(ready(())));
+    closed.await.expect("the close waited").unwrap();
+    let ended = tokio::time::timeout(LONG, watch);
+    ended.await.expect("upkeep has no end").unwrap();
+    drop(storage);
+    let location = crate::catalog::Location::Sqlite(folder.path().join(CATALOG));
+    let catalog = Catalog::open(location, Default::default()).await.unwrap();
+    let latest = crate::registry::Reference::parse("latest").unwrap();
+    let found = catalog.pulls("some/pulled", &latest).await.unwrap();
+    assert_eq!(found.unwrap().pulls, 4);
+    assert_eq!(catalog.pulls_through().await.unwrap(), Some(opening));
+    catalog.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn i13_upkeep_that_blocks_a_thread_holds_up_nothing_else_and_no_stop() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut storage = open(folder.path()).await.unwrap();
+    storage.stop_time = Duration::from_millis(200);
+    let storage = Arc::new(storage);
+    // Expiry asks this before anything else.
+    let (held, (release, wait)) = (Arc::clone(&storage), std::sync::mpsc::channel::<()>());
+    let (locked, is_locked) = tokio::sync::oneshot::channel();
+    let holder = std::thread::spawn(move || {
+        let _refused = held.refused.lock().unwrap();
+        locked.send(()).unwrap();
+        let _ = wait.recv();
+    });
+    is_locked.await.unwrap();
+    let watch = watch(&storage, &Supervisor::default());
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    link(&storage, b"one").await;
+    let sequence = storage.catalog.sequence();
+    until(async || storage.store.names().await.unwrap().sequence == sequence).await;
+    let closed = tokio::time::timeout(LONG, storage.close(ready(())));
+    closed.await.expect("the close waited").unwrap();
+    drop(release);
+    holder.join().unwrap();
+    let ended = tokio::time::timeout(LONG, watch);
+    ended.await.expect("upkeep has no end").unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_store_was_not_told_to_the_end_it_is_told_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (sim, storage) = simulated(folder.path()).await;
+    link(&storage, b"one").await;
+    let sequence = storage.catalog.sequence();
+    let telling = stall(&sim, &Arc::new(Semaphore::new(0)));
+    tokio::select! {
+        () = storage.mark() => panic!("the disk hangs"),
+        () = until(async || telling.load(Ordering::SeqCst)) => {}
+    }
+    // Its loop has died there. The next one has nothing new to tell.
+    sim.clear_plans();
+    assert!(storage.store.names().await.unwrap().sequence < sequence);
+    storage.mark().await;
+    assert_eq!(storage.store.names().await.unwrap().sequence, sequence);
+    storage.close(ready(())).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i13_expiry_that_died_knows_how_long_uploads_could_not_be_gone_on_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut storage = open(folder.path()).await.unwrap();
+    storage.upload_expiry = LONG;
+    let maintenance = Maintenance::default();
+    assert!(storage.may_expire(&maintenance));
+    maintenance.set(Some(ReadOnly {
+        reason: "new disks".into(),
+        since: "now".into(),
+    }));
+    tokio::select! {
+        () = storage.expiry(&maintenance) => panic!("it ended"),
+        () = until(async || storage.refused.lock().unwrap().is_some()) => {}
+    }
+    maintenance.set(None);
+    assert!(!storage.may_expire(&maintenance), "clients had no time yet");
+    storage.upload_expiry = Duration::ZERO;
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    assert!(storage.may_expire(&maintenance));
+    storage.close(ready(())).await.unwrap();
+}
+
+/// A server that serves.
+struct Serving(Registry);
+
+impl crate::api::Readiness for Serving {
+    fn state(&self) -> crate::api::State {
+        crate::api::State::Ready(self.0.clone())
+    }
+
+    fn is_stopping(&self) -> bool {
+        false
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i18_metrics_tell_of_a_write_that_hangs_while_the_catalog_does_not_answer() {
+    use http_body_util::BodyExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let storage = Arc::new(open(folder.path()).await.unwrap());
+    let ops = crate::ops::Ops::new(crate::ops::Backend {
+        name: String::new(),
+        why: String::new(),
+    });
+    ops.watch(Some(Arc::clone(&storage)));
+    let serving = Serving(storage.registry());
+    let page = async || {
+        let (head, ()) = http::Request::get("/metrics")
+            .body(())
+            .unwrap()
+            .into_parts();
+        let Ok(answer) = ops.handle(&serving, &head).await else {
+            panic!("no metrics");
+        };
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        String::from_utf8(body.to_vec()).unwrap()
+    };
+    let always = [
+        "orlop_ready 1",
+        "orlop_write_under_way_seconds{part=\"catalog\"}",
+        "orlop_job_heartbeat_age_seconds{kind=\"scrub\"} 0",
+        "orlop_upkeep_restarts_total{task=\"checkpoints\"} 0",
+    ];
+    let of_catalog = "orlop_jobs{kind=\"scrub\",state=\"failed\"} 0";
+    let taken = storage.catalog.take_readers().await;
+    let text = page().await;
+    for line in always {
+        assert!(text.contains(line), "{line} is not in\n{text}");
+    }
+    assert!(
+        !text.contains("orlop_jobs{"),
+        "what is not known is not told"
+    );
+    drop(taken);
+    until(async || page().await.contains(of_catalog)).await;
+    storage.close(ready(())).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -164,7 +383,7 @@ async fn a_close_does_not_wait_for_a_copy_that_hangs() {
     // As long as somebody makes a copy, nobody else does.
     let copying = storage.copied.lock().await;
     let give_up = tokio::time::sleep(Duration::from_millis(50));
-    let closed = tokio::time::timeout(Duration::from_secs(20), storage.close(give_up));
+    let closed = tokio::time::timeout(LONG, storage.close(give_up));
     closed.await.expect("the close waited").unwrap();
     drop(copying);
 }
@@ -320,18 +539,9 @@ async fn pulls_are_written_and_what_is_lost_counts_as_pulled_at_the_next_start()
 async fn pulls_are_written_within_seconds_while_it_runs() {
     let folder = tempfile::tempdir().unwrap();
     let storage = Arc::new(open(folder.path()).await.unwrap());
-    let watched = Arc::clone(&storage);
-    let watch = tokio::spawn(async move {
-        watched
-            .watch(&Maintenance::default(), &Supervisor::default())
-            .await
-    });
+    let watch = watch(&storage, &Supervisor::default());
     pull(&storage, 4).await;
-    let began = Instant::now();
-    while pulled(&storage).await.0 < 4 {
-        assert!(began.elapsed() < Duration::from_secs(20), "not written");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    until(async || pulled(&storage).await.0 == 4).await;
     assert_eq!(storage.observe().await.pulls.written, 4);
     storage.close(ready(())).await.unwrap();
     watch.await.unwrap();
