@@ -480,3 +480,65 @@ async fn pushes_and_pulls_beside_collections_lose_nothing() {
     }
     Arc::into_inner(running).unwrap().stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i15_what_nothing_explains_dies_so_many_a_day_also_across_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut running = Running::start(folder.path(), |_| {}).await;
+    let mut pushers = Vec::new();
+    for pusher in 0..8 {
+        let registry = running.registry.clone();
+        pushers.push(tokio::spawn(async move {
+            let name = RepositoryName::parse("lost").unwrap();
+            for number in 0..150 {
+                let content = Bytes::from(format!("{pusher} {number}"));
+                let digest = digest(&content);
+                let body = stream::iter([Ok(content)]).boxed();
+                let pushed = registry.upload_whole(WHO, &name, body, digest);
+                pushed.await.unwrap();
+            }
+        }));
+    }
+    for pusher in pushers {
+        pusher.await.unwrap();
+    }
+    let image = running.image("kept", "v1", "kept").await;
+    let first = running.collect("{}").await;
+    assert_eq!((first.dead, first.bounded), (1000, 200), "{first:?}");
+    running.delete("kept", &image).await;
+    for _ in 0..2 {
+        running.stop().await;
+        running = Running::start(folder.path(), |_| {}).await;
+        let again = running.collect("{}").await;
+        assert_eq!(again.bounded, 200, "{again:?}");
+    }
+    assert!(!running.has(&image), "what a delete explains has no bound");
+    let rest = running.collect(r#"{"unlimited":true}"#).await;
+    assert_eq!((rest.dead, rest.bounded), (200, 0), "{rest:?}");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collection_that_is_held_begins_again_when_it_is_released() {
+    let folder = tempfile::tempdir().unwrap();
+    let running = Running::start(folder.path(), |_| {}).await;
+    let image = running.image("a", "v1", "content").await;
+    running.delete("a", &image).await;
+    running.stop().await;
+    let sql = "UPDATE catalog SET gc_hold = 'names are missing'".to_owned();
+    Catalog::run_on_file(&folder.path().join("catalog.db"), sql)
+        .await
+        .unwrap();
+    let running = Running::start(folder.path(), |_| {}).await;
+    tokio::time::sleep(LEASE * 3).await;
+    for params in ["{}", r#"{"undelete_window":0,"unlimited":true}"#] {
+        let id = running.start_job(params).await;
+        let job = running.ended(id).await;
+        assert_eq!(job.state.name(), "failed");
+        assert!(job.outcome.contains("names are missing"), "{}", job.outcome);
+        assert!(job.outcome.contains("--release"), "{}", job.outcome);
+    }
+    assert!(running.has(&image));
+    assert_eq!(running.collect(r#"{"release":true}"#).await.dead, 3);
+    running.stop().await;
+}
