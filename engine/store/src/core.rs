@@ -7,6 +7,7 @@ use bytes::Bytes;
 use orlop_disk::lock::Lock;
 use orlop_disk::{Disk, Pool};
 use orlop_format::digest::{Algorithm, Digest};
+use orlop_format::location::SegmentId;
 use orlop_format::record::{Record, UploadId};
 use orlop_format::row::{self, Blob, Names, State, Upload};
 use orlop_index::{Index, Table};
@@ -22,6 +23,7 @@ use crate::metrics::Metrics;
 use crate::pages::Pages;
 use crate::presence::{Presence, Shard};
 use crate::quarantine::Quarantine;
+use crate::reclaim::Memory;
 use crate::runtime::Runtime;
 use crate::segment::Segments;
 use crate::session::Sessions;
@@ -58,6 +60,10 @@ pub(crate) struct Core {
     ahead: Arc<Semaphore>,
     /// What the last collection left; held by the one that runs.
     pub(crate) collection: Arc<TaskMutex<Condemned>>,
+    /// What passes that give room back know; held by the one that runs.
+    pub(crate) reclaim: Arc<TaskMutex<Memory>>,
+    /// The first id of a segment of this process: those below take no more.
+    pub(crate) first_segment: u64,
     _lock: Option<Arc<Lock>>,
     /// Ends when every task of the store has.
     pub(crate) running: TaskMutex<mpsc::Receiver<()>>,
@@ -122,6 +128,7 @@ impl Core {
             running,
         } = parts;
         let sessions = Sessions::new(pool.limit(), runtime.now());
+        let first_segment = segments.next_id();
         Self {
             runtime,
             disk,
@@ -145,6 +152,8 @@ impl Core {
             closing: Mutex::default(),
             ahead: Arc::new(Semaphore::new(crate::config::READ_AHEAD_ALL)),
             collection: Arc::default(),
+            reclaim: Arc::default(),
+            first_segment,
             _lock: lock,
             running: TaskMutex::new(running),
         }
@@ -214,6 +223,16 @@ impl Core {
         self.index
             .get(Table::Upload, &id.0)?
             .map(|bytes| Upload::decode(&bytes).map_err(|error| unreadable(Table::Upload, error)))
+            .transpose()
+    }
+
+    /// A segment's row.
+    pub(crate) fn segment_row(&self, id: &SegmentId) -> Result<Option<row::Segment>> {
+        self.index
+            .get(Table::Segment, &row::Segment::key(id.class, id.id))?
+            .map(|bytes| {
+                row::Segment::decode(&bytes).map_err(|error| unreadable(Table::Segment, error))
+            })
             .transpose()
     }
 

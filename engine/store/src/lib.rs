@@ -8,7 +8,8 @@
 //! and `pages` the way out; `journal` is the log, `view` what a record does to
 //! the index; `recover`, `rebuild` and `inventory` are the start, `recycle` the
 //! upkeep, `scrub` looks after what lies there; `presence` says who is here, `lease`
-//! what was promised, `collect` ends what nobody needs.
+//! what was promised, `collect` ends what nobody needs, `reclaim` gives its room
+//! back, `holds` says what is in use.
 
 mod blob;
 mod budget;
@@ -19,6 +20,7 @@ mod error;
 mod expire;
 mod factory;
 mod flight;
+mod holds;
 mod inventory;
 mod journal;
 mod layout;
@@ -31,6 +33,7 @@ mod planted;
 mod presence;
 mod quarantine;
 mod rebuild;
+mod reclaim;
 mod recover;
 mod recycle;
 mod runtime;
@@ -56,6 +59,7 @@ pub use crate::lease::Pin;
 pub use crate::metrics::Counts;
 #[cfg(feature = "planted")]
 pub use crate::planted::{Guard as PlantedGuard, Planted, plant};
+pub use crate::reclaim::{Reclaimed, Reclaimer, Space};
 pub use crate::recover::{IndexFactory, Progress};
 pub use crate::runtime::{Runtime, System};
 pub use crate::scrub::{Finding, FindingCode, Scrub, ScrubPosition};

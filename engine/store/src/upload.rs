@@ -232,6 +232,7 @@ impl Upload {
                     other => other,
                 })?;
             self.state.saved = self.state.extents.len();
+            self.state.holds.clear();
             self.session.set_durable(self.state.received);
         }
         self.kept = true;
@@ -384,6 +385,7 @@ impl Upload {
 
     fn end(&mut self) {
         self.state.ended = true;
+        self.state.holds.clear();
         self.core.sessions.forget(&self.session.id);
     }
 
@@ -394,6 +396,8 @@ impl Upload {
             // An empty request is answered after all that were queued before.
             self.core.queue.append(Vec::new(), Vec::new()).await?;
         }
+        // Its tail stays where the row says until it is read.
+        let reading = self.core.segments.holds.enter();
         let row = if self.state.opened || self.state.queued {
             self.core.upload_row(&id)?
         } else {
@@ -420,6 +424,7 @@ impl Upload {
         if let Some(place) = &row.tail {
             state.tail = self.core.pages.record(place).await?.to_vec();
         }
+        drop(reading);
         let restored: Option<Vec<_>> = state
             .hashers
             .iter()

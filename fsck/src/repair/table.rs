@@ -128,7 +128,11 @@ impl Log {
                     &[&number(lsn), &sha256, &catalog, &number(sequence)],
                 )?;
             }
+            Record::Remove { segment } => {
+                self.next_segment = self.next_segment.max(segment.id.saturating_add(1));
+            }
             Record::Open { .. }
+            | Record::Punch { .. }
             | Record::Checkpoint(_)
             | Record::Abandon { .. }
             | Record::Seal { .. }
