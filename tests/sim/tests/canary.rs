@@ -90,6 +90,31 @@ fn canary_recycling_before_the_flush_is_found() {
 }
 
 #[test]
+fn canary_a_segment_that_goes_before_its_record_is_found() {
+    found("room", Checker::Opens, |workload, seed| {
+        let _bug = plant(Some(Planted::UnlinkBeforeRecord));
+        run(workload, seed)
+    });
+}
+
+/// The bug shows without a crash: an upload goes on in a hole.
+#[test]
+fn canary_room_given_back_under_an_upload_is_found() {
+    let _bug = plant(Some(Planted::ReclaimWithoutUploads));
+    let workload = find("room").unwrap();
+    let broken = SEEDS.filter(|seed| {
+        let Err(finding) = run(workload, *seed) else {
+            return false;
+        };
+        assert_eq!(finding.checker, Checker::Workload, "{finding}");
+        true
+    });
+    let broken: Vec<u64> = broken.collect();
+    assert!(!broken.is_empty(), "the simulator has not found it");
+    figures::record("planted faults found", 1, &format!("{broken:?}"));
+}
+
+#[test]
 fn canary_names_before_blobs_are_found() {
     found("manifests", Checker::Names, |workload, seed| {
         names_first::plant(true);
