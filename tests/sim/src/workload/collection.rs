@@ -121,7 +121,7 @@ pub(super) async fn room(world: &World) -> Result<()> {
         match number % 6 {
             // Names keep these.
             0 => drop(client.push_blob("team/kept", &bytes).await?),
-            5 => {
+            1 => {
                 let id = client.open("who", &bytes)?;
                 client.send(id, "who", &bytes, bytes.len() / 2).await?;
                 uploads.push((id, bytes));
