@@ -75,9 +75,8 @@ impl Reclaimed {
 enum Work {
     /// Records that a segment is removed.
     Remove(SegmentId),
-    /// Takes away a file that is removed by its record, once who entered until
-    /// this barrier has left it.
-    Unlink(SegmentId, u64),
+    /// Takes away a file that is removed by its record.
+    Unlink(Unlink),
     /// Copies what matters out of a small or meta segment.
     Clean(SegmentId),
     /// Looks for what is live in segments that are partly dead.
@@ -85,11 +84,22 @@ enum Work {
     Punch(Box<Partly>),
 }
 
+/// A file to be taken away.
+#[derive(Debug, Clone, Copy)]
+struct Unlink {
+    id: SegmentId,
+    /// Who entered until then may read it.
+    barrier: u64,
+    /// Bytes of it that came back before.
+    holes: u64,
+}
+
 impl Work {
     /// The segment that it is about.
     fn segment(&self) -> Option<SegmentId> {
         match self {
-            Work::Remove(id) | Work::Unlink(id, _) | Work::Clean(id) => Some(*id),
+            Work::Remove(id) | Work::Clean(id) => Some(*id),
+            Work::Unlink(unlink) => Some(unlink.id),
             Work::Punch(partly) => Some(partly.segment()),
             Work::Scan(_) => None,
         }
@@ -210,7 +220,9 @@ impl Reclaimer {
             for id in core.segments.list(class)? {
                 let row = rows.get(&id);
                 if row.is_some_and(|row| row.removed) {
-                    self.work.push_back(Work::Unlink(id, barrier));
+                    let holes = 0;
+                    self.work
+                        .push_back(Work::Unlink(Unlink { id, barrier, holes }));
                     continue;
                 }
                 if !account::is_closed(&core, &id, row) || core.segments.holds.is_written(&id) {
@@ -267,7 +279,7 @@ impl Reclaimer {
     async fn work_on(&mut self, work: Work) -> Result<Did> {
         match work {
             Work::Remove(id) => self.remove(id).await,
-            Work::Unlink(id, barrier) => self.unlink(id, barrier).await,
+            Work::Unlink(unlink) => self.unlink(unlink).await,
             Work::Clean(id) => self.clean(id).await,
             Work::Scan(scan) => self.scan(scan).await,
             Work::Punch(partly) => self.punch(partly).await,
@@ -294,6 +306,8 @@ impl Reclaimer {
         if holds.is_written(&id) {
             return Ok(Did::Held(Work::Remove(id)));
         }
+        let row = self.core.segment_row(&id)?;
+        let holes = row.map_or(0, |row| row.released());
         self.announce().await?;
         if planted::is(Planted::UnlinkBeforeRecord) {
             self.core.segments.unlink(&id)?;
@@ -306,14 +320,15 @@ impl Reclaimer {
         }
         self.memory.opened.remove(&id);
         let barrier = self.core.segments.holds.barrier();
-        Ok(Did::More(0, vec![Work::Unlink(id, barrier)]))
+        let unlink = Unlink { id, barrier, holes };
+        Ok(Did::More(0, vec![Work::Unlink(unlink)]))
     }
 
     /// Takes a file away, a part of a large one at a time.
-    async fn unlink(&self, id: SegmentId, barrier: u64) -> Result<Did> {
-        let segments = &self.core.segments;
-        if segments.holds.is_read(&id, barrier) {
-            return Ok(Did::Held(Work::Unlink(id, barrier)));
+    async fn unlink(&self, mut unlink: Unlink) -> Result<Did> {
+        let (segments, id) = (&self.core.segments, unlink.id);
+        if segments.holds.is_read(&id, unlink.barrier) {
+            return Ok(Did::Held(Work::Unlink(unlink)));
         }
         let Some(file) = segments.open_apart(&id)? else {
             return Ok(Did::nothing());
@@ -323,8 +338,10 @@ impl Reclaimer {
         // A rebuild may still read the others, and then they must be whole.
         if id.class == Class::Raw && len > RELEASE_STEP {
             file.set_len(len.saturating_sub(RELEASE_STEP))?;
-            let more = vec![Work::Unlink(id, barrier)];
-            return Ok(Did::More(RELEASE_STEP, more));
+            let before = unlink.holes.min(RELEASE_STEP);
+            unlink.holes = unlink.holes.saturating_sub(before);
+            let more = vec![Work::Unlink(unlink)];
+            return Ok(Did::More(RELEASE_STEP.saturating_sub(before), more));
         }
         drop(file);
         segments.unlink(&id)?;
@@ -333,7 +350,7 @@ impl Reclaimer {
             .sync_names(&id)
             .map_err(|error| self.core.poison.set(&error))?;
         self.core.metrics.removed_segment();
-        Ok(Did::Removed(len))
+        Ok(Did::Removed(len.saturating_sub(unlink.holes)))
     }
 }
 

@@ -23,9 +23,13 @@ const SEGMENT: u64 = 4 << 20;
 
 /// A store with small segments, whose leases do not last.
 async fn open(sim: &Arc<Sim>, index: &dyn IndexFactory) -> Result<Store, Error> {
+    open_with(sim, index, SEGMENT).await
+}
+
+async fn open_with(sim: &Arc<Sim>, index: &dyn IndexFactory, segment: u64) -> Result<Store, Error> {
     let mut config = config();
     config.lease = Duration::ZERO;
-    config.segment = SEGMENT;
+    config.segment = segment;
     config.background_rate = 1 << 40;
     let disk: Arc<dyn Disk> = Arc::clone(sim) as Arc<dyn Disk>;
     Store::open(config, System::start(), disk, index, &Progress::default()).await
@@ -230,6 +234,59 @@ async fn a_reader_that_began_before_the_death_reads_on_and_holds_its_segments_al
     assert_eq!((done.held, done.segments), (0, 1), "{done:?}");
     assert_eq!(store.space().await.unwrap().dead, 0);
     holds(&store, &live, &[]).await;
+}
+
+#[tokio::test]
+async fn a_reader_of_a_small_blob_keeps_its_segment_when_that_moves_on() {
+    let (sim, _, store) = new(12).await;
+    let (live, dead) = small(&store).await;
+    let readers: Vec<_> = live
+        .iter()
+        .map(|bytes| store.read(&sha256(bytes)).unwrap())
+        .collect();
+    let before = files(&sim, "small");
+    let done = reclaim(&store).await.unwrap();
+    assert!(done.held > 0, "{done:?}");
+    for (reader, bytes) in readers.iter().zip(&live) {
+        assert!(reader.bytes(1 << 20).await.unwrap() == bytes);
+    }
+    drop(readers);
+    let done = reclaim(&store).await.unwrap();
+    assert!(done.held == 0 && done.segments > 0, "{done:?}");
+    let after = files(&sim, "small");
+    assert!(after.intersection(&before).count() + 2 < before.len());
+    holds(&store, &live, &dead).await;
+    assert_eq!(store.health().await.counts.quarantined, 0);
+}
+
+#[tokio::test]
+async fn a_large_file_goes_in_steps_and_is_counted_once() {
+    let (sim, index) = (disk(13), MemoryIndex::default());
+    let store = open_with(&sim, &index, 40 << 20).await.unwrap();
+    store.catalog_seen(CATALOG, 1).await.unwrap();
+    let blobs = put(&store, 0..24, 2_000_000).await;
+    let live = vec![blobs[3].clone(), blobs[23].clone()];
+    keep(&store, &digests(&live)).await;
+    sealed(&sim, &store).await;
+    let full = used(&sim);
+    let mut pass = store.reclaim().await.unwrap();
+    let mut steps = Vec::new();
+    while let Some(done) = pass.step().await.unwrap() {
+        steps.push(done.bytes);
+    }
+    assert_eq!(pass.total().segments, 0);
+    drop(pass);
+    keep(&store, &digests(&live[1..])).await;
+    let mut pass = store.reclaim().await.unwrap();
+    while let Some(done) = pass.step().await.unwrap() {
+        steps.push(done.bytes);
+    }
+    assert_eq!(pass.total().segments, 1);
+    let all = steps.iter().sum::<u64>();
+    let freed = full - used(&sim);
+    assert!(freed.abs_diff(all) < 1 << 20, "{freed} by {steps:?}");
+    assert!(files(&sim, "raw").len() == 1 && all > 39 << 20, "{steps:?}");
+    holds(&store, &live[1..], &live[..1]).await;
 }
 
 #[tokio::test]
