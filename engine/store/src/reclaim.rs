@@ -168,7 +168,8 @@ impl Reclaimer {
     /// rows. Says what came back by it; `None` at the end.
     ///
     /// # Errors
-    /// [`Error::Poisoned`], or when the index cannot be read: the pass is over.
+    /// [`Error::Poisoned`], [`Error::Busy`] when the store is closed, or when the
+    /// index cannot be read: the pass is over.
     /// An error of one segment leaves that one as it is.
     pub async fn step(&mut self) -> Result<Option<Reclaimed>> {
         self.core.poison.check()?;
@@ -191,7 +192,8 @@ impl Reclaimer {
             Ok(Did::Removed(bytes)) => (done.segments, done.bytes) = (1, bytes),
             Ok(Did::Held(work)) if !self.is_last => self.held.push(work),
             Ok(Did::Held(_)) => done.held = 1,
-            Err(error @ Error::Poisoned { .. }) => return Err(error),
+            // The store takes nothing more.
+            Err(error @ (Error::Poisoned { .. } | Error::Busy { .. })) => return Err(error),
             Err(error) if is_scan => return Err(error),
             Err(error) => {
                 let path = segment.map(|id| self.core.segments.path(&id));

@@ -115,7 +115,7 @@ fn given_back(folder: &Path) {
             all.push(push(store, seed, 60_000).await);
         }
         crate::engine::recycled(store, 2).await;
-        let lives = |number: &usize| *number > 8 && number % 4 == 0;
+        let lives = |number: &usize| *number > 8 && number.is_multiple_of(4);
         live = (0..all.len())
             .filter(lives)
             .map(|number| all[number])
