@@ -528,7 +528,7 @@ async fn a_power_cut_at_every_operation_of_a_pass_costs_nothing() {
         sim.operations() - begin
     };
     assert!(whole > 60, "{whole}");
-    for operation in (0..whole).step_by(figures::choose(7, 1, 1)) {
+    for operation in (0..whole).step_by(figures::choose(7, 3, 1)) {
         let (sim, store) = opened(&base).await;
         sim.plan(Plan::new(Fault::PowerOff).after(operation));
         let _ = reclaim(&store).await;
@@ -555,7 +555,7 @@ async fn a_power_cut_at_every_operation_of_a_pass_costs_nothing() {
 async fn every_operation_of_a_pass_may_fail_once() {
     let (base, live, dead) = ready(11).await;
     let mut struck = 0;
-    for operation in (0..).step_by(figures::choose(7, 1, 1)) {
+    for operation in (0..).step_by(figures::choose(7, 3, 1)) {
         let (sim, store) = opened(&base).await;
         sim.plan(Plan::new(Fault::Fail(Kind::Io)).after(operation));
         let done = reclaim(&store).await;
@@ -577,5 +577,5 @@ async fn every_operation_of_a_pass_may_fail_once() {
         assert_eq!(reclaim(&store).await.unwrap().failed, 0);
         holds(&store, &live, &dead).await;
     }
-    assert!(struck > figures::choose(20, 150, 150), "{struck}");
+    assert!(struck > figures::choose(20, 50, 150), "{struck}");
 }
