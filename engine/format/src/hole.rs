@@ -106,4 +106,31 @@ mod tests {
         w.u32(u32::MAX);
         assert!(decode_holes(&mut Reader::new(&w.finish())).is_err());
     }
+
+    /// What is on disk never changes.
+    #[test]
+    fn the_records_of_releases_have_these_bytes() {
+        use crate::location::{Class, SegmentId};
+        use crate::record::Record;
+        let segment = SegmentId {
+            volume: 0,
+            class: Class::Small,
+            generation: 1,
+            id: 0x0102,
+        };
+        let id = [0, 0, 2, 0, 1, 0, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0];
+        let remove = Record::Remove { segment };
+        assert_eq!((remove.kind().code(), remove.encode()), (18, id.to_vec()));
+        let hole = Hole {
+            offset: 8192,
+            len: 4096,
+        };
+        let punch = Record::Punch {
+            segment,
+            holes: vec![hole],
+        };
+        let holes = [1, 0, 0, 0, 0, 32, 0, 0, 0, 16, 0, 0];
+        let body = [&id[..], &holes].concat();
+        assert_eq!((punch.kind().code(), punch.encode()), (9, body));
+    }
 }
