@@ -87,30 +87,33 @@ fn look(folder: &Path, options: &Options, started: Instant, report: &mut Report)
     journal.walk(folder, &mut log, progress, report)?;
     log.settle()?;
     report.index.log_end = log.end;
-    segments.check(folder, &log.seals, report)?;
+    let mut seals = log.seals.clone();
+    seals.retain(|id, _| !log.released.is_removed(id));
+    segments.let_go(&log.released, report);
+    segments.check(folder, &seals, report)?;
     if let Some(index) = &index {
         index.place(log.end, report);
     }
 
     progress.stage("index", 0);
     let mut compare = index.as_ref().map(|index| Compare::new(index, report));
-    let (seals, names, there) = (
+    let (ever_sealed, released) = (
         std::mem::take(&mut log.seals),
-        log.names.clone(),
-        log.names_there.clone(),
+        std::mem::take(&mut log.released),
     );
+    let (names, there) = (log.names.clone(), log.names_there.clone());
     let (mut state, mut choice, mut crew) =
         state::join(log, &scratch, watermark, &mut compare, report)?;
     if let Some(compare) = &mut compare {
         state.ordinals(compare, report)?;
-        compare.segments(&segments, &seals, report);
+        compare.segments(&segments, &ever_sealed, &released, report);
         compare.names(&there, report);
     }
     drop(compare);
     drop(index);
     copies(&names, &state.blobs, report)?;
     let accounts = std::mem::replace(&mut state.space, space::Space::new(&scratch));
-    accounts.check(folder, &segments, &seals, report)?;
+    accounts.check(folder, &segments, &seals, &released, report)?;
     space::foreign(folder, report)?;
 
     let blobs = Replayed {

@@ -28,6 +28,7 @@ mod log;
 mod object;
 mod options;
 mod progress;
+mod release;
 pub mod repair;
 mod replay;
 mod report;

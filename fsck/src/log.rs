@@ -18,6 +18,7 @@ use crate::event::{BlobEvent, UploadEvent};
 use crate::file::Source;
 use crate::finding::{Code, Object};
 use crate::options::{Choice, Position};
+use crate::release::Released;
 use crate::report::Report;
 use crate::scratch::Scratch;
 use crate::sort::Sorter;
@@ -68,6 +69,7 @@ pub(crate) struct Log {
     pub(crate) aliases: Sorter,
     pub(crate) uploads: Sorter,
     pub(crate) seals: BTreeMap<SegmentId, Seal>,
+    pub(crate) released: Released,
     /// At the end.
     pub(crate) names: Names,
     /// Where the index ends.
@@ -97,6 +99,7 @@ impl Log {
             aliases: Sorter::new(scratch, OTHERS),
             uploads: Sorter::new(scratch, OTHERS),
             seals: BTreeMap::new(),
+            released: Released::default(),
             names: Names::default(),
             names_there: Names::default(),
             choice,
@@ -227,6 +230,14 @@ impl Log {
                 hash,
             } => {
                 self.seals.insert(segment, Seal { lsn, used, hash });
+                Ok(())
+            }
+            Record::Punch { segment, holes } => {
+                self.released.punch(segment, lsn, holes, self.watermark);
+                Ok(())
+            }
+            Record::Remove { segment } => {
+                self.released.remove(segment, lsn);
                 Ok(())
             }
             Record::Note(_) => {

@@ -18,6 +18,7 @@ use crate::finding::{Code, Object};
 use crate::log::{Log, Seal};
 use crate::options::path;
 use crate::progress::Progress;
+use crate::release::Released;
 use crate::report::Report;
 use crate::trouble::{Result, Trouble};
 
@@ -126,6 +127,18 @@ impl Segments {
             }
         }
         Ok(())
+    }
+
+    /// Passes over files that the log says are removed.
+    pub(crate) fn let_go(&mut self, released: &Released, report: &mut Report) {
+        self.files.retain(|id, _| {
+            if !released.is_removed(id) {
+                return true;
+            }
+            let found = "the log says that it is removed";
+            report.note(Code::SegmentRemoved, object(id), found);
+            false
+        });
     }
 
     /// Holds the segments against the seals in the log.

@@ -8,12 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use orlop_format::codec::{Reader, Writer};
+use orlop_format::hole::{self, Hole};
 use orlop_format::location::{Class, Extent, SegmentId};
 
 use crate::content::Owner;
 use crate::file::names;
 use crate::finding::{Code, Object};
 use crate::log::Seal;
+use crate::release::Released;
 use crate::report::Report;
 use crate::scratch::Scratch;
 use crate::segment::{Segments, footer, object};
@@ -68,6 +70,7 @@ impl Space {
         folder: &Path,
         segments: &Segments,
         seals: &BTreeMap<SegmentId, Seal>,
+        released: &Released,
         report: &mut Report,
     ) -> Result<()> {
         let raw = segments.files.keys().chain(seals.keys());
@@ -90,6 +93,7 @@ impl Space {
                 seal: seal.copied(),
                 frames: frames.map(|footer| footer.frames),
                 last: None,
+                holes: released.holes(&id),
                 owned: 0,
                 live: 0,
                 counts: false,
@@ -100,11 +104,15 @@ impl Space {
             }
             report.counts.live_bytes = report.counts.live_bytes.saturating_add(one.live);
             if let (Some(frames), Some(seal)) = (&one.frames, seal) {
-                let rest = (frames.len() as u64).saturating_sub(one.owned);
+                let there = frames.iter().filter(|frame| !one.is_hole(frame.0));
+                let rest = (there.count() as u64).saturating_sub(one.owned);
                 unowned = unowned.saturating_add(rest);
                 if rest > 0 {
                     let all = u64::from(seal.used).saturating_sub(orlop_format::BLOCK as u64);
-                    unowned_bytes = unowned_bytes.saturating_add(all.saturating_sub(one.live));
+                    unowned_bytes = unowned_bytes.saturating_add(
+                        all.saturating_sub(one.live)
+                            .saturating_sub(hole::total(one.holes)),
+                    );
                 }
             }
             match (segment, seal) {
@@ -164,11 +172,13 @@ fn decode(item: &[u8]) -> std::result::Result<Used, orlop_format::Malformed> {
 }
 
 /// One segment.
-struct One {
+struct One<'a> {
     id: SegmentId,
     seal: Option<Seal>,
     /// What its footer names, if that holds.
     frames: Option<Vec<(u32, u32)>>,
+    /// What was given back of it.
+    holes: &'a [Hole],
     /// The extent before.
     last: Option<Used>,
     owned: u64,
@@ -177,7 +187,14 @@ struct One {
     counts: bool,
 }
 
-impl One {
+impl One<'_> {
+    /// Whether a frame begins in a hole.
+    fn is_hole(&self, offset: u32) -> bool {
+        let behind = self.holes.partition_point(|hole| hole.offset <= offset);
+        let hole = behind.checked_sub(1).and_then(|at| self.holes.get(at));
+        hole.is_some_and(|hole| u64::from(offset) < hole.end())
+    }
+
     fn extent(&mut self, used: Used, report: &mut Report) {
         let Used { extent, owner, .. } = &used;
         self.counts |= used.counts;
@@ -198,6 +215,15 @@ impl One {
                 let expected = "bytes that no other extent has";
                 report.find(Code::ExtentOverlap, about(), expected, found);
             }
+        }
+        let behind = self.holes.partition_point(|hole| hole.end() <= start);
+        if let Some(hole) = self
+            .holes
+            .get(behind)
+            .filter(|hole| u64::from(hole.offset) < end)
+        {
+            let found = format!("a hole from {} to {}", hole.offset, hole.end());
+            report.find(Code::ExtentHole, about(), "bytes that are there", found);
         }
         let sealed = self.seal.map(|seal| u64::from(seal.used));
         if let Some(limit) = sealed.filter(|limit| end > *limit) {

@@ -5,7 +5,7 @@ use arbitrary::{Result, Unstructured};
 use orlop_format::digest::{Algorithm, Digest};
 use orlop_format::location::{Class, Extent, Home, Place, SegmentId};
 use orlop_format::record::{
-    Checkpoint, Commit, HashState, MAX_ALIASES, Moved, Record, Relocation, UploadId,
+    Checkpoint, Commit, HashState, Hole, MAX_ALIASES, Moved, Record, Relocation, UploadId,
 };
 
 /// Most entries of a list that is made.
@@ -14,7 +14,7 @@ const MANY: usize = 6;
 pub(crate) fn list<T>(
     u: &mut Unstructured<'_>,
     most: usize,
-    one: impl Fn(&mut Unstructured<'_>) -> Result<T>,
+    mut one: impl FnMut(&mut Unstructured<'_>) -> Result<T>,
 ) -> Result<Vec<T>> {
     let count = u.int_in_range(0..=most)?;
     (0..count).map(|_| one(u)).collect()
@@ -113,9 +113,20 @@ fn relocation(u: &mut Unstructured<'_>) -> Result<Relocation> {
     })
 }
 
+/// Holes in order, at least a block apart.
+fn holes(u: &mut Unstructured<'_>) -> Result<Vec<Hole>> {
+    let mut behind = 4096u32;
+    list(u, MANY, |u| {
+        let offset = behind + u.int_in_range(0..=1000)? * 4096;
+        let len = u.int_in_range(1..=1000)? * 4096;
+        behind = offset + len + 4096;
+        Ok(Hole { offset, len })
+    })
+}
+
 /// A record of any kind.
 pub(crate) fn record(u: &mut Unstructured<'_>) -> Result<Record> {
-    Ok(match u.int_in_range(0..=11)? {
+    Ok(match u.int_in_range(0..=13)? {
         0 => Record::Open {
             upload: upload(u)?,
             owner: bytes(u, 512)?,
@@ -145,6 +156,13 @@ pub(crate) fn record(u: &mut Unstructured<'_>) -> Result<Record> {
         10 => Record::Quarantine {
             sha256: u.arbitrary()?,
             birth: u.arbitrary()?,
+        },
+        11 => Record::Punch {
+            segment: segment(u)?,
+            holes: holes(u)?,
+        },
+        12 => Record::Remove {
+            segment: segment(u)?,
         },
         _ => Record::Copy {
             sha256: u.arbitrary()?,

@@ -414,6 +414,11 @@ fn write_gc(text: &mut Text, observed: &Observed) {
             counts.collected_bytes,
         ),
         (
+            "orlop_gc_freed_bytes_total",
+            "Bytes that went back to the file system.",
+            gc.freed,
+        ),
+        (
             "orlop_gc_cycles_total",
             "Cycles of collection that came to their end.",
             gc.cycles,
@@ -459,6 +464,28 @@ fn write_gc(text: &mut Text, observed: &Observed) {
         ),
     ] {
         text.gauge(name, help, value);
+    }
+    if let Some(space) = &observed.space {
+        for (name, help, value) in [
+            (
+                "orlop_segments_live_bytes",
+                "Bytes of segments that blobs and uploads refer to.",
+                space.live,
+            ),
+            (
+                "orlop_segments_reclaimable_bytes",
+                "Bytes of closed segments that nothing refers to and that take room.",
+                space.dead,
+            ),
+            (
+                "orlop_segments_released_bytes",
+                "Bytes of holes: what was given back of segments that are there.",
+                space.released,
+            ),
+            ("orlop_segments", "Segments that are there.", space.segments),
+        ] {
+            text.gauge(name, help, value);
+        }
     }
     text.gauge(
         "orlop_gc_last_seconds",

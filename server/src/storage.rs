@@ -107,6 +107,8 @@ pub struct Observed {
     pub pulls: Written,
     /// Collection.
     pub gc: collection::Observed,
+    /// How the bytes of segments are used, if that is known.
+    pub space: Option<orlop_engine::Space>,
     /// How often the catalog's tasks panicked and were started again.
     pub catalog_restarts: Vec<(&'static str, u64)>,
     /// Seconds since the last sign of life of what runs in the background, by
@@ -224,6 +226,14 @@ impl Storage {
         self.unpaired.is_none().then(|| self.jobs.clone())
     }
 
+    async fn space(&self) -> Option<orlop_engine::Space> {
+        let space = self.store.space().await;
+        let told = space.inspect_err(|error| {
+            tracing::warn!(%error, "how the bytes of segments are used is not known");
+        });
+        told.ok()
+    }
+
     /// Collection of garbage.
     pub fn gc(&self) -> Arc<Gc> {
         Arc::clone(&self.gc)
@@ -257,6 +267,7 @@ impl Storage {
             is_unpaired: self.unpaired.is_some(),
             pulls: self.pulls.written(),
             gc: self.gc.observe(),
+            space: self.space().await,
             catalog_restarts: self.catalog.restarts(),
             job_ages: self.jobs.ages(),
             jobs,

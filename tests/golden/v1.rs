@@ -179,6 +179,7 @@ pub(crate) fn store() -> Store {
             epoch: sequence,
             recycled: if sequence < 2 { 0 } else { RECYCLED },
             journal: if sequence < 2 { 1 } else { 2 },
+            features: 0,
         })
         .collect();
     Store {

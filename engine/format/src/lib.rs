@@ -4,7 +4,7 @@
 //! with it, fsck reads with it; `docs/format.md` describes it field by field.
 //!
 //! Reading order: [`codec`] · [`checksum`] · [`digest`] · [`header`] ·
-//! [`record`] · [`checkpoint`] · [`group`] · [`journal`] · [`segment`] · [`superblock`] ·
+//! [`record`] · [`commit`] · [`checkpoint`] · [`hole`] · [`group`] · [`journal`] · [`segment`] · [`superblock`] ·
 //! [`location`] · [`row`].
 
 #![deny(clippy::arithmetic_side_effects)]
@@ -12,9 +12,11 @@
 pub mod checkpoint;
 pub mod checksum;
 pub mod codec;
+pub mod commit;
 pub mod digest;
 pub mod group;
 pub mod header;
+pub mod hole;
 pub mod journal;
 pub mod location;
 pub mod record;

@@ -9,8 +9,12 @@ use crate::Malformed;
 pub use crate::checkpoint::{Checkpoint, HashState, MAX_STATE, UploadId};
 use crate::checkpoint::{decode_checkpoint, encode_checkpoint};
 use crate::codec::{Reader, Writer};
+pub use crate::commit::Commit;
+use crate::commit::{decode_commit, decode_digest, encode_commit};
 use crate::digest::Digest;
-use crate::location::{Extent, Place, SegmentId, decode_extents, encode_extents};
+pub use crate::hole::Hole;
+use crate::hole::{decode_holes, encode_holes};
+use crate::location::{Place, SegmentId};
 
 /// Payload up to this many bytes lies in the record itself.
 pub const INLINE_LIMIT: usize = 64 * 1024;
@@ -45,7 +49,7 @@ pub enum Kind {
     Tombstone = 7,
     /// Bytes have a new place.
     Move = 8,
-    /// A range of a segment is about to become a hole.
+    /// Ranges of a segment are holes from now on.
     Punch = 9,
     /// A segment takes no more.
     Seal = 10,
@@ -63,6 +67,8 @@ pub enum Kind {
     Quarantine = 16,
     /// A copy of the catalog is in the store.
     Copy = 17,
+    /// A segment's file is removed.
+    Remove = 18,
     /// Header of a run of an upload's bytes in a raw segment.
     Extent = 32,
     /// End of a sealed segment.
@@ -70,7 +76,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Kind; 19] = [
+    const ALL: [Kind; 20] = [
         Kind::Group,
         Kind::Open,
         Kind::Checkpoint,
@@ -88,6 +94,7 @@ impl Kind {
         Kind::Mark,
         Kind::Quarantine,
         Kind::Copy,
+        Kind::Remove,
         Kind::Extent,
         Kind::Footer,
     ];
@@ -174,6 +181,20 @@ pub enum Record {
         /// BLAKE3 over the table of frame checksums.
         hash: [u8; 32],
     },
+    /// Every hole that a segment has from now on; nothing refers to a byte in
+    /// one.
+    Punch {
+        /// The segment.
+        segment: SegmentId,
+        /// In order, apart from each other; at most
+        /// [`crate::segment::MAX_FRAMES`].
+        holes: Vec<Hole>,
+    },
+    /// A segment's file is removed: nothing in it matters any more.
+    Remove {
+        /// The segment.
+        segment: SegmentId,
+    },
     /// Opaque bytes of the layer above.
     Note(Vec<u8>),
     /// All before this is durable. `clean` at an orderly stop.
@@ -199,27 +220,6 @@ pub enum Record {
     },
 }
 
-/// The body of a commit.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Commit {
-    /// The blob's SHA-256, its name inside the store.
-    pub sha256: [u8; 32],
-    /// Other digests of the same bytes.
-    pub aliases: Vec<Digest>,
-    /// The blob's number, for bitmaps; never used again.
-    pub ordinal: u64,
-    /// Bytes of the blob.
-    pub size: u64,
-    /// Whether the store itself made it (a catalog copy).
-    pub internal: bool,
-    /// The upload that ends with this, if one was durable.
-    pub upload: Option<UploadId>,
-    /// Where the bytes are; empty when they are this record's payload.
-    pub extents: Vec<Extent>,
-    /// Opaque bytes of the layer above, empty for none.
-    pub note: Vec<u8>,
-}
-
 impl Record {
     /// Its kind.
     pub fn kind(&self) -> Kind {
@@ -232,6 +232,8 @@ impl Record {
             Record::Tombstone { .. } => Kind::Tombstone,
             Record::Move(_) => Kind::Move,
             Record::Seal { .. } => Kind::Seal,
+            Record::Punch { .. } => Kind::Punch,
+            Record::Remove { .. } => Kind::Remove,
             Record::Note(_) => Kind::Note,
             Record::Mark { .. } => Kind::Mark,
             Record::Quarantine { .. } => Kind::Quarantine,
@@ -270,6 +272,11 @@ impl Record {
                 segment.encode(&mut w);
                 w.u32(*used).raw(hash);
             }
+            Record::Punch { segment, holes } => {
+                segment.encode(&mut w);
+                encode_holes(holes, &mut w);
+            }
+            Record::Remove { segment } => segment.encode(&mut w),
             Record::Note(note) => {
                 w.raw(note);
             }
@@ -319,6 +326,13 @@ impl Record {
                 used: r.u32()?,
                 hash: r.array()?,
             },
+            Kind::Punch => Record::Punch {
+                segment: SegmentId::decode(&mut r)?,
+                holes: decode_holes(&mut r)?,
+            },
+            Kind::Remove => Record::Remove {
+                segment: SegmentId::decode(&mut r)?,
+            },
             Kind::Note => {
                 let note = r.rest();
                 return if note.len() <= MAX_NOTE {
@@ -336,7 +350,6 @@ impl Record {
                 sequence: r.u64()?,
             },
             Kind::Group
-            | Kind::Punch
             | Kind::CollectBegin
             | Kind::CollectEnd
             | Kind::Pin
@@ -346,56 +359,6 @@ impl Record {
         r.end()?;
         Ok(record)
     }
-}
-
-fn decode_digest(r: &mut Reader<'_>) -> Result<Digest, Malformed> {
-    let bytes = r.bytes(65)?;
-    let (digest, used) = Digest::decode(bytes).map_err(|_| Malformed::Field("digest"))?;
-    if used == bytes.len() {
-        Ok(digest)
-    } else {
-        Err(Malformed::Field("digest"))
-    }
-}
-
-fn encode_commit(commit: &Commit, w: &mut Writer) {
-    w.raw(&commit.sha256)
-        .u64(commit.ordinal)
-        .u64(commit.size)
-        .u8(u8::from(commit.internal));
-    w.u8(u8::from(commit.upload.is_some()))
-        .raw(&commit.upload.map_or([0; 16], |upload| upload.0));
-    w.u8(commit.aliases.len().min(255) as u8);
-    for alias in &commit.aliases {
-        w.bytes(&alias.encode());
-    }
-    encode_extents(&commit.extents, w);
-    w.bytes(&commit.note);
-}
-
-fn decode_commit(r: &mut Reader<'_>) -> Result<Commit, Malformed> {
-    let (sha256, ordinal, size, internal) = (r.array()?, r.u64()?, r.u64()?, r.u8()? != 0);
-    let durable = r.u8()? != 0;
-    let upload = UploadId(r.array()?);
-    let count = usize::from(r.u8()?);
-    if count > MAX_ALIASES {
-        return Err(Malformed::Field("count of digests"));
-    }
-    let aliases = (0..count)
-        .map(|_| decode_digest(r))
-        .collect::<Result<_, _>>()?;
-    let extents = decode_extents(r)?;
-    let note = r.bytes(MAX_NOTE)?.to_vec();
-    Ok(Commit {
-        sha256,
-        aliases,
-        ordinal,
-        size,
-        internal,
-        upload: durable.then_some(upload),
-        extents,
-        note,
-    })
 }
 
 fn encode_moves(moves: &[Relocation], w: &mut Writer) {
@@ -435,7 +398,7 @@ fn decode_moves(r: &mut Reader<'_>) -> Result<Vec<Relocation>, Malformed> {
 mod tests {
     use super::*;
     use crate::digest::Algorithm;
-    use crate::location::{Class, Home};
+    use crate::location::{Class, Extent, Home};
 
     fn segment() -> SegmentId {
         SegmentId {
@@ -517,6 +480,20 @@ mod tests {
                 used: 4096,
                 hash: [2; 32],
             },
+            Record::Punch {
+                segment: segment(),
+                holes: vec![
+                    Hole {
+                        offset: 4096,
+                        len: 8192,
+                    },
+                    Hole {
+                        offset: 16_384,
+                        len: 4096,
+                    },
+                ],
+            },
+            Record::Remove { segment: segment() },
             Record::Note(b"opaque".to_vec()),
             Record::Mark { clean: true },
             Record::Quarantine {

@@ -6,6 +6,7 @@
 use crate::Malformed;
 use crate::checkpoint::{self, Checkpoint};
 use crate::codec::{Reader, Writer};
+use crate::hole::{self, Hole};
 use crate::location::{Class, Extent, Place, SegmentId, decode_extents, encode_extents};
 use crate::record;
 
@@ -162,9 +163,10 @@ impl Upload {
     }
 }
 
-/// Table `Segment`: class u8 · id u64 big endian → `volume` u16 ·
-/// `generation` u32 · `sealed` u8 · `used` u64 · `live` u64 · hash 32.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Table `Segment`: class u8 · id u64 big endian → segment id 16 · state u8 (0
+/// open, 1 sealed, 2 removed) · `used` u64 · `live` u64 · hash 32, and if it has
+/// holes `punched` u64 · list of holes. Of a removed one all are 0.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Segment {
     /// The segment.
     pub segment: SegmentId,
@@ -176,6 +178,13 @@ pub struct Segment {
     pub live: u64,
     /// BLAKE3 over frame checksums, zeros until sealed.
     pub hash: [u8; 32],
+    /// Whether its file is removed. The row stays, so that its id is given to
+    /// no other.
+    pub removed: bool,
+    /// LSN of the punch that gave it its holes, 0 for none.
+    pub punched: u64,
+    /// Its holes, in order.
+    pub holes: Vec<Hole>,
 }
 
 impl Segment {
@@ -187,7 +196,32 @@ impl Segment {
             used: 0,
             live: 0,
             hash: [0; 32],
+            removed: false,
+            punched: 0,
+            holes: Vec::new(),
         }
+    }
+
+    /// A segment whose file is removed.
+    pub fn gone(segment: SegmentId) -> Self {
+        Self {
+            removed: true,
+            ..Self::new(segment)
+        }
+    }
+
+    /// Bytes of its holes.
+    pub fn released(&self) -> u64 {
+        hole::total(&self.holes)
+    }
+
+    /// Bytes behind the first block that nothing refers to and that still take
+    /// room, for a segment that takes no more.
+    pub fn dead(&self) -> u64 {
+        let frames = self.used.saturating_sub(crate::BLOCK as u64);
+        frames
+            .saturating_sub(self.live)
+            .saturating_sub(self.released())
     }
 
     /// The key of a segment.
@@ -201,10 +235,16 @@ impl Segment {
     pub fn encode(&self) -> Vec<u8> {
         let mut w = writer();
         self.segment.encode(&mut w);
-        w.u8(u8::from(self.sealed))
-            .u64(self.used)
-            .u64(self.live)
-            .raw(&self.hash);
+        let state = if self.removed {
+            2
+        } else {
+            u8::from(self.sealed)
+        };
+        w.u8(state).u64(self.used).u64(self.live).raw(&self.hash);
+        if self.punched > 0 {
+            w.u64(self.punched);
+            hole::encode_holes(&self.holes, &mut w);
+        }
         w.finish()
     }
 
@@ -212,12 +252,27 @@ impl Segment {
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut r = start(bytes)?;
         let segment = SegmentId::decode(&mut r)?;
+        let (sealed, removed) = match r.u8()? {
+            0 => (false, false),
+            1 => (true, false),
+            2 => (false, true),
+            _ => return Err(Malformed::Field("state of a segment")),
+        };
+        let (used, live, hash) = (r.u64()?, r.u64()?, r.array()?);
+        let (punched, holes) = if r.rest().is_empty() {
+            (0, Vec::new())
+        } else {
+            (r.u64()?, hole::decode_holes(&mut r)?)
+        };
         let row = Self {
             segment,
-            sealed: r.u8()? != 0,
-            used: r.u64()?,
-            live: r.u64()?,
-            hash: r.array()?,
+            sealed,
+            used,
+            live,
+            hash,
+            removed,
+            punched,
+            holes,
         };
         r.end()?;
         Ok(row)
@@ -344,7 +399,19 @@ mod tests {
             live: 4,
             ..Segment::new(segment)
         };
-        assert_eq!(Segment::decode(&row.encode()), Ok(row));
+        let hole = Hole {
+            offset: 4096,
+            len: 8192,
+        };
+        let punched = Segment {
+            punched: 9,
+            holes: vec![hole],
+            ..row.clone()
+        };
+        assert_eq!(row.encode().len() + 20, punched.encode().len());
+        for row in [row, punched, Segment::gone(segment)] {
+            assert_eq!(Segment::decode(&row.encode()), Ok(row));
+        }
         let copy = Copy {
             sha256: [1; 32],
             catalog: [2; 16],

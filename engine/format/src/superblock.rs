@@ -27,6 +27,11 @@ const MAGIC: u32 = u32::from_le_bytes(*b"ORLB");
 const COVERED: usize = 104;
 /// Slots in each of the two files.
 pub const SLOTS: u64 = 2;
+/// Feature that a reader must know: the log may have [`crate::record::Kind::Punch`]
+/// and [`crate::record::Kind::Remove`].
+pub const RELEASES: u64 = 1;
+/// Every feature of a reader that this crate knows.
+const KNOWN: u64 = RELEASES;
 /// The two files.
 pub const FILES: [&str; 2] = ["superblock.0", "superblock.1"];
 
@@ -48,6 +53,8 @@ pub struct Superblock {
     pub recycled: u64,
     /// The first journal file that counts, 0 before there was one.
     pub journal: u64,
+    /// Features that a reader must know.
+    pub features: u64,
 }
 
 impl Superblock {
@@ -62,7 +69,7 @@ impl Superblock {
         w.u64(self.catalog_sequence)
             .u64(self.epoch)
             .u64(self.recycled);
-        w.u64(0).u64(0).u64(0).u64(self.journal);
+        w.u64(self.features).u64(0).u64(0).u64(self.journal);
         let crc = checksum::crc(w.as_slice());
         w.u32(crc).pad_to(BLOCK);
         w.finish()
@@ -87,8 +94,9 @@ impl Superblock {
             epoch: r.u64()?,
             recycled: r.u64()?,
             journal: 0,
+            features: r.u64()?,
         };
-        let (read, write, _ignore) = (r.u64()?, r.u64()?, r.u64()?);
+        let (write, _ignore) = (r.u64()?, r.u64()?);
         slot.journal = r.u64()?;
         if checksum::crc(covered) != r.u32()? {
             return Err(Malformed::Checksum);
@@ -96,7 +104,7 @@ impl Superblock {
         if format > FORMAT {
             return Err(Malformed::Newer("store format"));
         }
-        if read != 0 || write != 0 {
+        if slot.features & !KNOWN != 0 || write != 0 {
             return Err(Malformed::Newer("set of features"));
         }
         Ok(slot)
@@ -126,9 +134,16 @@ mod tests {
             epoch: 5,
             recycled: 6,
             journal: 7,
+            features: RELEASES,
         };
         let block = slot.encode();
         assert_eq!(Superblock::decode(&block), Ok(slot));
+        let newer = Superblock {
+            features: RELEASES | 2,
+            ..slot
+        };
+        let refused = Superblock::decode(&newer.encode());
+        assert_eq!(refused, Err(Malformed::Newer("set of features")));
         for at in 0..108 {
             let mut bad = block.clone();
             bad[at] ^= 2;

@@ -5,7 +5,8 @@
 //! by one page each beyond that. What a reader has not taken holds up no other
 //! reader. Damage, an unreadable sector included, ends the stream with an error
 //! and puts the blob into quarantine; a short body is never finished as if
-//! whole.
+//! whole. What a reader names stays where it is until it is done, also when the
+//! blob dies meanwhile.
 
 use std::ops::Range;
 use std::pin::Pin as StdPin;
@@ -22,6 +23,7 @@ use orlop_format::row::{self, Form};
 use crate::config::{PAGE, READ_AHEAD};
 use crate::core::Core;
 use crate::error::{Error, Invalid, Result};
+use crate::holds::Reading;
 use crate::sync::OwnedSemaphorePermit;
 
 /// A blob that can be read.
@@ -31,6 +33,8 @@ pub struct Blob {
     digest: Digest,
     sha256: [u8; 32],
     row: Arc<row::Blob>,
+    /// Keeps its bytes where they are.
+    _reading: Arc<Reading>,
 }
 
 impl std::fmt::Debug for Blob {
@@ -43,12 +47,21 @@ impl std::fmt::Debug for Blob {
 }
 
 impl Blob {
-    pub(crate) fn new(core: Arc<Core>, digest: Digest, sha256: [u8; 32], row: row::Blob) -> Self {
+    /// `reading` was entered before the row was read.
+    pub(crate) fn new(
+        core: Arc<Core>,
+        digest: Digest,
+        sha256: [u8; 32],
+        row: row::Blob,
+        mut reading: Reading,
+    ) -> Self {
+        reading.name(&row.form);
         Self {
             core,
             digest,
             sha256,
             row: Arc::new(row),
+            _reading: Arc::new(reading),
         }
     }
 
@@ -117,6 +130,7 @@ impl Blob {
             Err(error @ Error::Corrupt { .. }) => error,
             done => return done,
         };
+        let _reading = self.core.segments.holds.enter();
         let row = self
             .core
             .blob_row(&self.sha256)?

@@ -82,6 +82,14 @@ pub const UNEXPLAINED_MIN: u64 = 1000;
 /// One in so many.
 pub const UNEXPLAINED_SHARE: u64 = 20;
 
+/// Bytes that one step of a reclaimer gives back at most.
+pub const RELEASE_STEP: u64 = 16 * 1024 * 1024;
+/// Extents that a reclaimer keeps in memory while it looks for dead ones. Of
+/// segments beyond it a later pass takes care.
+pub const LIVE_EXTENTS: usize = 1024 * 1024;
+/// Meta segments of which one pass looks how much still matters.
+pub const META_LOOKS: usize = 8;
+
 /// How a store is opened.
 #[derive(Debug)]
 pub struct Config {

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use orlop_disk::lock::Lock;
 use orlop_disk::{Disk, Pool};
 use orlop_format::digest::{Algorithm, Digest};
+use orlop_format::location::SegmentId;
 use orlop_format::record::{Record, UploadId};
 use orlop_format::row::{self, Blob, Names, State, Upload};
 use orlop_index::{Index, Table};
@@ -23,6 +24,7 @@ use crate::pages::Pages;
 use crate::presence::{Presence, Shard};
 use crate::quarantine::Quarantine;
 use crate::reach::Reach;
+use crate::reclaim::Memory;
 use crate::runtime::Runtime;
 use crate::segment::Segments;
 use crate::session::Sessions;
@@ -59,6 +61,10 @@ pub(crate) struct Core {
     ahead: Arc<Semaphore>,
     /// What the last collection left; held by the one that runs.
     pub(crate) collection: Arc<TaskMutex<Condemned>>,
+    /// What passes that give room back know; held by the one that runs.
+    pub(crate) reclaim: Arc<TaskMutex<Memory>>,
+    /// The first id of a segment of this process: those below take no more.
+    pub(crate) first_segment: u64,
     _lock: Option<Arc<Lock>>,
     /// Ends when every task of the store has.
     pub(crate) running: TaskMutex<mpsc::Receiver<()>>,
@@ -130,6 +136,7 @@ impl Core {
             running,
         } = parts;
         let sessions = Sessions::new(pool.limit(), runtime.now());
+        let first_segment = segments.next_id();
         Self {
             runtime,
             disk,
@@ -153,6 +160,8 @@ impl Core {
             closing: Mutex::default(),
             ahead: Arc::new(Semaphore::new(crate::config::READ_AHEAD_ALL)),
             collection: Arc::default(),
+            reclaim: Arc::default(),
+            first_segment,
             _lock: lock,
             running: TaskMutex::new(running),
         }
@@ -233,6 +242,16 @@ impl Core {
             |bytes: Vec<u8>| Blob::decode(&bytes).map_err(|error| unreadable(Table::Blob, error));
         let rows = self.index.multi_get(Table::Blob, &keys)?.into_iter();
         rows.map(|row| row.map(decode).transpose()).collect()
+    }
+
+    /// A segment's row.
+    pub(crate) fn segment_row(&self, id: &SegmentId) -> Result<Option<row::Segment>> {
+        self.index
+            .get(Table::Segment, &row::Segment::key(id.class, id.id))?
+            .map(|bytes| {
+                row::Segment::decode(&bytes).map_err(|error| unreadable(Table::Segment, error))
+            })
+            .transpose()
     }
 
     /// What the store knows of names.

@@ -9,7 +9,7 @@
 //! the index; `recover`, `rebuild` and `inventory` are the start, `recycle` the
 //! upkeep, `scrub` looks after what lies there; `presence` says who is here, `lease`
 //! what was promised, `reach` whether the files are there, `collect` ends what
-//! nobody needs.
+//! nobody needs, `reclaim` gives its room back, `holds` says what is in use.
 
 mod blob;
 mod budget;
@@ -20,6 +20,7 @@ mod error;
 mod expire;
 mod factory;
 mod flight;
+mod holds;
 mod inventory;
 mod journal;
 mod layout;
@@ -33,6 +34,7 @@ mod presence;
 mod quarantine;
 mod reach;
 mod rebuild;
+mod reclaim;
 mod recover;
 mod recycle;
 mod runtime;
@@ -58,6 +60,7 @@ pub use crate::lease::Pin;
 pub use crate::metrics::Counts;
 #[cfg(feature = "planted")]
 pub use crate::planted::{Guard as PlantedGuard, Planted, plant};
+pub use crate::reclaim::{Reclaimed, Reclaimer, Space};
 pub use crate::recover::{IndexFactory, Progress};
 pub use crate::runtime::{Runtime, System};
 pub use crate::scrub::{Finding, FindingCode, Scrub, ScrubPosition};

@@ -17,6 +17,8 @@ pub(crate) struct Metrics {
     quarantined: AtomicU64,
     collected: AtomicU64,
     collected_bytes: AtomicU64,
+    removed_segments: AtomicU64,
+    released_bytes: AtomicU64,
     records: AtomicU64,
     sync_nanos: AtomicU64,
     cache_hits: AtomicU64,
@@ -53,6 +55,10 @@ pub struct Counts {
     pub collected: u64,
     /// Bytes of them.
     pub collected_bytes: u64,
+    /// Segment files that were removed.
+    pub removed_segments: u64,
+    /// Bytes given back to the file system, in holes and removed files.
+    pub released_bytes: u64,
     /// Records written to the journal.
     pub records: u64,
     /// Time that syncs of the journal took.
@@ -156,6 +162,14 @@ impl Metrics {
         add(&self.collected_bytes, bytes);
     }
 
+    pub(crate) fn removed_segment(&self) {
+        add(&self.removed_segments, 1);
+    }
+
+    pub(crate) fn released(&self, bytes: u64) {
+        add(&self.released_bytes, bytes);
+    }
+
     pub(crate) fn scrub_read(&self, bytes: u64) {
         add(&self.scrub_bytes, bytes);
     }
@@ -190,6 +204,8 @@ impl Metrics {
             quarantined: get(&self.quarantined),
             collected: get(&self.collected),
             collected_bytes: get(&self.collected_bytes),
+            removed_segments: get(&self.removed_segments),
+            released_bytes: get(&self.released_bytes),
             records: get(&self.records),
             sync_time: Duration::from_nanos(get(&self.sync_nanos)),
             cache_hits: get(&self.cache_hits),

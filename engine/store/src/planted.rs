@@ -24,6 +24,10 @@ pub enum Planted {
     AckBeforeDurable,
     /// A journal file is let go without a flush of the index that covers it.
     RecycleBeforeFlush,
+    /// A segment's file goes before the log says so.
+    UnlinkBeforeRecord,
+    /// Room is given back without asking what uploads refer to.
+    ReclaimWithoutUploads,
 }
 
 #[cfg(feature = "planted")]

@@ -115,6 +115,7 @@ pub(crate) async fn superblock(
         epoch: 1,
         recycled: 0,
         journal: 0,
+        features: 0,
     };
     Slots::create(disk, layout, pool, first).await
 }

@@ -121,8 +121,8 @@ async fn seal(core: &Core) -> Result<()> {
     Ok(())
 }
 
-/// What becomes of a record that leaves the journal.
-enum Keep {
+/// What becomes of a record that leaves its file.
+pub(crate) enum Keep {
     /// Nothing needs it.
     Drop,
     /// Only that it ended an upload.
@@ -136,14 +136,14 @@ enum Keep {
 }
 
 /// Collects records of one class into groups.
-struct Copier {
+pub(crate) struct Copier {
     pen: Pen,
     builder: Option<Builder>,
     moves: Vec<Relocation>,
 }
 
 impl Copier {
-    fn new(class: Class) -> Self {
+    pub(crate) fn new(class: Class) -> Self {
         Self {
             pen: Pen::new(class),
             builder: None,
@@ -191,20 +191,24 @@ impl Copier {
         }
     }
 
+    /// Removes what was copied.
+    pub(crate) fn discard(self, core: &Core) {
+        self.pen.discard(&core.segments);
+    }
+
     /// Makes the copies durable; returns the records that announce them. What
     /// could not be made durable is removed.
-    async fn finish(mut self, core: &Core) -> Result<Vec<Record>> {
+    pub(crate) async fn finish(mut self, core: &Core) -> Result<Vec<Record>> {
         if let Err(error) = self.flush(core).await {
             self.pen.discard(&core.segments);
             return Err(error);
         }
-        let mut records = self.pen.finish(&core.segments).await?;
-        records.extend(
-            self.moves
-                .chunks(MAX_MOVES)
-                .map(|moves| Record::Move(moves.to_vec())),
-        );
-        Ok(records)
+        let seals = self.pen.finish(&core.segments).await?;
+        // A seal comes last: a segment that is sealed and to which nothing
+        // refers may be removed.
+        let moves = self.moves.chunks(MAX_MOVES);
+        let moves = moves.map(|moves| Record::Move(moves.to_vec()));
+        Ok(moves.chain(seals).collect())
     }
 }
 
@@ -282,7 +286,7 @@ async fn copy(
             }
             let Some(entry) = entries.next() else { break };
             let entry = entry.map_err(|error| damage(file, offset, error))?;
-            place(core, &entry, small, meta).await?;
+            place(core, &entry, judge(core, &entry)?, small, meta).await?;
         }
         offset = offset.saturating_add(head.bytes);
     }
@@ -290,13 +294,14 @@ async fn copy(
 }
 
 /// Puts one record where it belongs.
-async fn place(
+pub(crate) async fn place(
     core: &Core,
     entry: &Entry<'_>,
+    keep: Keep,
     small: &mut Copier,
     meta: &mut Copier,
 ) -> Result<()> {
-    match judge(core, entry)? {
+    match keep {
         Keep::Drop => Ok(()),
         Keep::Meta => meta.push(core, entry, None).await,
         Keep::Bare => {
@@ -339,7 +344,7 @@ async fn place(
 }
 
 /// Whether a record still matters.
-fn judge(core: &Core, entry: &Entry<'_>) -> Result<Keep> {
+pub(crate) fn judge(core: &Core, entry: &Entry<'_>) -> Result<Keep> {
     let record = entry
         .record()
         .map_err(|error| Error::corrupt(format!("the record with LSN {}", entry.lsn), error))?;
@@ -379,11 +384,19 @@ fn judge(core: &Core, entry: &Entry<'_>) -> Result<Keep> {
                 Keep::Drop
             }
         }
+        Record::Seal { segment, .. } => match core.segment_row(&segment)? {
+            Some(row) if row.removed => Keep::Drop,
+            _ => Keep::Meta,
+        },
+        Record::Punch { segment, .. } => match core.segment_row(&segment)? {
+            Some(row) if row.punched == entry.lsn => Keep::Meta,
+            _ => Keep::Drop,
+        },
         Record::Alias { .. }
         | Record::Abandon { .. }
         | Record::Tombstone { .. }
         | Record::Quarantine { .. }
-        | Record::Seal { .. } => Keep::Meta,
+        | Record::Remove { .. } => Keep::Meta,
         // A copy stands in its new place with the LSN of the original.
         Record::Move(_) | Record::Mark { .. } => Keep::Drop,
     })

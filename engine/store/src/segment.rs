@@ -5,6 +5,8 @@
 //! that an earlier process may have been writing takes no more; its header
 //! block is durable before anything refers to it. Knows no blobs.
 
+mod release;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,6 +20,7 @@ use orlop_format::segment::{FileHeader, Footer, MAX_FRAMES, UNSEALED, file_name,
 
 use crate::config::{MAX_OPEN_SEGMENTS, SEGMENT_AHEAD};
 use crate::error::{Error, Result};
+use crate::holds::{Holds, Writing};
 use crate::layout::Layout;
 use crate::runtime::{Runtime, random_u64};
 use crate::sync::{Mutex, TaskMutex};
@@ -64,6 +67,8 @@ struct Open {
 pub(crate) struct Slot {
     pub(crate) segment: Arc<SegmentFile>,
     pub(crate) offset: u32,
+    /// Keeps the segment until the log knows what is written here.
+    pub(crate) hold: Arc<Writing>,
 }
 
 /// A segment that was just filled: to be sealed by whoever learns of it.
@@ -88,6 +93,8 @@ pub(crate) struct Segments {
     newest: Mutex<BTreeMap<Class, BTreeSet<SegmentId>>>,
     raw: TaskMutex<Option<Open>>,
     full: Mutex<Vec<Full>>,
+    /// Who uses them.
+    pub(crate) holds: Arc<Holds>,
 }
 
 impl Segments {
@@ -112,6 +119,7 @@ impl Segments {
             newest: Mutex::default(),
             raw: TaskMutex::new(None),
             full: Mutex::default(),
+            holds: Arc::default(),
         };
         for class in Class::ALL {
             segments.sweep(class)?;
@@ -382,6 +390,7 @@ impl Segments {
         let slot = Slot {
             segment: Arc::clone(&open.segment),
             offset: u32::try_from(open.tail).unwrap_or(u32::MAX),
+            hold: Arc::new(self.holds.write(open.segment.id())),
         };
         if result.is_ok() {
             open.frames.push((slot.offset, crc));

@@ -22,6 +22,7 @@ use orlop_format::row;
 use crate::config::{MAX_SESSIONS, WARM_EXTENTS, WARM_SESSIONS, WARM_TIME};
 use crate::core::Core;
 use crate::error::{Error, Invalid, Result};
+use crate::holds::Writing;
 use crate::runtime::Runtime;
 use crate::sync::{Mutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore, TaskMutex};
 
@@ -74,6 +75,8 @@ pub(crate) struct State {
     pub(crate) placed: u64,
     /// How many of the extents the log knows.
     pub(crate) saved: usize,
+    /// Keep the segments of the others, while a request holds the session.
+    pub(crate) holds: Vec<Arc<Writing>>,
     /// Bytes behind the last extent, while no request holds the session.
     pub(crate) tail: Vec<u8>,
     /// Whether the log may know of the upload.

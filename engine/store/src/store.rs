@@ -28,6 +28,7 @@ use crate::metrics::{Counts, Metrics};
 use crate::pages::Pages;
 use crate::presence::Presence;
 use crate::quarantine::Quarantine;
+use crate::reclaim::{self, Reclaimer, Space};
 use crate::recover::{self, IndexFactory, Progress};
 use crate::recycle;
 use crate::runtime::Runtime;
@@ -220,6 +221,7 @@ impl Store {
             core.metrics.quarantined();
             core.record(vec![record]).await?;
         }
+        reclaim::finish(&core)?;
         spawn(
             core.runtime.as_ref(),
             "maintenance",
@@ -274,6 +276,23 @@ impl Store {
         Collector::begin(&self.core).await
     }
 
+    /// Begins a pass that gives the room of what is dead back to the file
+    /// system. It goes on with each [`Reclaimer::step`].
+    ///
+    /// # Errors
+    /// [`Error::Busy`] while another one runs.
+    pub async fn reclaim(&self) -> Result<Reclaimer> {
+        Reclaimer::begin(&self.core).await
+    }
+
+    /// How the bytes of the segments are accounted for.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub async fn space(&self) -> Result<Space> {
+        Space::of(&self.core)
+    }
+
     /// Reads of scrubs that the disk answered so far, with bytes or an error:
     /// while this rises a scrub does not hang, however long its step takes.
     pub fn scrub_reads(&self) -> u64 {
@@ -307,9 +326,11 @@ impl Store {
     /// [`Error::Corrupt`] when it is in quarantine. That a file is missing shows
     /// in what is read.
     pub fn read(&self, digest: &Digest) -> Result<Blob> {
+        let reading = self.core.segments.holds.enter();
         match self.core.lease(digest)? {
             Some((sha256, row)) if row.state == State::Live => {
-                Ok(Blob::new(Arc::clone(&self.core), *digest, sha256, row))
+                let core = Arc::clone(&self.core);
+                Ok(Blob::new(core, *digest, sha256, row, reading))
             }
             Some(_) => Err(Error::corrupt(
                 format!("blob {digest}"),

@@ -233,6 +233,7 @@ impl Upload {
                     other => other,
                 })?;
             self.state.saved = self.state.extents.len();
+            self.state.holds.clear();
             self.session.set_durable(self.state.received);
         }
         self.kept = true;
@@ -409,6 +410,7 @@ impl Upload {
 
     fn end(&mut self) {
         self.state.ended = true;
+        self.state.holds.clear();
         self.core.sessions.forget(&self.session.id);
     }
 
@@ -419,6 +421,8 @@ impl Upload {
             // An empty request is answered after all that were queued before.
             self.core.queue.append(Vec::new(), Vec::new()).await?;
         }
+        // Its tail stays where the row says until it is read.
+        let reading = self.core.segments.holds.enter();
         let row = if self.state.opened || self.state.queued {
             self.core.upload_row(&id)?
         } else {
@@ -445,6 +449,7 @@ impl Upload {
         if let Some(place) = &row.tail {
             state.tail = self.core.pages.record(place).await?.to_vec();
         }
+        drop(reading);
         let restored: Option<Vec<_>> = state
             .hashers
             .iter()

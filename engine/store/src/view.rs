@@ -112,7 +112,8 @@ impl<'a> View<'a> {
             .map_or(1, u64::from_le_bytes))
     }
 
-    fn segment(&self, id: &SegmentId) -> Result<Segment> {
+    /// A segment's row; of one that is unknown, an empty one.
+    pub(crate) fn segment(&self, id: &SegmentId) -> Result<Segment> {
         let key = Segment::key(id.class, id.id);
         Ok(self
             .get(Table::Segment, &key)?
@@ -133,6 +134,9 @@ impl<'a> View<'a> {
     /// Counts bytes of a segment as referred to, or no longer.
     fn count(&mut self, id: &SegmentId, end: u64, bytes: u64, add: bool) -> Result<()> {
         let mut row = self.segment(id)?;
+        if row.removed {
+            return Ok(()); // nothing is in it any more
+        }
         row.used = row.used.max(end);
         row.live = if add {
             row.live.saturating_add(bytes)
@@ -196,10 +200,25 @@ impl<'a> View<'a> {
                 hash,
             } => {
                 let mut row = self.segment(segment)?;
+                if row.removed {
+                    return Ok(());
+                }
                 row.sealed = true;
                 row.used = row.used.max(u64::from(*used));
                 row.hash = *hash;
                 self.put_segment(&row);
+                Ok(())
+            }
+            Record::Punch { segment, holes } => {
+                let mut row = self.segment(segment)?;
+                if !row.removed && row.punched < lsn {
+                    (row.holes, row.punched) = (holes.clone(), lsn);
+                    self.put_segment(&row);
+                }
+                Ok(())
+            }
+            Record::Remove { segment } => {
+                self.put_segment(&Segment::gone(*segment));
                 Ok(())
             }
             Record::Note(_) => self.noted(lsn),

@@ -3,7 +3,7 @@
 //! The caller goes through the log's side of each table in the order of keys;
 //! the index's side goes along.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 
 use orlop_format::digest::{Algorithm, Digest};
@@ -15,6 +15,7 @@ use super::rocks::Rows;
 use super::{Index, Pair, unreadable};
 use crate::finding::{Code, Object};
 use crate::log::{Names, Seal};
+use crate::release::Released;
 use crate::replay::{Blob, Copies, Folded, Upload};
 use crate::report::Report;
 use crate::segment::Segments;
@@ -197,9 +198,8 @@ impl<'a> Compare<'a> {
         there: Option<&Blob>,
         report: &mut Report,
     ) -> Option<Place> {
-        while let Some((key, _)) = self.blob.before(Some(sha256), report) {
-            self.blob
-                .extra(&key, "a blob that the log does not name", report);
+        while let Some((key, value)) = self.blob.before(Some(sha256), report) {
+            self.unknown_blob(&key, &value, report);
         }
         let value = self.blob.at(sha256, report);
         let object = || {
@@ -208,7 +208,7 @@ impl<'a> Compare<'a> {
             object
         };
         let Some(there) = there else {
-            if value.is_some() {
+            if value.is_some_and(|value| !is_dead(&value)) {
                 self.blob
                     .extra(sha256, "a blob that the log did not name yet", report);
             }
@@ -235,9 +235,15 @@ impl<'a> Compare<'a> {
 
     /// The end of the blobs.
     pub(crate) fn end_of_blobs(&mut self, report: &mut Report) {
-        while let Some((key, _)) = self.blob.before(None, report) {
+        while let Some((key, value)) = self.blob.before(None, report) {
+            self.unknown_blob(&key, &value, report);
+        }
+    }
+
+    fn unknown_blob(&self, key: &[u8], value: &[u8], report: &mut Report) {
+        if !is_dead(value) {
             self.blob
-                .extra(&key, "a blob that the log does not name", report);
+                .extra(key, "a blob that the log does not name", report);
         }
     }
 
@@ -344,6 +350,7 @@ impl<'a> Compare<'a> {
         &mut self,
         segments: &Segments,
         seals: &BTreeMap<SegmentId, Seal>,
+        released: &Released,
         report: &mut Report,
     ) {
         let seals = seals.iter().filter(|(_, seal)| seal.lsn <= self.watermark);
@@ -354,18 +361,33 @@ impl<'a> Compare<'a> {
             let key = row::Segment::key(id.class, id.id);
             wanted.entry(key).or_insert((*id, None));
         }
+        let removed: BTreeSet<_> = released.removed_until(self.watermark).collect();
+        for id in &removed {
+            let key = row::Segment::key(id.class, id.id);
+            wanted.insert(key, (*id, None));
+        }
         for (key, (id, seal)) in &wanted {
             self.no_segments(Some(key), report);
             let account = self.accounts.get(id).copied().unwrap_or_default();
             let mut object = self.segment.object(key);
             object.segment = Some(orlop_format::segment::file_name(id));
             let len = segments.files.get(id).map(|segment| segment.len);
+            let (punched, holes) = released.punched_there(id);
+            let rest = if removed.contains(id) {
+                row::Segment::gone(*id)
+            } else {
+                row::Segment {
+                    punched,
+                    holes,
+                    ..row::Segment::new(*id)
+                }
+            };
             let value = self.segment.at(key, report);
             match value.map(|value| row::Segment::decode(&value)) {
                 None => self.segment.missing(object, report),
                 Some(Err(error)) => differs(report, object, &"a row that can be read", &error),
                 Some(Ok(found)) => {
-                    segment(&found, id, seal.as_ref(), &account, len, object, report)
+                    segment(&found, rest, seal.as_ref(), &account, len, object, report)
                 }
             }
         }
@@ -454,6 +476,12 @@ fn unnamed(object: Object, found: &str, report: &mut Report) {
     report.find(Code::IndexExtraRow, object, expected, found);
 }
 
+/// Whether a row is that of a blob that ended. Its tombstone may have gone with
+/// a segment, when nothing was left that it ended.
+fn is_dead(value: &[u8]) -> bool {
+    row::Blob::decode(value).is_ok_and(|row| row.state == State::Dead)
+}
+
 /// Says that a row differs.
 fn differs(report: &mut Report, object: Object, wanted: &dyn Debug, found: &dyn Debug) {
     report.find(
@@ -494,9 +522,10 @@ fn same_upload(there: &Upload, found: &row::Upload) -> bool {
     wanted == *found
 }
 
+/// `rest` says what was given back.
 fn segment(
     found: &row::Segment,
-    id: &SegmentId,
+    rest: row::Segment,
     seal: Option<&Seal>,
     account: &Account,
     len: Option<u64>,
@@ -504,15 +533,22 @@ fn segment(
     report: &mut Report,
 ) {
     let wanted = row::Segment {
-        segment: *id,
         sealed: seal.is_some(),
-        used: seal.map_or(account.end, |seal| u64::from(seal.used)),
+        used: match seal {
+            _ if rest.removed => 0,
+            Some(seal) => u64::from(seal.used),
+            None => account.end,
+        },
         live: account.live,
         hash: seal.map_or([0; 32], |seal| seal.hash),
+        ..rest
     };
     // Uploads that came to nothing may have used more of an open segment.
     let used = found.used == wanted.used
-        || (seal.is_none() && found.used > wanted.used && len.is_none_or(|len| found.used <= len));
+        || (seal.is_none()
+            && !wanted.removed
+            && found.used > wanted.used
+            && len.is_none_or(|len| found.used <= len));
     if found.live != wanted.live {
         let (expected, found) = (wanted.live, found.live);
         report.find(
@@ -524,6 +560,8 @@ fn segment(
     } else if found.segment != wanted.segment
         || found.sealed != wanted.sealed
         || found.hash != wanted.hash
+        || found.removed != wanted.removed
+        || (found.punched, &found.holes) != (wanted.punched, &wanted.holes)
         || !used
     {
         differs(report, object, &wanted, found);

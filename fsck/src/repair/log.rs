@@ -66,6 +66,8 @@ pub(crate) struct Log {
     pub(super) named: BTreeSet<SegmentId>,
     /// Small and meta segments that were read.
     there: BTreeSet<SegmentId>,
+    /// Segments that were given back.
+    pub(super) removed: BTreeSet<SegmentId>,
     /// LSN up to which the journal was recycled.
     pub(crate) recycled: u64,
 }
@@ -99,6 +101,7 @@ impl Log {
             next_segment: 1,
             named: BTreeSet::new(),
             there: BTreeSet::new(),
+            removed: BTreeSet::new(),
             recycled: slot.recycled,
         };
         log.sql.execute_batch("BEGIN").map_err(sql)?;
@@ -109,9 +112,11 @@ impl Log {
         Ok(log)
     }
 
-    /// Small and meta segments without a file. Their records are not in here.
+    /// Small and meta segments without a file that were not given back. Their
+    /// records are not in here.
     pub(crate) fn lost(&self) -> impl Iterator<Item = &SegmentId> {
-        self.named.difference(&self.there)
+        let gone = self.named.difference(&self.there);
+        gone.filter(|id| !self.removed.contains(id))
     }
 
     /// Keeps the ids of segments up to this one, and numbers of blobs below

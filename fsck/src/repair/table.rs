@@ -129,7 +129,12 @@ impl Log {
                     &[&number(lsn), &sha256, &catalog, &number(sequence)],
                 )?;
             }
+            Record::Remove { segment } => {
+                self.reserve(segment.id, 0);
+                self.removed.insert(segment);
+            }
             Record::Open { .. }
+            | Record::Punch { .. }
             | Record::Checkpoint(_)
             | Record::Abandon { .. }
             | Record::Seal { .. }

@@ -42,4 +42,6 @@ mod repair; // what a repair takes and leaves alone
 #[cfg(test)]
 mod scale; // a log of many blobs: time and memory
 #[cfg(test)]
+mod space; // stores that gave room back
+#[cfg(test)]
 mod sweep; // a flipped bit anywhere is never passed over and never a crash

@@ -161,6 +161,7 @@ impl Named {
                 epoch: sequence,
                 recycled: 0,
                 journal: 1,
+                features: 0,
             };
             let (file, offset) = Superblock::slot(sequence);
             let offset = usize::try_from(offset).unwrap();

@@ -4,7 +4,7 @@ use orlop_format::checksum;
 use orlop_format::digest::{Algorithm, Digest};
 use orlop_format::group::{Builder, Entries, Head, Volume};
 use orlop_format::location::{Class, Extent, Home, SegmentId};
-use orlop_format::record::{Checkpoint, Commit, Kind, Record};
+use orlop_format::record::{Checkpoint, Commit, Hole, Kind, Record};
 use orlop_format::segment::{FileHeader, file_name};
 use orlop_format::superblock::Superblock;
 use orlop_fsck::Code;
@@ -73,6 +73,12 @@ pub(crate) const CASES: &[Case] = &[
         let (path, header) = segment(Class::Raw);
         f.write(&path, &header.encode());
     }),
+    case(Code::SegmentRemoved, |f| {
+        let (path, header) = segment(Class::Raw);
+        f.write(&path, &header.encode());
+        let segment = header.segment;
+        f.append(vec![(30, Record::Remove { segment }, vec![])]);
+    }),
     case(Code::RecordBody, impossible),
     case(Code::RecordPayload, |f| {
         let at = position(ONE, &v1::store().blobs[6].bytes[40..80]);
@@ -99,6 +105,18 @@ pub(crate) const CASES: &[Case] = &[
             Record::Commit(commit(b"far", vec![far])),
             vec![],
         )]);
+    }),
+    case(Code::ExtentHole, |f| {
+        let second = extent(&second());
+        let hole = Hole {
+            offset: second.offset,
+            len: 4096,
+        };
+        let punch = Record::Punch {
+            segment: second.segment,
+            holes: vec![hole],
+        };
+        f.append(vec![(30, punch, vec![])]);
     }),
     case(Code::BlobSize, |f| {
         let second = second();

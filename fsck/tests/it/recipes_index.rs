@@ -389,6 +389,7 @@ fn segment(number: usize) -> Segment {
             used,
             live,
             hash,
+            ..Segment::new(wanted)
         }
     };
     match number {

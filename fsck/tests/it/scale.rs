@@ -103,6 +103,7 @@ fn superblock(folder: &Path) {
         epoch: 1,
         recycled: 0,
         journal: 1,
+        features: 0,
     };
     std::fs::write(folder.join("superblock.0"), [0; 8192]).unwrap();
     let slots = [slot.encode(), vec![0; 4096]].concat();

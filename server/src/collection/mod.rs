@@ -156,7 +156,7 @@ impl Gc {
             .await?;
         }
         let sequence = self.catalog.sequence();
-        if *self.clean_at() == Some(sequence) {
+        if *self.clean_at() == Some(sequence) && !self.is_room_held() {
             outcome.idle = true;
             return text(&outcome);
         }
@@ -180,7 +180,44 @@ impl Gc {
                 break;
             }
         }
+        self.reclaim(run, &mut outcome).await?;
         text(&outcome)
+    }
+
+    /// Whether somebody read what could have been given back.
+    fn is_room_held(&self) -> bool {
+        self.observe().room.held > 0
+    }
+
+    /// Gives the room of what has died back to the file system.
+    async fn reclaim(&self, run: &Run, outcome: &mut Outcome) -> Result<(), Stop> {
+        let mut pass = self.store.reclaim().await.map_err(failed)?;
+        while !self.is_read_only() {
+            tokio::select! {
+                biased;
+                why = run.ended() => return Err(why),
+                step = pass.step() => {
+                    if step.map_err(failed)?.is_none() {
+                        break;
+                    }
+                }
+            }
+            run.alive();
+        }
+        let room = pass.total();
+        outcome.freed = room.bytes;
+        outcome.freed_segments = room.segments;
+        self.change(|observed| {
+            observed.room = room;
+            observed.freed = observed.freed.saturating_add(room.bytes);
+        });
+        if room.bytes > 0 || room.held > 0 {
+            run.log(format!(
+                "gave {} bytes back to the file system, {} whole segments; {} are in use for now",
+                room.bytes, room.segments, room.held
+            ));
+        }
+        Ok(())
     }
 
     fn clean_at(&self) -> std::sync::MutexGuard<'_, Option<u64>> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use orlop_engine::Collected;
+use orlop_engine::{Collected, Reclaimed};
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::{Departed, Reason};
@@ -67,6 +67,10 @@ pub struct Outcome {
     pub dead_bytes: u64,
     /// Those that nothing explains and the bound kept.
     pub bounded: u64,
+    /// Bytes that went back to the file system.
+    pub freed: u64,
+    /// Segments that were removed.
+    pub freed_segments: u64,
     /// Whether the time was up before all was done.
     #[serde(skip_serializing_if = "is_false")]
     pub cut: bool,
@@ -103,4 +107,8 @@ pub struct Observed {
     pub took: Duration,
     /// Manifests that were purged since the start.
     pub purged: u64,
+    /// What the last job gave back to the file system.
+    pub room: Reclaimed,
+    /// Bytes that were given back since the start.
+    pub freed: u64,
 }

@@ -361,6 +361,14 @@ fn tell(text: &mut String, outcome: &Outcome) {
         "  blobs: {}; named: {}; garbage that is held for now, by a lease or since it is in use: {}",
         outcome.blobs, outcome.live, outcome.held
     );
+    if !outcome.plan {
+        let _ = writeln!(
+            text,
+            "  given back to the file system: {}, {} whole segments",
+            bytes(outcome.freed),
+            outcome.freed_segments
+        );
+    }
     if outcome.absent > 0 {
         let _ = writeln!(
             text,

@@ -10,7 +10,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use orlop_engine::{Algorithm, Collected, Digest, Error, Store, Trailer, UploadId};
+use orlop_engine::{Algorithm, Collected, Digest, Error, Reclaimed, Store, Trailer, UploadId};
 
 use crate::catalog::Change;
 use crate::model::Event;
@@ -242,6 +242,19 @@ impl<'a> Client<'a> {
             }
         }
         sweep.finish()
+    }
+
+    /// Gives back what is dead, with pauses in which others go on.
+    pub async fn reclaim(&self) -> Result<Reclaimed> {
+        let mut pass = self.store.reclaim().await?;
+        while pass.step().await?.is_some() {
+            self.world
+                .machine
+                .runtime()
+                .pause(Duration::from_micros(1))
+                .await;
+        }
+        Ok(pass.total())
     }
 
     /// Tells the store which catalog there is.

@@ -42,6 +42,11 @@ fn hunt(workload: &str, checker: Checker, run: Run) -> Option<Box<Failure>> {
 /// The bug is found by this checker, and the case that found it finds it again,
 /// read back from what was printed. Without the bug it finds nothing.
 fn found(workload: &str, checker: Checker, bug: Run) {
+    let case = found_again(workload, checker, bug);
+    replay(&case).unwrap_or_else(|failure| panic!("found without the bug: {failure}"));
+}
+
+fn found_again(workload: &str, checker: Checker, bug: Run) -> Case {
     let failure = hunt(workload, checker, bug).expect("the simulator has not found it");
     println!("{failure}");
     let text = failure.case.to_string();
@@ -53,8 +58,8 @@ fn found(workload: &str, checker: Checker, bug: Run) {
             .to_string()
             .contains(&format!("ORLOP_SIM={text} cargo test "))
     );
-    replay(&case).unwrap_or_else(|failure| panic!("found without the bug: {failure}"));
     figures::record("planted faults found", 1, &case.seed.to_string());
+    case
 }
 
 #[test]
@@ -85,6 +90,24 @@ fn canary_an_answer_before_the_sync_is_found() {
 fn canary_recycling_before_the_flush_is_found() {
     found("rotation", Checker::Bounded, |workload, seed| {
         let _bug = plant(Some(Planted::RecycleBeforeFlush));
+        run(workload, seed)
+    });
+}
+
+#[test]
+fn canary_a_segment_that_goes_before_its_record_is_found() {
+    found("room", Checker::Opens, |workload, seed| {
+        let _bug = plant(Some(Planted::UnlinkBeforeRecord));
+        run(workload, seed)
+    });
+}
+
+/// An upload goes on in a hole. The run with the bug has operations that the
+/// one without it does not get to.
+#[test]
+fn canary_room_given_back_under_an_upload_is_found() {
+    found_again("room", Checker::Acknowledged, |workload, seed| {
+        let _bug = plant(Some(Planted::ReclaimWithoutUploads));
         run(workload, seed)
     });
 }

@@ -23,6 +23,8 @@ mod names;
 mod pushes;
 #[path = "schedules/reads.rs"]
 mod reads;
+#[path = "schedules/space.rs"]
+mod space;
 #[path = "schedules/step.rs"]
 mod step;
 #[path = "schedules/upkeep.rs"]

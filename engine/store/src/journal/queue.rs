@@ -24,8 +24,8 @@ pub(crate) enum Fate {
     },
     /// A commit of a blob that is there already: nothing was written for it.
     Present,
-    /// The tombstone of a blob that was used meanwhile, or that has ended:
-    /// nothing was written.
+    /// The tombstone of a blob that was used meanwhile or has ended, or the
+    /// removal of a segment that is in use or removed: nothing was written.
     Spared,
 }
 

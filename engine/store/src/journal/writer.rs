@@ -405,6 +405,15 @@ impl Writer {
                     (Fate::Spared, Vec::new())
                 });
             }
+            // Its bytes are given away for good: only if nothing counts on them.
+            Record::Remove { segment } => {
+                let row = view.segment(&segment)?;
+                return Ok(if row.removed || row.live > 0 {
+                    (Fate::Spared, Vec::new())
+                } else {
+                    (written, vec![(Record::Remove { segment }, true)])
+                });
+            }
             Record::Checkpoint(checkpoint) => {
                 // What does not go on from the row would be passed over.
                 let fits = view.upload(&checkpoint.upload)?.is_some_and(|row| {

@@ -3,21 +3,18 @@
 
 use orlop_format::BLOCK;
 use orlop_format::checksum::{SPAN, crc};
+use orlop_format::hole::Hole;
 use orlop_format::location::{Class, Home, SegmentId};
-use orlop_format::row;
 use orlop_format::segment::{ExtentHeader, FileHeader, Footer};
-use orlop_index::Table;
 
 use super::FindingCode;
 use super::blame::{Blame, Suspects};
 use super::cursor::Cursor;
 use super::inspect::{Inspector, Verdict};
 use super::read::{Window, read};
-use crate::core::Core;
 use crate::error::Result;
 use crate::inventory::is_needed;
 use crate::journal::files::JournalFile;
-use crate::view::unreadable;
 
 /// Blocks that one step passes over where no frame begins.
 const SKIPPED: usize = 256;
@@ -56,6 +53,8 @@ pub(super) struct Walk {
     pub(super) end: u64,
     /// The hash that the footer must have; none where the log has none.
     hash: Option<[u8; 32]>,
+    /// What was given back before this walk began.
+    holes: Vec<Hole>,
     /// Offset and checksum of each frame that held.
     pub(super) frames: Vec<(u32, u32)>,
     pub(super) count: u64,
@@ -78,6 +77,7 @@ impl Walk {
             began: offset,
             end,
             hash: None,
+            holes: Vec::new(),
             frames: Vec::new(),
             count: 0,
             gap: None,
@@ -128,15 +128,20 @@ impl Walk {
         offset: u64,
     ) -> Result<Option<Self>> {
         let offset = offset.max(BLOCK as u64);
-        let row = row_of(&inspector.core, id)?;
-        if row.is_none() && id.class == Class::Raw {
+        let row = inspector.core.segment_row(id)?;
+        let is_removed = row.as_ref().is_some_and(|row| row.removed);
+        if is_removed || (row.is_none() && id.class == Class::Raw) {
             return Ok(None);
         }
         let home = Home::Segment(*id);
         let opened = match inspector.segment(id).await? {
             Ok(opened) => opened,
             Err(verdict) => {
-                let is_needed = row_of(&inspector.core, id)?.is_some_and(|row| is_needed(&row));
+                let row = inspector.core.segment_row(id)?;
+                if row.as_ref().is_some_and(|row| row.removed) {
+                    return Ok(None);
+                }
+                let is_needed = row.is_some_and(|row| is_needed(&row));
                 let says_nothing = matches!(verdict, Verdict::NoFile(_));
                 let reason = match verdict {
                     Verdict::Damaged(reason) => reason,
@@ -154,7 +159,7 @@ impl Walk {
         };
         let len = opened.file.len()?;
         let (mut end, mut hash) = (len, None);
-        match row {
+        match &row {
             Some(row) if row.sealed => (end, hash) = (row.used, Some(row.hash)),
             Some(row) if id.class == Class::Raw => end = row.used,
             _ => {}
@@ -169,6 +174,7 @@ impl Walk {
         let window = Window::new(opened.file.clone(), len);
         let mut walk = Self::new(Source::Segment(opened.header), Some(window), offset, end);
         walk.hash = hash;
+        walk.holes = row.map(|row| row.holes).unwrap_or_default();
         walk.suspects = suspects;
         if offset == BLOCK as u64 {
             walk.next = Some(Next {
@@ -219,6 +225,10 @@ impl Walk {
 
     /// The next frame; false behind the last.
     pub(super) async fn step(&mut self, inspector: &mut Inspector) -> Result<bool> {
+        if self.is_removed(inspector)? {
+            (self.gap, self.suspects) = (None, Suspects::default());
+            return Ok(false);
+        }
         let Some(mut window) = self.window.take() else {
             return Ok(false);
         };
@@ -254,6 +264,10 @@ impl Walk {
         file: &FileHeader,
     ) -> Result<()> {
         for _ in 0..SKIPPED {
+            if let Some(hole) = self.hole_at(self.offset) {
+                self.close_gap(inspector, self.offset);
+                self.offset = hole.end();
+            }
             if self.offset >= self.end {
                 return Ok(());
             }
@@ -285,6 +299,24 @@ impl Walk {
             return Ok(());
         }
         Ok(())
+    }
+
+    /// Whether it was given back meanwhile.
+    fn is_removed(&self, inspector: &Inspector) -> Result<bool> {
+        let Source::Segment(header) = &self.source else {
+            return Ok(false);
+        };
+        let row = inspector.core.segment_row(&header.segment)?;
+        Ok(row.is_some_and(|row| row.removed))
+    }
+
+    /// The hole that covers an offset.
+    fn hole_at(&self, offset: u64) -> Option<Hole> {
+        let behind = self
+            .holes
+            .partition_point(|hole| u64::from(hole.offset) <= offset);
+        let hole = self.holes.get(behind.checked_sub(1)?)?;
+        (offset < hole.end()).then_some(*hole)
     }
 
     /// What lies between a gap's begin and `to` is no frame.
@@ -338,6 +370,10 @@ impl Walk {
         }
         let footer = match footer {
             Ok(footer) => footer,
+            Err(_) if self.is_removed(inspector)? => {
+                self.suspects = Suspects::default();
+                return Ok(());
+            }
             Err(reason) => {
                 inspector.report(FindingCode::Footer, &home, self.end, reason);
                 return Ok(());
@@ -350,6 +386,9 @@ impl Walk {
                 continue;
             }
             let from = u64::from(frame.0);
+            if self.hole_at(from).is_some() {
+                continue;
+            }
             if !is_raw && was_good {
                 let reason = "the footer names another group here";
                 inspector.report(FindingCode::Group, &home, from, reason);
@@ -358,15 +397,4 @@ impl Walk {
         }
         Ok(())
     }
-}
-
-/// What the index knows of a segment.
-fn row_of(core: &Core, id: &SegmentId) -> Result<Option<row::Segment>> {
-    let key = row::Segment::key(id.class, id.id);
-    core.index
-        .get(Table::Segment, &key)?
-        .map(|bytes| {
-            row::Segment::decode(&bytes).map_err(|error| unreadable(Table::Segment, error))
-        })
-        .transpose()
 }

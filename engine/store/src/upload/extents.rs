@@ -132,6 +132,7 @@ impl Upload {
         if let Some(front) = buffer.as_mut_slice().get_mut(..BLOCK) {
             front.copy_from_slice(&block);
         }
+        self.state.holds.push(Arc::clone(&slot.hold));
         self.state.extents.push(Extent {
             segment: slot.segment.id(),
             offset: slot.offset,
@@ -152,8 +153,10 @@ impl Upload {
         self.writes.push(landed);
         let write = Arc::clone(&slot.segment.file).write_at(u64::from(slot.offset), buffer);
         let poison = self.core.poison.clone();
+        let hold = Arc::clone(&slot.hold);
         self.core.runtime.task(Box::pin(async move {
             let (result, buffer) = write.await;
+            drop(hold);
             let len = buffer.len();
             drop(buffer);
             let result = result.map_err(|error| match error.kind {

@@ -18,6 +18,7 @@ mod real; // real files, RocksDB, ring and pool
 mod rebuild; // an index made again agrees with the one that was lost
 mod scrub; // what a scrub finds, and what it leaves alone
 mod scrub_errors; // a scrub on a disk that errs, its rate, its end
+mod space; // room that comes back, over crashes, failures and readers
 mod support; // a store on a simulated disk
 mod upkeep; // full disks, lost sectors, starts that fail
 mod uploads; // uploads that are many, slow, abandoned or broken off

@@ -18,7 +18,19 @@ pub(super) async fn check(image: &Image, store: &Store, facts: &mut Facts) -> Ch
         tell(facts, &bytes);
     }
     again(store, facts, &mut random).await?;
-    resume(store, facts, &mut random).await
+    resume(store, facts, &mut random).await?;
+    reclaim(store).await
+}
+
+/// What is dead comes back; the next start shows whether anything else went.
+async fn reclaim(store: &Store) -> Checked<()> {
+    let mut pass = store.reclaim().await.map_err(refused)?;
+    while pass.step().await.map_err(refused)?.is_some() {}
+    let total = pass.total();
+    if total.held > 0 || total.failed > 0 {
+        return Err(Checker::Onward.finds(format_args!("room does not come back: {total:?}")));
+    }
+    Ok(())
 }
 
 fn refused(error: Error) -> Finding {

@@ -13,10 +13,12 @@ use super::{Checked, Checker, Image};
 use crate::world::folder;
 
 /// Bytes in use, and the end of the last of them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Use {
     live: u64,
     end: u64,
+    /// Where each thing in use begins and ends.
+    ranges: Vec<(u64, u64)>,
 }
 
 #[derive(Default)]
@@ -27,6 +29,8 @@ impl Sums {
         let sum = self.0.entry(segment).or_default();
         sum.live += len;
         sum.end = sum.end.max(u64::from(offset) + len);
+        sum.ranges
+            .push((u64::from(offset), u64::from(offset) + len));
     }
 
     fn extents(&mut self, extents: &[Extent]) {
@@ -109,7 +113,8 @@ fn accounts(image: &Image, index: &dyn Index, sums: &Sums) -> Checked<()> {
         accounts.insert(row.segment, row);
     }
     for (segment, sum) in &sums.0 {
-        let account = accounts.get(segment).map(|row| (row.live, row.used));
+        let row = accounts.get(segment);
+        let account = row.map(|row| (row.live, row.used));
         let (live, used) = account.unwrap_or_default();
         if live != sum.live || used < sum.end {
             return Err(Checker::Space.finds(format_args!(
@@ -119,7 +124,16 @@ fn accounts(image: &Image, index: &dyn Index, sums: &Sums) -> Checked<()> {
         }
     }
     for (segment, row) in &accounts {
-        let sum = sums.0.get(segment).copied().unwrap_or_default();
+        let sum = sums.0.get(segment).cloned().unwrap_or_default();
+        for hole in &row.holes {
+            let mut ranges = sum.ranges.iter();
+            if ranges.any(|(from, to)| u64::from(hole.offset) < *to && *from < hole.end()) {
+                return Err(Checker::Space.finds(format_args!(
+                    "segment {} has a hole {hole:?} where something is in use",
+                    segment.id
+                )));
+            }
+        }
         if row.live != sum.live {
             return Err(Checker::Space.finds(format_args!(
                 "segment {} has {} live bytes by its account, {} by its rows",

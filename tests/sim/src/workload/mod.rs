@@ -56,6 +56,7 @@ pub const WORKLOADS: &[Workload] = &[
     workload!(names::copies),
     workload!(collection::cycles),
     workload!(collection::graves),
+    workload!(collection::room),
     workload!(lives::rotation),
     workload!(lives::rebuild),
     workload!(lives::reopen),

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use orlop_disk::sim::{Crash, Plan, Sim};
-use orlop_engine::{Algorithm, Digest, Error, MemoryIndex, Store};
+use orlop_engine::{Algorithm, Digest, Error, MemoryIndex, Store, Trailer};
 use orlop_index::Index as _;
 use orlop_index::mem::Memory;
 
 use crate::oracle::{OWNER, Oracle, Upload};
 use crate::support::clock::simulate;
 use crate::support::contents::{self, Content, fresh};
-use crate::support::world::{World, push};
+use crate::support::world::{LEASE, World, push};
 
 /// A disk to begin on, what it holds, and how it was opened.
 pub struct Base {
@@ -281,6 +281,14 @@ pub const WORKLOADS: &[Workload] = &[
         |run| Box::pin(recycled(run)),
         |run| Box::pin(reads(run)),
     ),
+    Workload {
+        segment: 1 << 20,
+        ..workload(
+            "room that comes back",
+            |run| Box::pin(dead(run)),
+            |run| Box::pin(reclaim(run)),
+        )
+    },
 ];
 
 impl Workload {
@@ -513,5 +521,63 @@ async fn reads(run: &mut Run) {
     run.send(0, 160_000).await;
     run.read_all().await;
     run.put(content(22)).await;
+    run.close().await;
+}
+
+/// Raw segments of which nothing or a part lives, and small ones.
+async fn dead(run: &mut Run) {
+    run.open().await;
+    for number in 0..9u64 {
+        // Nobody remembers those that die.
+        let content = fresh(400 + number, 90_000 + 40_000 * number as usize);
+        let pushed = push(&run.store(), &content.bytes, content.sha256).await;
+        run.oracle.answered("push", pushed);
+        if number > 4 && number % 3 == 2 {
+            run.push(&fresh(430 + number, 120_000)).await;
+        }
+    }
+    recycled(run).await;
+    let store = run.store();
+    store.catalog_seen([4; 16], 1).await.unwrap();
+    run.wait(2 * LEASE.as_secs()).await;
+    let live: Vec<Digest> = run.oracle.everything().iter().map(|c| c.sha256).collect();
+    for _ in 0..2 {
+        let mut cycle = store.collect().await.unwrap();
+        cycle.mark(&live).unwrap();
+        let trailer = Trailer {
+            digests: live.len() as u64,
+            catalog: [4; 16],
+            sequence: 1,
+        };
+        let mut sweep = cycle.whole(trailer, false).unwrap();
+        while let Some(garbage) = sweep.step().unwrap() {
+            sweep.end(&garbage, true).await.unwrap();
+        }
+        sweep.finish().unwrap();
+    }
+    assert!(store.health().await.counts.collected >= 9);
+}
+
+async fn reclaim(run: &mut Run) {
+    if !run.open_then_arm().await {
+        return;
+    }
+    let store = run.store();
+    let pass = async {
+        let mut pass = store.reclaim().await?;
+        while pass.step().await?.is_some() {}
+        Ok(pass.total())
+    };
+    let pass = pass.await;
+    run.writes();
+    if let Some(total) = run.oracle.answered("reclaim", pass) {
+        assert!(
+            run.world.sim.struck() > 0 || total.segments > 0,
+            "{total:?}"
+        );
+    }
+    run.put(content(23)).await;
+    run.push(content(24)).await;
+    run.read_all().await;
     run.close().await;
 }

@@ -28,6 +28,20 @@ impl Run {
             let named: Vec<Digest> = live.iter().map(|sha256| self.any_name(sha256)).collect();
             self.cycle(&live, &named).await?;
         }
+        self.reclaim().await?;
+        Ok(())
+    }
+
+    /// What is dead comes back; sometimes not to the end.
+    async fn reclaim(&mut self) -> Outcome {
+        let mut pass = good("reclaim", self.store.reclaim().await)?;
+        let most = if self.random.chance(20) { 3 } else { u64::MAX };
+        let mut steps = 0;
+        while steps < most && good("reclaim", pass.step().await)?.is_some() {
+            steps += 1;
+        }
+        let total = pass.total();
+        ensure!(total.failed == 0, "a segment that failed: {total:?}");
         Ok(())
     }
 

@@ -21,10 +21,10 @@ const CATALOG: [u8; 16] = [5; 16];
 
 /// What the catalog names.
 #[derive(Clone, Default)]
-struct Names(Arc<Mutex<BTreeSet<Digest>>>);
+pub(crate) struct Names(Arc<Mutex<BTreeSet<Digest>>>);
 
 impl Names {
-    fn add(&self, digest: Digest) {
+    pub(crate) fn add(&self, digest: Digest) {
         point();
         self.0.lock().unwrap().insert(digest);
         point();
@@ -36,7 +36,7 @@ impl Names {
 }
 
 /// A cycle in which everything that may die does.
-async fn cycle(store: &Store, names: &Names) -> Result<Collected, Error> {
+pub(crate) async fn cycle(store: &Store, names: &Names) -> Result<Collected, Error> {
     let mut collector = store.collect().await?;
     point();
     let live = names.snapshot();
@@ -58,14 +58,14 @@ async fn cycle(store: &Store, names: &Names) -> Result<Collected, Error> {
 }
 
 /// Gives the others some turns.
-fn wander(most: usize) {
+pub(crate) fn wander(most: usize) {
     for _ in 0..shuttle::rand::thread_rng().gen_range(0..most) {
         point();
     }
 }
 
 /// All leases have ended, and both blobs of the image are condemned.
-async fn condemned(world: &World, store: &Store, names: &Names) {
+pub(crate) async fn condemned(world: &World, store: &Store, names: &Names) {
     let seen = store.catalog_seen(CATALOG, 1).await.unwrap();
     assert_eq!(seen, CatalogMatch::Same);
     world.clock.pass(LEASE * 3);
@@ -74,7 +74,7 @@ async fn condemned(world: &World, store: &Store, names: &Names) {
 }
 
 /// When all leases have ended, only names keep anything.
-async fn later(world: &World, store: &Store, names: &Names) {
+pub(crate) async fn later(world: &World, store: &Store, names: &Names) {
     world.clock.pass(LEASE * 3);
     for _ in 0..2 {
         cycle(store, names).await.unwrap();

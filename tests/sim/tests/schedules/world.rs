@@ -126,6 +126,8 @@ impl World {
         config.cache = 8 << 20;
         config.reserve = Some(0);
         config.lease = LEASE;
+        // Time stands still: what is paid for with it must not wait.
+        config.background_rate = u64::MAX;
         let runtime: Arc<dyn Runtime> = Arc::clone(&self.clock) as Arc<dyn Runtime>;
         Store::open(config, runtime, disk, self, &Progress::default())
             .await

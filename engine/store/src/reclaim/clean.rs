@@ -1,0 +1,204 @@
+//! Small and meta segments: what of their records still matters goes to new
+//! ones, as in recycling, and they are removed.
+//!
+//! Invariants: copies keep their LSN and are durable before the removal is
+//! recorded; a segment of which anything does not hold stays as it is; what
+//! ends something is kept as long as a file that is there may hold what it
+//! ended.
+
+use orlop_disk::Pool;
+use orlop_format::BLOCK;
+use orlop_format::group::{Entries, Entry, Head, footprint};
+use orlop_format::location::{Class, SegmentId};
+use orlop_format::record::{Kind, Record};
+use orlop_format::row::State;
+use orlop_format::segment::Footer;
+
+use super::{Did, Reclaimer, Work};
+use crate::core::Core;
+use crate::error::{Error, Result};
+use crate::journal::files::read;
+use crate::recycle::{Copier, Keep, judge, place};
+use crate::segment::SegmentFile;
+
+/// Whether so little of a small segment is live that it is worth to be copied.
+pub(super) fn is_sparse(live: u64, used: u64) -> bool {
+    live.saturating_mul(4) <= used
+}
+
+/// What becomes of the records of a segment.
+struct Pass<'a> {
+    core: &'a Core,
+    /// No other file that is there, and nothing that was kept, has a record
+    /// below this LSN.
+    floor: u64,
+    small: Copier,
+    meta: Copier,
+    /// Only counts.
+    is_look: bool,
+    kept: u64,
+    all: u64,
+}
+
+impl Pass<'_> {
+    async fn take(&mut self, entry: &Entry<'_>) -> Result<()> {
+        let bytes = footprint(entry.body.len(), entry.payload.len()) as u64;
+        self.all = self.all.saturating_add(bytes);
+        let keep = self.judge(entry)?;
+        if matches!(keep, Keep::Drop) {
+            return Ok(());
+        }
+        if matches!(keep, Keep::Small(_)) && !entry.payload_good {
+            return Err(Error::corrupt(
+                format!("the record with LSN {}", entry.lsn),
+                "the checksum of its payload does not hold",
+            ));
+        }
+        self.kept = self.kept.saturating_add(bytes);
+        self.floor = self.floor.min(entry.lsn);
+        if self.is_look {
+            return Ok(());
+        }
+        place(self.core, entry, keep, &mut self.small, &mut self.meta).await
+    }
+
+    /// Recycling's rule, and beyond it: what ends something matters only as
+    /// long as that is somewhere.
+    fn judge(&self, entry: &Entry<'_>) -> Result<Keep> {
+        let keep = judge(self.core, entry)?;
+        if matches!(keep, Keep::Ended(_)) && entry.lsn < self.floor {
+            return Ok(Keep::Drop);
+        }
+        if !matches!(
+            entry.kind,
+            Kind::Abandon | Kind::Tombstone | Kind::Quarantine
+        ) {
+            return Ok(keep);
+        }
+        let record = entry
+            .record()
+            .map_err(|error| Error::corrupt(format!("the record with LSN {}", entry.lsn), error))?;
+        let is_needed = match record {
+            Record::Abandon { .. } => entry.lsn >= self.floor,
+            Record::Tombstone { birth, .. } => birth >= self.floor,
+            Record::Quarantine { sha256, birth } => self
+                .core
+                .blob_row(&sha256)?
+                .is_some_and(|row| row.birth == birth && row.state != State::Dead),
+            _ => true,
+        };
+        Ok(if is_needed { keep } else { Keep::Drop })
+    }
+
+    /// All groups up to the footer, which must name them.
+    async fn walk(&mut self, pool: &Pool, segment: &SegmentFile) -> Result<()> {
+        let volume = segment.volume();
+        let len = segment.file.len()?;
+        let mut offset = BLOCK as u64;
+        let mut groups = Vec::new();
+        while offset < len {
+            let block = read(pool, &segment.file, offset, BLOCK).await?;
+            let Ok(head) = Head::decode(&volume, &block) else {
+                break;
+            };
+            let want = u64::from(head.bytes).min(len.saturating_sub(offset));
+            self.core.budget.take(want).await;
+            let want = usize::try_from(want).unwrap_or(BLOCK);
+            let bytes = read(pool, &segment.file, offset, want).await?;
+            let base = u32::try_from(offset).unwrap_or(u32::MAX);
+            let mut entries = Entries::new(volume, &head, base, &bytes);
+            for entry in entries.by_ref() {
+                let entry = entry.map_err(|error| lost(segment, offset, error))?;
+                self.take(&entry).await?;
+            }
+            groups.push((base, entries.last_crc()));
+            offset = offset.saturating_add(u64::from(head.bytes));
+        }
+        let left = usize::try_from(len.saturating_sub(offset)).unwrap_or(BLOCK);
+        let bytes = read(pool, &segment.file, offset, left).await?;
+        match Footer::decode(&segment.header, &bytes) {
+            Ok(footer) if footer.frames == groups => Ok(()),
+            Ok(_) => Err(lost(segment, offset, "its footer names other groups")),
+            Err(error) => Err(lost(segment, offset, error)),
+        }
+    }
+}
+
+fn lost(segment: &SegmentFile, offset: u64, reason: impl std::fmt::Display) -> Error {
+    Error::corrupt(
+        format!("the group at {offset} of {}", segment.file.path().display()),
+        reason,
+    )
+}
+
+impl Reclaimer {
+    /// Copies what matters out of a segment, if that is little enough; it is
+    /// removed next.
+    pub(super) async fn clean(&mut self, id: SegmentId) -> Result<Did> {
+        let floor = self.floor(&id).await?;
+        if id.class == Class::Meta {
+            let looked = self.pass(&id, floor, true).await?;
+            if looked.kept.saturating_mul(2) > looked.all {
+                return Ok(Did::nothing());
+            }
+        }
+        let pass = self.pass(&id, floor, false).await?;
+        let (small, meta) = (pass.small, pass.meta);
+        let mut records = match small.finish(&self.core).await {
+            Ok(records) => records,
+            Err(error) => {
+                meta.discard(&self.core);
+                return Err(error);
+            }
+        };
+        records.extend(meta.finish(&self.core).await?);
+        for record in records {
+            self.core.record(vec![record]).await?;
+        }
+        Ok(Did::More(0, vec![Work::Remove(id)]))
+    }
+
+    async fn pass(&self, id: &SegmentId, floor: u64, is_look: bool) -> Result<Pass<'_>> {
+        let core = self.core.as_ref();
+        let segment = core.segments.get(id).await?;
+        let mut pass = Pass {
+            core,
+            floor,
+            small: Copier::new(Class::Small),
+            meta: Copier::new(Class::Meta),
+            is_look,
+            kept: 0,
+            all: 0,
+        };
+        match pass.walk(&core.pool, &segment).await {
+            Ok(()) => Ok(pass),
+            Err(error) => {
+                pass.small.discard(core);
+                pass.meta.discard(core);
+                Err(error)
+            }
+        }
+    }
+
+    /// The lowest LSN that a record in another small or meta segment may have.
+    async fn floor(&mut self, but: &SegmentId) -> Result<u64> {
+        let mut floor = u64::MAX;
+        for class in [Class::Small, Class::Meta] {
+            for id in self.core.segments.list(class)? {
+                if id == *but {
+                    continue;
+                }
+                let opened = match self.memory.opened.get(&id) {
+                    Some(opened) => *opened,
+                    None => {
+                        let opened = self.core.segments.get(&id).await?.header.opened;
+                        self.memory.opened.insert(id, opened);
+                        opened
+                    }
+                };
+                floor = floor.min(opened);
+            }
+        }
+        Ok(floor)
+    }
+}

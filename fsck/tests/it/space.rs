@@ -1,0 +1,191 @@
+//! Stores that gave room back, on real files with RocksDB: what is removed or
+//! punched by a record is no loss, and what is missing without one is.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use orlop_disk::Disk;
+use orlop_disk::blocking::Blocking;
+use orlop_engine::{Config, Digest, Progress, RocksIndex, Store, System, Trailer};
+use orlop_format::digest::Algorithm;
+use orlop_fsck::{Code, Report};
+
+use crate::v1::content;
+
+/// A store whose leases do not last.
+async fn open(folder: &Path) -> Store {
+    let mut config = Config::new(folder.to_owned());
+    config.lease = Duration::ZERO;
+    config.journal_file = 4 << 20;
+    config.segment = 8 << 20;
+    config.reserve = Some(0);
+    config.background_rate = 1 << 30;
+    let index = RocksIndex {
+        options: Default::default(),
+    };
+    let disk: Arc<dyn Disk> = Blocking::new(2).unwrap();
+    let progress = Progress::default();
+    let store = Store::open(config, System::start(), disk, &index, &progress);
+    let store = store.await.unwrap();
+    store.catalog_seen([7; 16], 1).await.unwrap();
+    store
+}
+
+fn during(folder: &Path, work: impl AsyncFnOnce(&Store)) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let store = open(folder).await;
+        work(&store).await;
+        store.close().await.unwrap();
+    });
+}
+
+async fn push(store: &Store, seed: u64, len: usize) -> Digest {
+    let bytes = content(seed, len);
+    let digest = Digest::of(Algorithm::Sha256, &bytes);
+    let id = store.upload_open("a/b", None).unwrap();
+    let mut upload = store.upload_resume(id, "a/b").await.unwrap();
+    for piece in bytes.chunks(300_000) {
+        upload.append(Bytes::copy_from_slice(piece)).await.unwrap();
+    }
+    upload.commit(digest, None).await.unwrap();
+    digest
+}
+
+async fn keep(store: &Store, live: &[Digest]) {
+    for _ in 0..2 {
+        let mut collector = store.collect().await.unwrap();
+        collector.mark(live).unwrap();
+        let trailer = Trailer {
+            digests: live.len() as u64,
+            catalog: [7; 16],
+            sequence: 1,
+        };
+        let mut sweep = collector.whole(trailer, false).unwrap();
+        while let Some(garbage) = sweep.step().unwrap() {
+            sweep.end(&garbage, true).await.unwrap();
+        }
+        sweep.finish().unwrap();
+    }
+}
+
+async fn reclaim(store: &Store) -> u64 {
+    let mut pass = store.reclaim().await.unwrap();
+    while pass.step().await.unwrap().is_some() {}
+    assert_eq!((pass.total().held, pass.total().failed), (0, 0));
+    pass.total().bytes
+}
+
+/// The files of a class, and what they take on the disk.
+fn files(folder: &Path, class: &str) -> Vec<(PathBuf, u64)> {
+    let names = std::fs::read_dir(folder.join("data").join(class)).unwrap();
+    let mut files: Vec<_> = names
+        .map(|entry| {
+            let entry = entry.unwrap();
+            (entry.path(), entry.metadata().unwrap().blocks() * 512)
+        })
+        .collect();
+    files.sort();
+    files
+}
+
+fn room(folder: &Path) -> u64 {
+    let classes = ["raw", "small", "meta"].into_iter();
+    let files = classes.flat_map(|class| files(folder, class));
+    files.map(|(_, blocks)| blocks).sum()
+}
+
+/// A store that gave back all it could: large and small blobs, of which some
+/// live, and uploads.
+fn given_back(folder: &Path) {
+    let mut live = Vec::new();
+    during(folder, async |store| {
+        let mut all = Vec::new();
+        for seed in 0..40 {
+            all.push(push(store, seed, 900_000).await);
+        }
+        for seed in 100..400 {
+            all.push(push(store, seed, 60_000).await);
+        }
+        crate::engine::recycled(store, 2).await;
+        let lives = |number: &usize| *number > 8 && number.is_multiple_of(4);
+        live = (0..all.len())
+            .filter(lives)
+            .map(|number| all[number])
+            .collect();
+        keep(store, &live).await;
+    });
+    let full = room(folder);
+    let mut freed = 0;
+    during(folder, async |store| {
+        for _ in 0..2 {
+            freed += reclaim(store).await;
+        }
+        assert_eq!(reclaim(store).await, 0);
+        for digest in &live {
+            assert!(store.read(digest).unwrap().bytes(1 << 20).await.is_ok());
+        }
+        // More of it, so that records of releases leave the journal.
+        for seed in 500..800 {
+            push(store, seed, 60_000).await;
+        }
+        crate::engine::recycled(store, 3).await;
+    });
+    assert!(
+        freed > 20 << 20 && full > room(folder) + (5 << 20),
+        "{freed} of {full}"
+    );
+}
+
+fn check(folder: &Path) -> Report {
+    orlop_fsck::check(folder).unwrap()
+}
+
+#[test]
+fn a_store_that_gave_room_back_is_clean_and_one_that_lost_a_file_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    given_back(folder.path());
+    let report = check(folder.path());
+    assert!(report.clean() && report.index.compared, "{report}");
+    // Made again from the log, the index says the same.
+    std::fs::remove_dir_all(folder.path().join("index")).unwrap();
+    during(folder.path(), async |store| {
+        push(store, 1, 900_000).await;
+        reclaim(store).await;
+    });
+    let report = check(folder.path());
+    assert!(report.clean() && report.index.compared, "{report}");
+
+    for class in ["raw", "small", "meta"] {
+        let (file, _) = &files(folder.path(), class)[0];
+        let aside = folder.path().join("aside");
+        std::fs::rename(file, &aside).unwrap();
+        let report = check(folder.path());
+        let missing = |finding: &orlop_fsck::Finding| finding.code == Code::SegmentMissing;
+        assert!(report.findings.iter().any(missing), "{class}: {report}");
+        std::fs::rename(&aside, file).unwrap();
+    }
+}
+
+#[test]
+fn a_hole_under_a_blob_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    given_back(folder.path());
+    let (file, _) = &files(folder.path(), "raw")[0];
+    let bytes = std::fs::read(file).unwrap();
+    // The first block that is no hole begins an extent that lives.
+    let extent = (1..).find(|at| bytes[at * 4096..][..4096].iter().any(|byte| *byte != 0));
+    let mut damaged = bytes.clone();
+    damaged[(extent.unwrap() + 1) * 4096..][..8192].fill(0);
+    std::fs::write(file, damaged).unwrap();
+    let report = check(folder.path());
+    let found = |finding: &orlop_fsck::Finding| finding.code == Code::ExtentPayload;
+    assert!(report.findings.iter().any(found), "{report}");
+}

@@ -1,0 +1,158 @@
+//! Room that comes back while clients read, push and upload.
+
+use orlop_engine::{Error, Store};
+
+use crate::collect::{Names, condemned, cycle, later, wander};
+use crate::explore::{Times, explore};
+use crate::step::point;
+use crate::world::{
+    Image, OWNER, World, assert_holds, content, large, push, put, sha256, small, spawn, with_store,
+};
+
+/// A pass. How many segments went, and how many were held back.
+async fn reclaim(store: &Store) -> (u64, u64) {
+    let mut pass = store.reclaim().await.unwrap();
+    while pass.step().await.unwrap().is_some() {
+        point();
+    }
+    let total = pass.total();
+    assert_eq!(total.failed, 0, "{total:?}");
+    (total.segments, total.held)
+}
+
+/// A reader that found the blob reads all of it, however long that takes.
+async fn read(store: Store, read: &'static Times) {
+    wander(160);
+    let digest = sha256(&large());
+    let blob = match store.read(&digest) {
+        Ok(blob) => blob,
+        Err(Error::NotFound { .. }) => return,
+        Err(error) => panic!("{error}"),
+    };
+    wander(200);
+    let bytes = blob.bytes(1 << 20).await;
+    assert_eq!(bytes.unwrap_or_else(|error| panic!("{error}")), large());
+    read.add(1);
+}
+
+/// An upload that is made durable on the way.
+async fn upload(store: &Store) {
+    let bytes = content(77, 90_000);
+    let id = store.upload_open(OWNER, None).unwrap();
+    let mut upload = store.upload_resume(id, OWNER).await.unwrap();
+    upload.append(bytes.slice(..70_000)).await.unwrap();
+    upload.checkpoint().await.unwrap();
+    drop(upload);
+    wander(40);
+    let mut upload = store.upload_resume(id, OWNER).await.unwrap();
+    upload.append(bytes.slice(70_000..)).await.unwrap();
+    upload.commit(sha256(&bytes), None).await.unwrap();
+    assert_holds(store, &sha256(&bytes), &bytes).await;
+}
+
+#[test]
+fn readers_pushes_and_uploads_meet_room_that_comes_back() {
+    static GONE: Times = Times::new("a segment was removed");
+    static HELD: Times = Times::new("a segment was held back");
+    static READ: Times = Times::new("a reader got all of it");
+    static NEW: Times = Times::new("a push made a new life");
+    explore(
+        "readers_pushes_and_uploads_meet_room_that_comes_back",
+        &[&GONE, &HELD, &READ, &NEW],
+        || {
+            with_store(
+                Image::fresh(),
+                |world: World, store, acknowledged| async move {
+                    let names = Names::default();
+                    condemned(&world, &store, &names).await;
+                    let collection = {
+                        let (store, names) = (store.clone(), names.clone());
+                        spawn(async move {
+                            cycle(&store, &names).await.unwrap();
+                            for _ in 0..2 {
+                                let (gone, held) = reclaim(&store).await;
+                                GONE.add(gone);
+                                HELD.add(held);
+                            }
+                        })
+                    };
+                    let readers = [0, 1].map(|_| spawn(read(store.clone(), &READ)));
+                    let uploader = {
+                        let store = store.clone();
+                        spawn(async move { upload(&store).await })
+                    };
+                    let pusher = {
+                        let (store, names) = (store.clone(), names.clone());
+                        let acknowledged = acknowledged.clone();
+                        spawn(async move {
+                            let digest = sha256(&large());
+                            wander(200);
+                            if push(&store, &large()).await.unwrap() {
+                                NEW.add(1);
+                            }
+                            let (pin, sizes) = store.pin(&[digest]).unwrap();
+                            assert!(sizes[0].is_some(), "a push is a promise");
+                            names.add(digest);
+                            acknowledged.blob(digest, &large());
+                            drop(pin);
+                            assert_holds(&store, &digest, &large()).await;
+                        })
+                    };
+                    for reader in readers {
+                        reader.await.unwrap();
+                    }
+                    uploader.await.unwrap();
+                    pusher.await.unwrap();
+                    collection.await.unwrap();
+                    later(&world, &store, &names).await;
+                    let (_, held) = reclaim(&store).await;
+                    assert_eq!(held, 0, "nobody reads any more");
+                    assert_holds(&store, &sha256(&large()), &large()).await;
+                    store.close().await.unwrap();
+                },
+            );
+        },
+    );
+}
+
+/// A segment that recycling has just sealed is nobody's until the moves are in
+/// the log.
+#[test]
+fn recycling_meets_room_that_comes_back() {
+    static GONE: Times = Times::new("a segment was removed");
+    static RECYCLED: Times = Times::new("a journal file was recycled");
+    explore(
+        "recycling_meets_room_that_comes_back",
+        &[&GONE, &RECYCLED],
+        || {
+            with_store(Image::worn(), |_, store, acknowledged| async move {
+                let passes = {
+                    let store = store.clone();
+                    spawn(async move {
+                        for _ in 0..6 {
+                            wander(60);
+                            GONE.add(reclaim(&store).await.0);
+                        }
+                    })
+                };
+                let mut blobs = vec![small(), large()];
+                blobs.extend((1000..1022).map(|seed| content(seed, 100)));
+                for bytes in &blobs {
+                    acknowledged.blob(sha256(bytes), bytes);
+                }
+                for seed in 2000..2006 {
+                    let bytes = content(seed, 3_000);
+                    put(&store, &bytes).await.unwrap();
+                    acknowledged.blob(sha256(&bytes), &bytes);
+                    blobs.push(bytes);
+                }
+                passes.await.unwrap();
+                RECYCLED.add(store.health().await.counts.recycled);
+                for bytes in &blobs {
+                    assert_holds(&store, &sha256(bytes), bytes).await;
+                }
+                store.close().await.unwrap();
+            });
+        },
+    );
+}
