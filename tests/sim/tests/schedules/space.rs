@@ -115,8 +115,7 @@ fn readers_pushes_and_uploads_meet_room_that_comes_back() {
     );
 }
 
-/// A segment that recycling has just sealed is nobody's until the moves are in
-/// the log.
+/// Segments that recycling makes come beside those that a pass takes away.
 #[test]
 fn recycling_meets_room_that_comes_back() {
     static GONE: Times = Times::new("a segment was removed");
