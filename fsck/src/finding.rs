@@ -120,6 +120,12 @@ codes! {
     ManifestRow,
     ManifestEdges,
     ManifestEnded,
+    ReferenceBlob,
+    ReferenceManifest,
+    ReferenceLink,
+    ReferenceDeleted,
+    ReferenceEnded,
+    ReferenceAbsent,
     TagManifest,
     LinkBlob,
     LinkSize,
@@ -451,6 +457,12 @@ impl Code {
             | Code::ManifestRow
             | Code::ManifestEdges
             | Code::ManifestEnded
+            | Code::ReferenceBlob
+            | Code::ReferenceManifest
+            | Code::ReferenceLink
+            | Code::ReferenceDeleted
+            | Code::ReferenceEnded
+            | Code::ReferenceAbsent
             | Code::TagManifest
             | Code::LinkBlob
             | Code::LinkSize
