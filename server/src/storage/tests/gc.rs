@@ -1,6 +1,8 @@
 //! The whole of a collection, from a push to the end of its bytes: registry,
 //! catalog, store and job are the real ones.
 
+mod wrongly;
+
 use std::future::ready;
 
 use bytes::Bytes;
