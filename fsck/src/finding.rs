@@ -122,6 +122,12 @@ codes! {
     ManifestRow,
     ManifestEdges,
     ManifestEnded,
+    ReferenceBlob,
+    ReferenceManifest,
+    ReferenceLink,
+    ReferenceDeleted,
+    ReferenceEnded,
+    ReferenceAbsent,
     TagManifest,
     LinkBlob,
     LinkSize,
@@ -465,6 +471,12 @@ impl Code {
             | Code::ManifestRow
             | Code::ManifestEdges
             | Code::ManifestEnded
+            | Code::ReferenceBlob
+            | Code::ReferenceManifest
+            | Code::ReferenceLink
+            | Code::ReferenceDeleted
+            | Code::ReferenceEnded
+            | Code::ReferenceAbsent
             | Code::TagManifest
             | Code::LinkBlob
             | Code::LinkSize

@@ -91,6 +91,42 @@ pub(crate) const fn facts(code: Code) -> (&'static str, Level, &'static str, &'s
             "the blob of a deleted manifest was collected",
             NONE,
         ),
+        Code::ReferenceBlob => (
+            "reference.blob",
+            Damage,
+            "a manifest refers to a config or layer that was collected while it did",
+            HEAL,
+        ),
+        Code::ReferenceManifest => (
+            "reference.manifest",
+            Damage,
+            "an index lists a manifest that was purged from its repository",
+            "push that manifest again; or, if it was deleted on purpose, delete the index too",
+        ),
+        Code::ReferenceLink => (
+            "reference.link",
+            Warning,
+            "a manifest refers to what the store has and its repository does not: a pull of it is answered with 404",
+            "push the image again, or orlop-fsck DIR --repair, which gives the repository what the log says it had; if it was deleted on purpose, delete the manifest too",
+        ),
+        Code::ReferenceDeleted => (
+            "reference.deleted",
+            Note,
+            "a manifest refers to what was deleted from its repository since",
+            "none needed if that was meant; else push it again",
+        ),
+        Code::ReferenceEnded => (
+            "reference.ended",
+            Note,
+            "a deleted manifest refers to what was collected: it does not come back whole",
+            NONE,
+        ),
+        Code::ReferenceAbsent => (
+            "reference.absent",
+            Note,
+            "a manifest refers to what the store has not and need not have: a subject, a layer that may not be distributed, or what only a sparse push can name",
+            "none needed if it is one of these; else push it",
+        ),
         Code::TagManifest => (
             "tag.manifest",
             Damage,

@@ -79,13 +79,18 @@ impl Database {
         integrity(&self.sql)
     }
 
+    /// Makes it cheap to ask which repositories have a manifest. The copy is
+    /// private: an index may be added.
+    pub(crate) fn index_manifests(&self) -> rusqlite::Result<()> {
+        self.sql
+            .execute_batch("CREATE INDEX IF NOT EXISTS fsck_manifest ON manifest (digest)")
+    }
+
     /// Repositories that name a blob, with the tags that need it. Bounded.
     pub(crate) fn affected(&self, digest: &Digest) -> rusqlite::Result<Vec<Affected>> {
-        // The copy is private: what makes the question cheap may be added.
-        self.sql.execute_batch(
-            "CREATE INDEX IF NOT EXISTS fsck_edge ON edge (digest); \
-             CREATE INDEX IF NOT EXISTS fsck_manifest ON manifest (digest);",
-        )?;
+        self.index_manifests()?;
+        self.sql
+            .execute_batch("CREATE INDEX IF NOT EXISTS fsck_edge ON edge (digest)")?;
         let encoded = digest.encode();
         let mut select = self.sql.prepare_cached(
             "SELECT r.name, r.id, m.digest FROM manifest m JOIN repository r ON r.id = m.repository \

@@ -1,8 +1,8 @@
 //! Does the catalog fit the store, and does it fit itself?
 //!
 //! Reading order: `database` is the private copy that is looked at; `rows`
-//! walks it; `manifest` holds a manifest's rows against its bytes; `blobs` is
-//! what it asks of the log; `note` reads what the log remembers of names;
+//! walks it; `manifest` holds a manifest's rows against its bytes; `references`
+//! looks at what it refers to; `blobs` is what it asks of the log; `note` reads what the log remembers of names;
 //! `tables` and `totals` are the catalog's own form.
 //!
 //! Memory is bounded: rows are read one by one, blobs are looked up.
@@ -12,6 +12,7 @@ pub(crate) mod codes;
 pub(crate) mod database;
 pub(crate) mod manifest;
 pub(crate) mod note;
+mod references;
 mod rows;
 pub(crate) mod tables;
 pub(crate) mod totals;

@@ -88,6 +88,19 @@ impl Note {
     }
 }
 
+/// The note that gives a repository a blob.
+pub(crate) fn link(repository: &str, digest: &Digest, size: u64) -> Vec<u8> {
+    let mut note = vec![VERSION, 2];
+    for field in [repository.as_bytes(), &digest.encode()] {
+        // Names and digests are far shorter than that.
+        let len = u16::try_from(field.len()).unwrap_or(u16::MAX);
+        note.extend(len.to_le_bytes());
+        note.extend_from_slice(field);
+    }
+    note.extend(size.to_le_bytes());
+    note
+}
+
 struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
@@ -125,5 +138,23 @@ impl<'a> Fields<'a> {
             Ok((digest, len)) if len == field.len() => Ok(digest),
             _ => Err(Unread::Malformed),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use orlop_format::digest::Algorithm;
+
+    #[test]
+    fn a_note_of_a_link_is_read_as_it_was_written() {
+        let digest = Digest::of(Algorithm::Sha512, b"a blob");
+        let repository = "team/app".to_owned();
+        let note = Note::Link {
+            repository,
+            digest,
+            size: 6,
+        };
+        assert_eq!(Note::decode(&link("team/app", &digest, 6)), Ok(note));
     }
 }

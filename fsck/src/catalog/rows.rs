@@ -13,6 +13,7 @@ use super::Stop;
 use super::blobs::{Blobs, Known, Life, Reader};
 use super::database::{Database, text};
 use super::manifest::{Edge, Rows, is_of};
+use super::references::{References, Referrer};
 use super::totals::Totals;
 use crate::finding::{Affected, Code, Object};
 use crate::report::Report;
@@ -150,7 +151,19 @@ impl Walk<'_> {
             return Ok(());
         };
         object.blob = Some(digest.to_string());
-        let Some(blob) = self.had(&object, &digest, row.hidden)? else {
+        let known = self.log.find(&digest)?;
+        let here = known.as_ref().filter(|blob| blob.life != Life::Dead);
+        let from = Referrer {
+            repository: row.repository,
+            name: &row.name,
+            digest: digest.to_string(),
+            hidden: row.hidden,
+            birth: here.map_or(0, |blob| blob.birth),
+            affected: &object.affected,
+        };
+        let (database, log) = (self.database, self.log);
+        References { database, log }.check(&from, &row.rows.edges, self.report)?;
+        let Some(blob) = self.had(&object, (&digest, known), row.hidden) else {
             return Ok(());
         };
         let limit = MANIFEST_BYTES_MAX as u64;
@@ -213,13 +226,13 @@ impl Walk<'_> {
     fn had(
         &mut self,
         object: &Object,
-        digest: &Digest,
+        (digest, known): (&Digest, Option<Known>),
         hidden: bool,
-    ) -> Result<Option<Known>, Stop> {
+    ) -> Option<Known> {
         let code = Code::ManifestBlob;
         let expected = format!("blob {digest} in the store");
-        match self.log.find(digest)? {
-            Some(blob) if blob.life == Life::Live => return Ok(Some(blob)),
+        match known {
+            Some(blob) if blob.life == Life::Live => return Some(blob),
             Some(blob) if blob.life == Life::Quarantined => {
                 self.report.find(
                     code,
@@ -241,7 +254,7 @@ impl Walk<'_> {
                 .report
                 .find(code, object.clone(), expected, "it never was there"),
         }
-        Ok(None)
+        None
     }
 
     fn tags(&mut self) -> Result<(), Stop> {

@@ -9,10 +9,12 @@ use rusqlite::Connection;
 use super::database::{APPLICATION, SCHEMA};
 
 /// All migrations, in order; the first has number 1.
-pub(crate) const MIGRATIONS: [&str; 3] = [
+pub(crate) const MIGRATIONS: [&str; 5] = [
     include_str!("../../../server/src/catalog/migrations/0001_names.sql"),
     include_str!("../../../server/src/catalog/migrations/0002_pulls.sql"),
     include_str!("../../../server/src/catalog/migrations/0003_lists.sql"),
+    include_str!("../../../server/src/catalog/migrations/0004_jobs.sql"),
+    include_str!("../../../server/src/catalog/migrations/0005_collection.sql"),
 ];
 
 const WORDS: [(&str, &str); 5] = [
@@ -54,4 +56,25 @@ fn migrate(sql: &Connection, done: i64) -> rusqlite::Result<()> {
         sql.execute_batch(&text)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_migrations_are_all_that_the_server_has() {
+        let folder = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../server/src/catalog/migrations"
+        );
+        let mut paths: Vec<_> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
+        paths.sort();
+        let texts: Vec<_> = paths
+            .iter()
+            .map(|path| std::fs::read_to_string(path).unwrap())
+            .collect();
+        assert_eq!(texts, super::MIGRATIONS);
+    }
 }

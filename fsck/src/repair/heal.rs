@@ -22,9 +22,11 @@ use orlop_format::superblock::Superblock;
 use super::Site;
 use super::append::random;
 use super::hands::Hands;
+use super::links::Links;
 use super::log::Log;
 use super::source::Source;
 use crate::catalog::blobs::{Blobs, Life};
+use crate::catalog::note;
 use crate::file::trouble;
 use crate::trouble::{Result, Trouble};
 
@@ -107,6 +109,8 @@ pub(super) struct Orders {
     /// Further digests that the log does not know and the bytes prove, with the
     /// SHA-256 they mean.
     pub(super) further: Vec<(Digest, Digest)>,
+    /// Links that repositories should have, if the blobs are here.
+    pub(super) links: Links,
 }
 
 impl Orders {
@@ -147,6 +151,13 @@ pub(super) fn heal(
     let (seals, made) = segments(hands, site, slot, log.next_segment, &mut fetched)?;
     healed.records.extend(seals);
     healed.segments = made;
+    for blob in &fetched {
+        let main = sha256(&blob.sha256)?;
+        let is_its = |digest: &Digest| *digest == main || blob.aliases.contains(digest);
+        let links = orders.links.iter().filter(|(_, digest)| is_its(digest));
+        let notes = links.map(|(name, digest)| Record::Note(note::link(name, digest, blob.size)));
+        healed.records.extend(notes);
+    }
     for (number, blob) in fetched.into_iter().enumerate() {
         let inline = blob.extents.is_empty();
         let commit = Commit {

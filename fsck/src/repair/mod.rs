@@ -6,7 +6,8 @@
 //! what repair makes things from, into `table`; `further` looks at digests that only
 //! the index knows; `names` and `verbs` make a catalog; `heal`,
 //! `source` and `registry` bring bytes back; `append` writes to the log;
-//! `aside` moves away what is replaced.
+//! `links` gives repositories the links that they lost; `aside` moves away what is
+//! replaced.
 //!
 //! Invariants: nothing is deleted; a repair that was interrupted anywhere
 //! leaves a store that the same repair brings to the same end; while names are
@@ -18,6 +19,7 @@ mod aside;
 mod further;
 mod hands;
 mod heal;
+mod links;
 mod log;
 mod names;
 mod plan;
@@ -134,9 +136,12 @@ impl Work<'_> {
             self.index()?;
         }
         if plan.catalog.is_some() {
-            self.catalog(slot)?;
+            self.catalog(slot)
+        } else if !plan.orders.links.is_empty() {
+            self.links(slot)
+        } else {
+            Ok(())
         }
-        Ok(())
     }
 
     /// Moves the index away; the next start makes it again.
@@ -235,6 +240,23 @@ impl Work<'_> {
         Ok(())
     }
 
+    /// Gives repositories links again, in a copy of the catalog that takes its
+    /// place. A repair that ends in between finds none, and makes it from the
+    /// log, which has these links.
+    fn links(&mut self, slot: &Superblock) -> Result<()> {
+        let log = Log::read(self.site.folder, self.plan.scratch(), slot)?;
+        let added = links::make(self.site, &log, &self.plan.orders.links)?;
+        if added == 0 {
+            return Ok(());
+        }
+        let new = self.site.own.join(FILE);
+        self.hands.sync(&new)?;
+        aside::take(&mut self.hands, self.site, links::replaced())?;
+        self.hands.rename(&new, &self.site.folder.join(FILE))?;
+        self.done.push(format!("{added} links were given back"));
+        Ok(())
+    }
+
     /// Makes the catalog again. The old database goes first: from then on until
     /// the new one is there, a start refuses, and never takes one part for the
     /// whole.
@@ -245,11 +267,8 @@ impl Work<'_> {
         let new = self.site.own.join(FILE);
         let made = origin.make(folder, &log, slot, &new)?;
         self.hands.sync(&new)?;
-        let things = [FILE, WAL, SHM].map(|name| Moved {
-            from: name.to_owned(),
-            why: "the catalog was made again from the store".to_owned(),
-        });
-        let place = aside::take(&mut self.hands, self.site, things.into())?;
+        let things = catalog_files("the catalog was made again from the store");
+        let place = aside::take(&mut self.hands, self.site, things)?;
         self.hands.rename(&new, &folder.join(FILE))?;
         let from = match made.copy {
             Some(sequence) => format!("its copy at change {sequence} and {} notes", made.notes),
@@ -263,4 +282,13 @@ impl Work<'_> {
         self.left.extend(made.lost);
         Ok(())
     }
+}
+
+/// The catalog and what is beside it, to be moved away.
+fn catalog_files(why: &str) -> Vec<Moved> {
+    let moved = |name: &str| Moved {
+        from: name.to_owned(),
+        why: why.to_owned(),
+    };
+    [FILE, WAL, SHM].map(moved).into()
 }

@@ -89,6 +89,11 @@ impl Origin {
         Ok(Self { copies, after, id })
     }
 
+    /// All notes behind this LSN are in the log.
+    pub(crate) fn after(&self) -> u64 {
+        self.after
+    }
+
     /// As it is printed in a plan.
     pub(crate) fn say(&self) -> String {
         let notes = match self.after {
@@ -156,7 +161,7 @@ fn random() -> Result<[u8; 16]> {
     Ok(id)
 }
 
-fn refused(error: rusqlite::Error) -> Trouble {
+pub(super) fn refused(error: rusqlite::Error) -> Trouble {
     Trouble::Refused(format!("the catalog cannot be made: {error}"))
 }
 
@@ -210,11 +215,11 @@ fn empty(to: &Path, id: [u8; 16]) -> rusqlite::Result<Connection> {
 }
 
 /// The file is repair's own until it is done, and synced then.
-fn unsynced(sql: &Connection) -> rusqlite::Result<()> {
+pub(super) fn unsynced(sql: &Connection) -> rusqlite::Result<()> {
     sql.execute_batch("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;")
 }
 
-fn now() -> i64 {
+pub(super) fn now() -> i64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| {
@@ -276,7 +281,10 @@ fn fill(
                 repository,
                 digest,
                 size,
-            } => verbs.link(&repository, &digest, size).map_err(refused),
+            } => verbs
+                .link(&repository, &digest, size)
+                .map(|_| ())
+                .map_err(refused),
             Note::Untag { repository, tag } => verbs.untag(&repository, &tag).map_err(refused),
             Note::Delete { repository, digest } => {
                 lost.remove(&(repository.clone(), digest.to_string()));

@@ -19,6 +19,7 @@ use orlop_format::superblock::{FILES, Superblock};
 use serde::Serialize;
 
 use super::heal::Orders;
+use super::links;
 use super::log::Log;
 use super::names::Origin;
 use super::source::{self, Source};
@@ -55,7 +56,12 @@ const DAMAGE: &[Code] = &[
     Code::BlobDigest,
 ];
 /// Findings about a blob that a name needs.
-const WANTED: &[Code] = &[Code::ManifestBlob, Code::ManifestBytes, Code::LinkBlob];
+const WANTED: &[Code] = &[
+    Code::ManifestBlob,
+    Code::ManifestBytes,
+    Code::LinkBlob,
+    Code::ReferenceBlob,
+];
 
 /// Things of one kind that are named in one sentence; the rest is counted.
 const TOLD: usize = 10;
@@ -246,6 +252,7 @@ impl Plan {
         }
         self.tail(&log);
         self.blobs(&log)?;
+        self.links(&log, &slot)?;
         self.index(&log)?;
         self.names(&log, &slot)
     }
@@ -386,6 +393,28 @@ impl Plan {
         }
         self.orders.gone = gone;
         self.orders.damaged = damaged;
+        Ok(())
+    }
+
+    /// Links of blobs that come back, which a collection has removed, and those
+    /// that only the catalog lost.
+    fn links(&mut self, log: &Log, slot: &Superblock) -> Result<()> {
+        let mut links = links::named(&self.has(&[Code::ReferenceBlob]));
+        links.retain(|(_, digest)| self.orders.wanted.contains(digest));
+        let unlinked = links::named(&self.has(&[Code::ReferenceLink]));
+        if !unlinked.is_empty() {
+            let after = Origin::of(log, slot)?.after();
+            links.extend(links::given(log, after, &unlinked)?);
+        }
+        for (repository, digest) in &links {
+            self.act(
+                "link.restore",
+                format!("blob {digest}"),
+                format!("gives {repository} its link to it, if it has none"),
+                None,
+            );
+        }
+        self.orders.links = links;
         Ok(())
     }
 

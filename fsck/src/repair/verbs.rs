@@ -44,13 +44,19 @@ impl<'a> Verbs<'a> {
         })
     }
 
-    /// Writes down how far the changes are, and that counts of pulls were
-    /// lost.
+    /// Writes down that counts of pulls were lost, and how far the changes are.
     pub(super) fn finish(self) -> Result<()> {
         self.sql.execute(
-            "UPDATE catalog SET sequence = ?1, pulls_floor = ?2, pulls_through = NULL WHERE one = 1",
-            (self.sequence, self.now),
+            "UPDATE catalog SET pulls_floor = ?1, pulls_through = NULL WHERE one = 1",
+            (self.now,),
         )?;
+        self.close()
+    }
+
+    /// Writes down how far the changes are.
+    pub(super) fn close(self) -> Result<()> {
+        let sequence = "UPDATE catalog SET sequence = ?1 WHERE one = 1";
+        self.sql.execute(sequence, (self.sequence,))?;
         let last = self.sequence.saturating_sub(KEPT);
         self.sql
             .execute("DELETE FROM change WHERE sequence <= ?1", (last,))?;
@@ -110,7 +116,8 @@ impl<'a> Verbs<'a> {
             None => {
                 self.sql
                     .prepare_cached(
-                        "UPDATE manifest SET deleted_at = NULL WHERE repository = ?1 AND digest = ?2",
+                        "UPDATE manifest SET deleted_at = NULL, orphaned_at = NULL \
+                         WHERE repository = ?1 AND digest = ?2",
                     )?
                     .execute((id, &encoded))?;
             }
@@ -124,6 +131,7 @@ impl<'a> Verbs<'a> {
             .execute((id, &encoded))?;
         self.record(id, PUT, &digest.to_string())?;
         for tag in tags {
+            self.loses(id, tag, &encoded)?;
             self.sql
                 .prepare_cached(
                     "INSERT INTO tag (repository, name, manifest, updated_at) VALUES (?1, ?2, ?3, ?4) \
@@ -192,8 +200,20 @@ impl<'a> Verbs<'a> {
         Ok(())
     }
 
-    /// Gives the repository a blob.
-    pub(super) fn link(&mut self, name: &str, digest: &Digest, size: u64) -> Result<()> {
+    /// Notes that the manifest of a tag loses it now, unless it is `unless`.
+    fn loses(&self, id: i64, tag: &str, unless: &[u8]) -> Result<()> {
+        self.sql
+            .prepare_cached(
+                "UPDATE manifest SET untagged_at = ?4 WHERE repository = ?1 AND digest <> ?3 \
+                 AND digest = (SELECT manifest FROM tag WHERE repository = ?1 AND name = ?2 \
+                 AND deleted_at IS NULL)",
+            )?
+            .execute((id, tag, unless, self.now))
+            .map(|_| ())
+    }
+
+    /// Gives the repository a blob. True: it had not.
+    pub(super) fn link(&mut self, name: &str, digest: &Digest, size: u64) -> Result<bool> {
         let id = self.ensure(name)?;
         let changed = self
             .sql
@@ -208,10 +228,10 @@ impl<'a> Verbs<'a> {
                 i64::try_from(size).unwrap_or(i64::MAX),
                 self.now,
             ))?;
-        match changed {
-            0 => Ok(()),
-            _ => self.record(id, LINKED, &digest.to_string()),
+        if changed > 0 {
+            self.record(id, LINKED, &digest.to_string())?;
         }
+        Ok(changed > 0)
     }
 
     /// Hides a tag.
@@ -219,6 +239,7 @@ impl<'a> Verbs<'a> {
         let Some(id) = self.find(name)? else {
             return Ok(());
         };
+        self.loses(id, tag, &[])?;
         let hidden = self
             .sql
             .prepare_cached(

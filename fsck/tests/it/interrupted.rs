@@ -15,6 +15,7 @@ use orlop_format::record::Record;
 use orlop_fsck::repair::{self, Step};
 
 use crate::named::{JOURNAL, Named, RAW, contents, options, repaired};
+use crate::recipes_catalog::collect;
 use crate::recipes_index::with_rows;
 use crate::support::Folder;
 
@@ -188,7 +189,7 @@ struct End {
 }
 
 const ROWS: &[&str] = &[
-    "SELECT 'catalog', hex(id), sequence FROM catalog",
+    "SELECT 'catalog', hex(id), '' FROM catalog",
     "SELECT 'repository', id, name || manifests || ' ' || manifest_sum || ' ' || edges || ' ' || edge_sum FROM repository ORDER BY id",
     "SELECT 'manifest', repository, hex(digest) || media_type || size || (deleted_at IS NULL) FROM manifest ORDER BY 2, 3",
     "SELECT 'edge', repository, hex(manifest) || kind || hex(digest) || size FROM edge ORDER BY 2, 3",
@@ -310,6 +311,12 @@ fn cases() -> Vec<Case> {
     std::fs::remove_file(store.path(RAW)).unwrap();
     let source = layout(&[&contents.large]);
     add("a lost raw file", store, Some(source));
+
+    let store = Named::whole();
+    collect(store.folder(), &contents.small);
+    collect(store.folder(), &contents.large);
+    let source = layout(&[&contents.large, &contents.small]);
+    add("collected layers", store, Some(source));
     for (name, ahead) in [("an index that is wrong", 0), ("an index ahead", 20)] {
         cases.push(with_index(name, ahead));
     }

@@ -36,6 +36,8 @@ mod recipes_catalog; // how its names are
 #[cfg(test)]
 mod recipes_index; // how its index is
 #[cfg(test)]
+mod references; // what manifests refer to and is not here
+#[cfg(test)]
 mod refusal; // when it cannot look
 #[cfg(test)]
 mod repair; // what a repair takes and leaves alone

@@ -42,7 +42,7 @@ pub(crate) fn sha256(bytes: &[u8]) -> Digest {
     Digest::of(Algorithm::Sha256, bytes)
 }
 
-fn descriptor(media_type: &str, bytes: &[u8]) -> serde_json::Value {
+pub(crate) fn descriptor(media_type: &str, bytes: &[u8]) -> serde_json::Value {
     json!({"mediaType": media_type, "digest": sha256(bytes).to_string(), "size": bytes.len()})
 }
 
@@ -106,9 +106,40 @@ pub(crate) fn link(repository: &str, bytes: &[u8]) -> Record {
 }
 
 fn manifest(repository: &str, bytes: &[u8], names: &[&str]) -> Vec<u8> {
+    manifest_of(IMAGE, repository, bytes, names)
+}
+
+/// A note of a push of a manifest of this type.
+pub(crate) fn manifest_of(
+    media_type: &str,
+    repository: &str,
+    bytes: &[u8],
+    names: &[&str],
+) -> Vec<u8> {
     let digest = sha256(bytes).encode();
-    let fields: [&[u8]; 3] = [repository.as_bytes(), &digest, IMAGE.as_bytes()];
+    let fields: [&[u8]; 3] = [repository.as_bytes(), &digest, media_type.as_bytes()];
     note(1, &fields, &tags(names))
+}
+
+/// The commit of a small blob, with its payload.
+pub(crate) fn inline(ordinal: u64, bytes: &[u8], note: Vec<u8>) -> (Record, Vec<u8>) {
+    let commit = Commit {
+        sha256: sha256(bytes).bytes().try_into().unwrap(),
+        aliases: Vec::new(),
+        ordinal,
+        size: bytes.len() as u64,
+        internal: false,
+        upload: None,
+        extents: Vec::new(),
+        note,
+    };
+    (Record::Commit(commit), bytes.to_vec())
+}
+
+/// The end of a blob, as a collection writes it.
+pub(crate) fn ended(bytes: &[u8]) -> Record {
+    let sha256 = sha256(bytes).bytes().try_into().unwrap();
+    Record::Tombstone { sha256, birth: 100 }
 }
 
 impl Named {
@@ -354,6 +385,8 @@ pub(crate) fn empty_catalog(path: &Path, id: [u8; 16], sequence: u64) {
         include_str!("../../../server/src/catalog/migrations/0001_names.sql"),
         include_str!("../../../server/src/catalog/migrations/0002_pulls.sql"),
         include_str!("../../../server/src/catalog/migrations/0003_lists.sql"),
+        include_str!("../../../server/src/catalog/migrations/0004_jobs.sql"),
+        include_str!("../../../server/src/catalog/migrations/0005_collection.sql"),
     );
     let words = [
         ("{id}", "INTEGER PRIMARY KEY AUTOINCREMENT"),
@@ -374,7 +407,7 @@ pub(crate) fn empty_catalog(path: &Path, id: [u8; 16], sequence: u64) {
     ))
     .unwrap();
     sql.execute(
-        "INSERT INTO catalog (one, id, sequence, schema, needs) VALUES (1, ?1, ?2, 3, 1)",
+        "INSERT INTO catalog (one, id, sequence, schema, needs) VALUES (1, ?1, ?2, 5, 1)",
         (id.as_slice(), i64::try_from(sequence).unwrap()),
     )
     .unwrap();
@@ -392,6 +425,12 @@ pub(crate) fn no_records(folder: &Path) {
 
 /// Appends a group of records to the store's only journal file.
 pub(crate) fn append(folder: &Path, records: Vec<Record>) {
+    let bare = records.into_iter().map(|record| (record, Vec::new()));
+    append_all(folder, bare.collect());
+}
+
+/// Appends a group of records with their payloads.
+pub(crate) fn append_all(folder: &Path, records: Vec<(Record, Vec<u8>)>) {
     let path = folder.join(JOURNAL);
     let mut bytes = std::fs::read(&path).unwrap();
     let header = FileHeader::decode(&bytes).unwrap();
@@ -415,8 +454,8 @@ pub(crate) fn append(folder: &Path, records: Vec<Record>) {
         at += head.bytes as usize;
     }
     let mut builder = Builder::new(volume, u32::try_from(at).unwrap(), number, chain);
-    for record in records {
-        builder.push(lsn, &record, &[]);
+    for (record, payload) in records {
+        builder.push(lsn, &record, &payload);
         lsn += 1;
     }
     bytes.truncate(at);

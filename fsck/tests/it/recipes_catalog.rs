@@ -4,13 +4,14 @@
 use std::path::Path;
 
 use orlop_format::BLOCK;
-use orlop_format::record::Record;
 use orlop_format::superblock::{FILES, Superblock};
 use orlop_fsck::Code;
 
 use crate::golden::{Case, case};
-use crate::named::{self, Named, append, contents, sha256};
+use crate::named::{self, IMAGE, Named, append, append_all, contents, ended, inline, sha256};
 use crate::support::Folder;
+
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 /// Puts the store of names in the golden one's place and changes its rows.
 fn change(folder: &Folder, text: &str) {
@@ -94,7 +95,7 @@ pub(crate) const CASES: &[Case] = &[
             folder,
             "UPDATE tag SET deleted_at = 1; UPDATE manifest SET deleted_at = 1",
         );
-        ended(folder.root(), &contents().image);
+        append(folder.root(), vec![ended(&contents().image)]);
     }),
     case(Code::TagManifest, |folder| {
         change(
@@ -127,19 +128,104 @@ pub(crate) const CASES: &[Case] = &[
     }),
     case(Code::LinkEnded, |folder| {
         // A collection ends a blob first, and takes its links after that.
-        let empty = hex(b"{}");
+        let layer = b"a layer without a manifest";
+        let digest = hex(layer);
         change(
             folder,
-            &format!("UPDATE link SET birth = 1 WHERE digest = {empty}"),
+            &format!("INSERT INTO link VALUES (1, {digest}, 26, 18, 0)"),
         );
-        ended(folder.root(), b"{}");
+        let folder = folder.root();
+        append_all(folder, vec![inline(7, layer, Vec::new())]);
+        append(folder, vec![ended(layer)]);
+    }),
+    case(Code::ReferenceBlob, |folder| {
+        Named::instead_of(folder.root());
+        collect(folder.root(), &contents().small);
+    }),
+    case(Code::ReferenceManifest, |folder| {
+        with_index(folder);
+        purge_image(folder.root());
+    }),
+    case(Code::ReferenceLink, |folder| {
+        let small = hex(&contents().small);
+        change(folder, &format!("DELETE FROM link WHERE digest = {small}"));
+    }),
+    case(Code::ReferenceDeleted, |folder| {
+        let small = hex(&contents().small);
+        change(
+            folder,
+            &format!(
+                "DELETE FROM link WHERE digest = {small}; \
+                 INSERT INTO unlinked VALUES (1, {small}, 500, 0)"
+            ),
+        );
+    }),
+    case(Code::ReferenceEnded, |folder| {
+        // Deleted in both repositories; a layer went too soon.
+        change(
+            folder,
+            "UPDATE tag SET deleted_at = 1; UPDATE manifest SET deleted_at = 1",
+        );
+        collect(folder.root(), &contents().small);
+    }),
+    case(Code::ReferenceAbsent, |folder| {
+        Named::instead_of(folder.root());
+        let index = index(&[b"a platform that nobody pushed"]);
+        push_index(folder.root(), &index);
     }),
 ];
 
-/// The end of a blob, as a collection writes it.
-fn ended(folder: &Path, bytes: &[u8]) {
-    let sha256 = sha256(bytes).bytes().try_into().unwrap();
-    append(folder, vec![Record::Tombstone { sha256, birth: 100 }]);
+/// Ends a blob, and takes its links, as a collection does.
+pub(crate) fn collect(folder: &Path, bytes: &[u8]) {
+    append(folder, vec![ended(bytes)]);
+    let digest = hex(bytes);
+    named::sql(folder, &format!("DELETE FROM link WHERE digest = {digest}"));
+}
+
+/// Takes the rows of the image in `team/app`, as a purge does.
+pub(crate) fn purge_image(folder: &Path) {
+    let image = hex(&contents().image);
+    named::sql(
+        folder,
+        &format!(
+            "DELETE FROM tag WHERE manifest = {image} AND repository = 1; \
+             DELETE FROM edge WHERE manifest = {image} AND repository = 1; \
+             DELETE FROM manifest WHERE digest = {image} AND repository = 1; \
+             INSERT INTO departed VALUES ({image}, 'team/app', {image}, 0, 0)"
+        ),
+    );
+    totals(folder);
+}
+
+/// The store of names in the golden one's place, with an index of its image.
+fn with_index(folder: &Folder) {
+    Named::instead_of(folder.root());
+    push_index(folder.root(), &index(&[&contents().image]));
+}
+
+/// An index of these manifests.
+pub(crate) fn index(children: &[&[u8]]) -> Vec<u8> {
+    let children = children.iter().map(|child| named::descriptor(IMAGE, child));
+    serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": INDEX,
+        "manifests": children.collect::<Vec<_>>(),
+    })
+    .to_string()
+    .into_bytes()
+}
+
+/// Pushes an index to `team/app` as `all`: nothing is asked of its children.
+pub(crate) fn push_index(folder: &Path, index: &[u8]) {
+    push(folder, INDEX, index);
+}
+
+/// Pushes a manifest to `team/app` as `all`: nothing is asked of what it names.
+pub(crate) fn push(folder: &Path, media_type: &str, manifest: &[u8]) {
+    let note = named::manifest_of(media_type, "team/app", manifest, &["all"]);
+    append_all(folder, vec![inline(90, manifest, note)]);
+    std::fs::remove_file(folder.join("catalog.db")).unwrap();
+    named::repaired(folder, &[]);
 }
 
 /// Writes superblocks that have seen a catalog without names.
@@ -156,14 +242,14 @@ fn never_seen(folder: &Folder) {
 }
 
 /// The encoded digest of bytes as SQLite writes it.
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     let digest = sha256(bytes).encode();
     let digits: String = digest.iter().map(|byte| format!("{byte:02X}")).collect();
     format!("X'{digits}'")
 }
 
 /// Makes the totals those of the rows.
-fn totals(folder: &Path) {
+pub(crate) fn totals(folder: &Path) {
     let sum = |parts: &[&[u8]]| {
         let step = |sum: u64, byte: &u8| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
         let sum = parts.concat().iter().fold(0xcbf2_9ce4_8422_2325, step);
@@ -214,7 +300,14 @@ fn repair_mends_every_damage_of_names_that_it_can() {
         }
         let outcome = named::repaired(folder.root(), &[]);
         // A row of a blob that never was may be all that is left of a push.
-        let stays = [Code::ManifestBlob, Code::ManifestBytes, Code::LinkBlob].contains(code);
+        let stays = [
+            Code::ManifestBlob,
+            Code::ManifestBytes,
+            Code::LinkBlob,
+            Code::ReferenceBlob,
+            Code::ReferenceManifest,
+        ]
+        .contains(code);
         assert_eq!(outcome.after.clean(), !stays, "{code}: {}", outcome.after);
         assert_eq!(
             outcome.done.is_empty(),

@@ -1,6 +1,8 @@
 //! The whole of a collection, from a push to the end of its bytes: registry,
 //! catalog, store and job are the real ones.
 
+mod wrongly;
+
 use std::future::ready;
 
 use bytes::Bytes;
@@ -57,6 +59,17 @@ impl Running {
     async fn stop(self) {
         self.storage.close(ready(())).await.unwrap();
         self.watch.await.unwrap();
+    }
+
+    /// Ends it, and asks fsck whether all that is named is there.
+    async fn ends_clean(self, folder: &Path) {
+        self.stop().await;
+        let report = orlop_fsck::check_with(folder, &orlop_fsck::Options::default()).unwrap();
+        assert!(report.clean(), "{report}");
+        assert!(report.counts.manifests > 0, "{report}");
+        let is_reference = |note: &&orlop_fsck::Finding| note.code.name().starts_with("reference.");
+        let found = report.notes().iter().find(is_reference);
+        assert_eq!(found, None);
     }
 
     async fn start_job(&self, params: &str) -> i64 {
@@ -266,7 +279,7 @@ async fn what_is_deleted_goes_and_all_else_stays() {
     assert!(missing.await.is_err());
     running.image("a", "gone", "only in gone").await;
     assert!(running.pulls("a", "gone").await);
-    running.stop().await;
+    running.ends_clean(folder.path()).await;
     // And after a restart, and another collection.
     let running = Running::start(folder.path(), |_| {}).await;
     let outcome = running.collect("{}").await;
@@ -478,7 +491,8 @@ async fn pushes_and_pulls_beside_collections_lose_nothing() {
             assert!(running.pulls(repository, &tag).await, "{repository}:{tag}");
         }
     }
-    Arc::into_inner(running).unwrap().stop().await;
+    let running = Arc::into_inner(running).unwrap();
+    running.ends_clean(folder.path()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

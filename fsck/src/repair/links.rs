@@ -1,0 +1,95 @@
+//! Links that a repository should have: those of blobs that come back, and
+//! those that a note in the log gave it and none took.
+//!
+//! What no note speaks of is left alone: a manifest may name a blob of another
+//! repository, and who can read the one may not read the other.
+
+use std::collections::BTreeSet;
+
+use orlop_format::digest::Digest;
+use rusqlite::Connection;
+
+use super::log::Log;
+use super::names::{now, refused, unsynced};
+use super::verbs::Verbs;
+use super::{Site, aside};
+use crate::catalog::blobs::{Blobs, Life};
+use crate::catalog::database::{self, FILE, WAL};
+use crate::catalog::note::Note;
+use crate::finding::Finding;
+use crate::trouble::Result;
+
+/// Repositories and blobs that they should have.
+pub(super) type Links = BTreeSet<(String, Digest)>;
+
+/// What findings about references name.
+pub(super) fn named(findings: &[&Finding]) -> Links {
+    let link = |finding: &&Finding| {
+        let repository = finding.object.affected.first()?.repository.clone();
+        let digest = Digest::parse(finding.object.blob.as_deref()?).ok()?;
+        Some((repository, digest))
+    };
+    findings.iter().filter_map(link).collect()
+}
+
+/// Which of these the notes behind an LSN gave and did not take again.
+pub(super) fn given(log: &Log, after: u64, wanted: &Links) -> Result<Links> {
+    let mut given = Links::new();
+    if wanted.is_empty() {
+        return Ok(given);
+    }
+    log.notes(after, &mut |_, body| {
+        match Note::decode(body) {
+            Ok(Note::Link {
+                repository, digest, ..
+            }) => {
+                let link = (repository, digest);
+                if wanted.contains(&link) {
+                    given.insert(link);
+                }
+            }
+            Ok(Note::Unlink { repository, digest }) => {
+                given.remove(&(repository, digest));
+            }
+            Ok(_) | Err(_) => {}
+        }
+        Ok(())
+    })?;
+    Ok(given)
+}
+
+/// Makes a catalog in repair's own folder that has these links as well, of the
+/// one that is there. How many were added.
+pub(super) fn make(site: Site<'_>, log: &Log, links: &Links) -> Result<u64> {
+    let to = site.own.join(FILE);
+    database::copy_file(&site.folder.join(FILE), &to)?;
+    database::copy_file(&site.folder.join(WAL), &site.own.join(WAL))?;
+    let mut live = Vec::new();
+    for (repository, digest) in links {
+        if let Some(blob) = log.find(digest)?.filter(|blob| blob.life == Life::Live) {
+            live.push((repository, digest, blob.size));
+        }
+    }
+    let add = || -> rusqlite::Result<u64> {
+        let sql: Connection = database::open(&to)?;
+        // Takes in what is in the write-ahead file, which goes.
+        sql.execute_batch("PRAGMA journal_mode = DELETE")?;
+        unsynced(&sql)?;
+        sql.execute_batch("BEGIN")?;
+        let mut verbs = Verbs::new(&sql, 0, now())?;
+        let mut added = 0u64;
+        for (repository, digest, size) in live {
+            added = added.saturating_add(u64::from(verbs.link(repository, digest, size)?));
+        }
+        verbs.close()?;
+        sql.execute_batch("COMMIT")?;
+        sql.close().map_err(|(_, error)| error)?;
+        Ok(added)
+    };
+    add().map_err(refused)
+}
+
+/// What goes when such a catalog comes.
+pub(super) fn replaced() -> Vec<aside::Moved> {
+    super::catalog_files("links were added to a copy of the catalog")
+}
