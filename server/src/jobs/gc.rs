@@ -98,6 +98,12 @@ pub struct Outcome {
     /// Whether the time was up before all was done.
     #[serde(skip_serializing_if = "is_false")]
     pub cut: bool,
+    /// How long purges and deletes took, in milliseconds.
+    pub purge_ms: u64,
+    /// How long each cycle marked.
+    pub mark_ms: Vec<u64>,
+    /// How long each cycle swept.
+    pub sweep_ms: Vec<u64>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
@@ -231,6 +237,7 @@ impl Gc {
             self.purge(run, self.until(window.unwrap_or_default()), &mut outcome)
                 .await?;
         }
+        outcome.purge_ms = milliseconds(began.elapsed());
         let sequence = self.catalog.sequence();
         if *self.clean_at() == Some(sequence) {
             outcome.idle = true;
@@ -421,10 +428,15 @@ impl Gc {
         let began = Instant::now();
         let collector = self.store.collect().await.map_err(failed)?;
         let sweep = self.mark(run, collector, wanted.unlimited, plan).await?;
+        let marked = began.elapsed();
         let done = match plan {
             Some(_) => self.look(run, sweep, outcome).await?,
             None => self.sweep(run, sweep).await?,
         };
+        let took = began.elapsed();
+        outcome.mark_ms.push(milliseconds(marked));
+        let swept = milliseconds(took.saturating_sub(marked));
+        outcome.sweep_ms.push(swept);
         outcome.cycles = outcome.cycles.saturating_add(1);
         outcome.blobs = done.blobs;
         outcome.live = done.live;
@@ -442,12 +454,12 @@ impl Gc {
         outcome.dead = outcome.dead.saturating_add(done.dead);
         outcome.dead_bytes = outcome.dead_bytes.saturating_add(done.dead_bytes);
         if plan.is_none() {
-            self.told(run, done, began.elapsed());
+            self.told(run, done, (marked, took));
         }
         Ok(done)
     }
 
-    fn told(&self, run: &Run, done: Collected, took: Duration) {
+    fn told(&self, run: &Run, done: Collected, (marked, took): (Duration, Duration)) {
         let at = (self.clock)();
         self.change(|observed| {
             observed.last = done;
@@ -465,18 +477,21 @@ impl Gc {
             dead = done.dead,
             dead_bytes = done.dead_bytes,
             bounded = done.bounded,
+            marked = ?marked,
             took = ?took,
             "a cycle of collection ended"
         );
         run.log(format!(
-            "cycle: {} blobs, {} named; {} died ({} bytes), {} condemned ({} bytes), {} of them kept by the bound",
+            "cycle: {} blobs, {} named; {} died ({} bytes), {} condemned ({} bytes), {} of them kept by the bound; marked in {:.1} s of {:.1}",
             done.blobs,
             done.live,
             done.dead,
             done.dead_bytes,
             done.condemned,
             done.condemned_bytes,
-            done.bounded
+            done.bounded,
+            marked.as_secs_f64(),
+            took.as_secs_f64()
         ));
         if done.bounded > 0 {
             tracing::warn!(
@@ -653,6 +668,10 @@ fn failed(error: orlop_engine::Error) -> Stop {
 
 fn names(error: CatalogError) -> Stop {
     Stop::Failed(error.to_string())
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn text(outcome: &Outcome) -> Result<String, Stop> {
