@@ -39,12 +39,35 @@ impl ChangeKind {
     }
 }
 
+/// Rows that one statement writes. What changes much at once is written so:
+/// each statement is a way to the database and back.
+const AT_ONCE: usize = 8;
+const INSERT_ONE: &str = "INSERT INTO change (sequence, at, kind, repository, object) \
+    VALUES ($1, $2, $3, $4, $5)";
+const INSERT_MANY: &str = "INSERT INTO change (sequence, at, kind, repository, object) VALUES \
+    ($1, $2, $3, $4, $5), ($1 + 1, $2, $6, $7, $8), ($1 + 2, $2, $9, $10, $11), \
+    ($1 + 3, $2, $12, $13, $14), ($1 + 4, $2, $15, $16, $17), ($1 + 5, $2, $18, $19, $20), \
+    ($1 + 6, $2, $21, $22, $23), ($1 + 7, $2, $24, $25, $26)";
+
 /// Writes changes of one repository. Gives back the number of the last one.
 /// The connection is in the transaction that makes them.
 pub(super) async fn record(
     connection: &mut Connection,
     repository: i64,
     changes: &[(ChangeKind, String)],
+    at: i64,
+) -> Result<i64, sqlx::Error> {
+    let changes: Vec<(ChangeKind, i64, &str)> = changes
+        .iter()
+        .map(|(kind, object)| (*kind, repository, object.as_str()))
+        .collect();
+    record_all(connection, &changes, at).await
+}
+
+/// The same for changes of several repositories.
+pub(super) async fn record_all(
+    connection: &mut Connection,
+    changes: &[(ChangeKind, i64, &str)],
     at: i64,
 ) -> Result<i64, sqlx::Error> {
     let count = i64::try_from(changes.len()).unwrap_or(i64::MAX);
@@ -55,21 +78,20 @@ pub(super) async fn record(
         )
         .await?
         .int(0)?;
-    let first = last.saturating_sub(count).saturating_add(1);
-    for (sequence, (kind, object)) in (first..=last).zip(changes) {
-        connection
-            .run(
-                "INSERT INTO change (sequence, kind, repository, object, at) \
-                 VALUES ($1, $2, $3, $4, $5)",
-                &[
-                    Arg::Int(sequence),
-                    Arg::Int(kind.number()),
-                    Arg::Int(repository),
-                    Arg::Text(object),
-                    Arg::Int(at),
-                ],
-            )
-            .await?;
+    let mut sequence = last.saturating_sub(count).saturating_add(1);
+    let (groups, rest) = changes.as_chunks::<AT_ONCE>();
+    let groups = groups.iter().map(|group| (INSERT_MANY, group.as_slice()));
+    let rest = rest
+        .iter()
+        .map(|one| (INSERT_ONE, std::slice::from_ref(one)));
+    for (sql, group) in groups.chain(rest) {
+        let mut arguments = vec![Arg::Int(sequence), Arg::Int(at)];
+        for (kind, repository, object) in group {
+            let (kind, repository) = (Arg::Int(kind.number()), Arg::Int(*repository));
+            arguments.extend([kind, repository, Arg::Text(object)]);
+        }
+        connection.run(sql, &arguments).await?;
+        sequence = sequence.saturating_add(i64::try_from(group.len()).unwrap_or(i64::MAX));
     }
     if last / TRIM_EVERY != last.saturating_sub(count) / TRIM_EVERY {
         connection

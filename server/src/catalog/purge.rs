@@ -5,6 +5,8 @@
 //! with its edges and the tags that point to it, and leaves the totals right;
 //! rows that are not hidden are never removed.
 
+use std::collections::BTreeMap;
+
 use orlop_format::digest::Digest;
 
 use super::Catalog;
@@ -96,11 +98,9 @@ pub(super) async fn step(connection: &mut Connection, until: i64, now: i64) -> R
     let due = "SELECT id, name, deleted_at FROM repository \
          WHERE deleted_at <= $1 ORDER BY deleted_at LIMIT 1";
     let mut changes = Vec::new();
-    let mut of = 0;
     if let Some(row) = connection.row(due, &[Arg::Int(until)]).await? {
-        of = row.int(0)?;
         let place = Place {
-            id: of,
+            id: row.int(0)?,
             name: row.text(1)?,
         };
         repository(
@@ -126,7 +126,11 @@ pub(super) async fn step(connection: &mut Connection, until: i64, now: i64) -> R
     let sequence = if changes.is_empty() {
         None
     } else {
-        Some(change::record(connection, of, &changes, now).await?)
+        let changes: Vec<(ChangeKind, i64, &str)> = changes
+            .iter()
+            .map(|(kind, repository, object)| (*kind, *repository, object.as_str()))
+            .collect();
+        Some(change::record_all(connection, &changes, now).await?)
     };
     Ok(Effect {
         sequence,
@@ -148,7 +152,7 @@ async fn repository(
     deleted_at: i64,
     now: i64,
     purged: &mut PurgedRows,
-    changes: &mut Vec<(ChangeKind, String)>,
+    changes: &mut Vec<(ChangeKind, i64, String)>,
 ) -> Result<()> {
     let rows = connection
         .rows(
@@ -156,15 +160,17 @@ async fn repository(
             &[Arg::Int(place.id), Arg::Int(STEP)],
         )
         .await?;
+    let mut totals = TotalsOf::default();
     for row in &rows {
         let digest = row.bytes(0)?;
-        if manifest(connection, place, &digest, deleted_at, now).await? {
+        if manifest(connection, place, &digest, (deleted_at, now), &mut totals).await? {
             purged.manifests = purged.manifests.saturating_add(1);
-            changes.push((ChangeKind::ManifestPurged, text(&digest)));
+            changes.push((ChangeKind::ManifestPurged, place.id, text(&digest)));
         } else {
             purged.tags = purged.tags.saturating_add(STEP.unsigned_abs());
         }
     }
+    totals.write(connection).await?;
     if !rows.is_empty() {
         return Ok(());
     }
@@ -181,7 +187,7 @@ async fn repository(
         connection.run(sql, &id).await?;
     }
     purged.repositories = 1;
-    changes.push((ChangeKind::RepositoryPurged, place.name.clone()));
+    changes.push((ChangeKind::RepositoryPurged, place.id, place.name.clone()));
     Ok(())
 }
 
@@ -191,7 +197,7 @@ async fn manifests(
     until: i64,
     now: i64,
     purged: &mut PurgedRows,
-    changes: &mut Vec<(ChangeKind, String)>,
+    changes: &mut Vec<(ChangeKind, i64, String)>,
 ) -> Result<()> {
     let rows = connection
         .rows(
@@ -201,21 +207,55 @@ async fn manifests(
             &[Arg::Int(until), Arg::Int(STEP)],
         )
         .await?;
+    let mut totals = TotalsOf::default();
     for row in &rows {
         let place = Place {
             id: row.int(0)?,
             name: row.text(1)?,
         };
-        let (digest, deleted_at) = (row.bytes(2)?, row.int(3)?);
-        if manifest(connection, &place, &digest, deleted_at, now).await? {
+        let (digest, at) = (row.bytes(2)?, (row.int(3)?, now));
+        if manifest(connection, &place, &digest, at, &mut totals).await? {
             purged.manifests = purged.manifests.saturating_add(1);
-            changes.push((ChangeKind::ManifestPurged, text(&digest)));
+            changes.push((ChangeKind::ManifestPurged, place.id, text(&digest)));
         } else {
             purged.tags = purged.tags.saturating_add(STEP.unsigned_abs());
         }
     }
-    Ok(())
+    totals.write(connection).await
 }
+
+/// Edges of a manifest, and a row for each of its tags, as far as one step
+/// removes them. Tags by the manifest alone, as where it is hidden.
+const NAMED: &str = "SELECT kind, digest FROM edge WHERE repository = $1 AND manifest = $2 \
+    UNION ALL SELECT CAST(-1 AS BIGINT), manifest FROM (SELECT manifest FROM tag \
+    WHERE manifest = $2 AND repository + 0 = $1 LIMIT $3) AS tags";
+const TAG: i64 = -1;
+
+/// What goes with manifest $2 of repository $1, named $4, that was deleted at $3
+/// and is purged at $5: its tags; what it named is remembered; what belonged to
+/// it is marked, since it may have nothing else; its rows.
+const GONE: &str = "DELETE FROM pulled_tag WHERE repository = $1 AND name IN \
+    (SELECT name FROM tag WHERE manifest = $2 AND repository + 0 = $1); \
+    DELETE FROM tag WHERE manifest = $2 AND repository + 0 = $1; \
+    INSERT INTO departed (digest, repository, manifest, deleted_at, purged_at) \
+    SELECT e.digest, $4, $2, $3, $5 FROM (SELECT DISTINCT digest FROM edge \
+    WHERE repository = $1 AND manifest = $2 AND kind IN (1, 2) AND digest <> $2) AS e WHERE true \
+    ON CONFLICT (digest) DO UPDATE SET \
+    repository = excluded.repository, manifest = excluded.manifest, \
+    deleted_at = excluded.deleted_at, purged_at = excluded.purged_at; \
+    INSERT INTO departed (digest, repository, manifest, deleted_at, purged_at) \
+    VALUES ($2, $4, $2, $3, $5) ON CONFLICT (digest) DO UPDATE SET \
+    repository = excluded.repository, manifest = excluded.manifest, \
+    deleted_at = excluded.deleted_at, purged_at = excluded.purged_at; \
+    UPDATE manifest SET orphaned_at = $3 WHERE repository = $1 AND digest IN \
+    (SELECT digest FROM edge WHERE repository = $1 AND manifest = $2 AND kind = 3) \
+    AND COALESCE(orphaned_at, -1) < $3; \
+    UPDATE manifest SET orphaned_at = $3 \
+    WHERE repository = $1 AND subject = $2 AND subject IS NOT NULL AND deleted_at IS NULL \
+    AND COALESCE(orphaned_at, -1) < $3; \
+    DELETE FROM pulled_manifest WHERE repository = $1 AND digest = $2; \
+    DELETE FROM edge WHERE repository = $1 AND manifest = $2; \
+    DELETE FROM manifest WHERE repository = $1 AND digest = $2";
 
 /// Removes a manifest. False: it has more tags than one step removes, and
 /// stays until they are gone.
@@ -223,65 +263,32 @@ async fn manifest(
     connection: &mut Connection,
     place: &Place,
     digest: &[u8],
-    deleted_at: i64,
-    now: i64,
+    (deleted_at, now): (i64, i64),
+    totals: &mut TotalsOf,
 ) -> Result<bool> {
     let (id, of) = (Arg::Int(place.id), Arg::Bytes(digest));
-    // By the manifest alone, as where it is hidden.
-    let sql = "SELECT name FROM tag WHERE manifest = $2 AND repository + 0 = $1 LIMIT $3";
-    let tags = connection.rows(sql, &[id, of, Arg::Int(STEP)]).await?;
-    for tag in &tags {
-        tag_row(connection, place.id, &tag.text(0)?).await?;
+    let rows = connection.rows(NAMED, &[id, of, Arg::Int(STEP)]).await?;
+    let mut edges = Vec::with_capacity(rows.len());
+    for row in &rows {
+        edges.push((row.int(0)?, row.bytes(1)?));
     }
-    if i64::try_from(tags.len()).is_ok_and(|tags| tags >= STEP) {
+    let tags = edges.iter().filter(|(kind, _)| *kind == TAG).count();
+    if i64::try_from(tags).is_ok_and(|tags| tags >= STEP) {
+        let sql = "SELECT name FROM tag WHERE manifest = $2 AND repository + 0 = $1 LIMIT $3";
+        for tag in connection.rows(sql, &[id, of, Arg::Int(STEP)]).await? {
+            tag_row(connection, place.id, &tag.text(0)?).await?;
+        }
         return Ok(false);
     }
-    let mut totals = totals(connection, place.id).await?;
-    let sql = "SELECT kind, digest FROM edge WHERE repository = $1 AND manifest = $2";
-    let edges = connection.rows(sql, &[id, of]).await?;
-    depart(connection, place, digest, digest, (deleted_at, now)).await?;
-    for edge in &edges {
-        let (kind, target) = (edge.int(0)?, edge.bytes(1)?);
-        totals.take_edge(digest, kind, &target);
-        match kind {
-            CHILD => orphan(connection, CHILD_ORPHANED, place.id, &target, deleted_at).await?,
-            CONFIG | LAYER => depart(connection, place, &target, digest, (deleted_at, now)).await?,
-            _ => {}
-        }
+    let totals = totals.of(connection, place.id).await?;
+    for (kind, target) in edges.iter().filter(|(kind, _)| *kind != TAG) {
+        totals.take_edge(digest, *kind, target);
     }
-    orphan(connection, REFERRERS_ORPHANED, place.id, digest, deleted_at).await?;
     totals.take_manifest(digest);
-    for sql in [
-        "DELETE FROM pulled_manifest WHERE repository = $1 AND digest = $2",
-        "DELETE FROM edge WHERE repository = $1 AND manifest = $2",
-        "DELETE FROM manifest WHERE repository = $1 AND digest = $2",
-    ] {
-        connection.run(sql, &[id, of]).await?;
-    }
-    set_totals(connection, place.id, &totals).await?;
+    let name = Arg::Text(&place.name);
+    let arguments = [id, of, Arg::Int(deleted_at), name, Arg::Int(now)];
+    connection.all(GONE, &arguments).await?;
     Ok(true)
-}
-
-const CONFIG: i64 = 1;
-const LAYER: i64 = 2;
-const CHILD: i64 = 3;
-
-const CHILD_ORPHANED: &str = "UPDATE manifest SET orphaned_at = $3 \
-    WHERE repository = $1 AND digest = $2 AND COALESCE(orphaned_at, -1) < $3";
-const REFERRERS_ORPHANED: &str = "UPDATE manifest SET orphaned_at = $3 \
-    WHERE repository = $1 AND subject = $2 AND subject IS NOT NULL AND deleted_at IS NULL \
-    AND COALESCE(orphaned_at, -1) < $3";
-
-/// Marks what belonged to a manifest that goes: it may have nothing else.
-async fn orphan(
-    connection: &mut Connection,
-    sql: &'static str,
-    repository: i64,
-    digest: &[u8],
-    at: i64,
-) -> Result<()> {
-    let arguments = [Arg::Int(repository), Arg::Bytes(digest), Arg::Int(at)];
-    connection.run(sql, &arguments).await.map(|_| ())
 }
 
 /// Remembers that a manifest that goes named this blob. The last one counts.
@@ -363,6 +370,27 @@ async fn unlinked(
     Ok(())
 }
 
+/// Totals of the repositories that a step takes manifests from.
+#[derive(Default)]
+struct TotalsOf(BTreeMap<i64, Totals>);
+
+impl TotalsOf {
+    async fn of(&mut self, connection: &mut Connection, repository: i64) -> Result<&mut Totals> {
+        use std::collections::btree_map::Entry;
+        Ok(match self.0.entry(repository) {
+            Entry::Occupied(found) => found.into_mut(),
+            Entry::Vacant(place) => place.insert(totals(connection, repository).await?),
+        })
+    }
+
+    async fn write(self, connection: &mut Connection) -> Result<()> {
+        for (repository, totals) in &self.0 {
+            set_totals(connection, *repository, totals).await?;
+        }
+        Ok(())
+    }
+}
+
 async fn totals(connection: &mut Connection, repository: i64) -> Result<Totals> {
     let row = connection
         .one(
@@ -395,43 +423,83 @@ async fn set_totals(connection: &mut Connection, repository: i64, totals: &Total
         .map(|_| ())
 }
 
+/// Dead blobs whose links are found by one statement, and links that one
+/// removes. Where there are fewer, the last is named again.
+const AT_ONCE: usize = 8;
+
+/// A link of a blob that died.
+struct Link {
+    blob: Digest,
+    encoded: Vec<u8>,
+    repository: i64,
+    name: String,
+}
+
 /// Removes links of dead blobs.
 pub(super) async fn forget(connection: &mut Connection, dead: &[Dead], now: i64) -> Result<Effect> {
-    let mut touched = Vec::new();
-    let mut last = None;
-    for blob in dead {
-        let encoded = blob.digest.encode();
-        let birth = i64::try_from(blob.birth).unwrap_or(i64::MAX);
-        let rows = connection
-            .rows(
-                "DELETE FROM link WHERE digest = $1 AND COALESCE(birth, -1) <= $2 \
-                 RETURNING repository",
-                &[Arg::Bytes(&encoded), Arg::Int(birth)],
-            )
-            .await?;
-        for row in &rows {
-            let repository = row.int(0)?;
-            let sql = "SELECT name FROM repository WHERE id = $1";
-            let name = connection
-                .one(sql, &[Arg::Int(repository)])
-                .await?
-                .text(0)?;
-            let item = Item::Link(&blob.digest);
-            touched.push(Touched::Key(Key::from(KeyRef {
-                repository: &name,
-                item,
-            })));
-            let change = (ChangeKind::BlobUnlinked, blob.digest.to_string());
-            last = Some(change::record(connection, repository, &[change], now).await?);
+    let mut links = Vec::new();
+    for group in dead.chunks(AT_ONCE) {
+        let encoded: Vec<Vec<u8>> = group.iter().map(|blob| blob.digest.encode()).collect();
+        let digests = full(encoded.iter().map(|digest| Arg::Bytes(digest)).collect());
+        let sql = "SELECT l.digest, COALESCE(l.birth, -1), l.repository, r.name \
+            FROM link l JOIN repository r ON r.id = l.repository \
+            WHERE l.digest IN ($1, $2, $3, $4, $5, $6, $7, $8)";
+        for row in &connection.rows(sql, &digests).await? {
+            let (encoded, birth) = (row.bytes(0)?, row.int(1)?);
+            let is_dead = |blob: &&Dead| {
+                blob.digest.encode() == encoded
+                    && birth <= i64::try_from(blob.birth).unwrap_or(i64::MAX)
+            };
+            let Some(blob) = group.iter().find(is_dead) else {
+                continue;
+            };
+            links.push(Link {
+                blob: blob.digest,
+                encoded,
+                repository: row.int(2)?,
+                name: row.text(3)?,
+            });
         }
-        let sql = "DELETE FROM departed WHERE digest = $1";
-        connection.run(sql, &[Arg::Bytes(&encoded)]).await?;
+        let sql = "DELETE FROM departed WHERE digest IN ($1, $2, $3, $4, $5, $6, $7, $8)";
+        connection.run(sql, &digests).await?;
     }
+    for group in links.chunks(AT_ONCE) {
+        let pairs = group
+            .iter()
+            .map(|link| [Arg::Bytes(&link.encoded), Arg::Int(link.repository)]);
+        let pairs = full(pairs.collect());
+        let sql = "DELETE FROM link WHERE (digest, repository) IN (VALUES ($1, $2), ($3, $4), \
+            ($5, $6), ($7, $8), ($9, $10), ($11, $12), ($13, $14), ($15, $16))";
+        connection.run(sql, pairs.as_flattened()).await?;
+    }
+    let objects: Vec<String> = links.iter().map(|link| link.blob.to_string()).collect();
+    let changes: Vec<(ChangeKind, i64, &str)> = links
+        .iter()
+        .zip(&objects)
+        .map(|(link, object)| (ChangeKind::BlobUnlinked, link.repository, object.as_str()))
+        .collect();
+    let touched = links.iter().map(|link| {
+        Touched::Key(Key::from(KeyRef {
+            repository: &link.name,
+            item: Item::Link(&link.blob),
+        }))
+    });
     Ok(Effect {
-        sequence: last,
-        touched,
+        sequence: match changes.as_slice() {
+            [] => None,
+            changes => Some(change::record_all(connection, changes, now).await?),
+        },
+        touched: touched.collect(),
         ..Effect::default()
     })
+}
+
+/// The last once more, until there are [`AT_ONCE`].
+fn full<T: Copy>(mut some: Vec<T>) -> Vec<T> {
+    if let Some(last) = some.last().copied() {
+        some.resize(AT_ONCE, last);
+    }
+    some
 }
 
 fn text(digest: &[u8]) -> String {

@@ -119,6 +119,23 @@ impl Connection {
         })
     }
 
+    /// Runs statements with a semicolon behind each but the last, all with the
+    /// same arguments. SQLite gets them at once: from one thread to the other
+    /// and back takes longer than such a statement.
+    pub(super) async fn all(&mut self, sql: &'static str, arguments: &[Arg<'_>]) -> Result<()> {
+        match self {
+            Connection::Sqlite(_) => {
+                self.run(sql, arguments).await?;
+            }
+            Connection::Postgres(_) => {
+                for sql in sql.split(';') {
+                    self.run(sql, arguments).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The one row of a statement that always has one.
     pub(super) async fn one(&mut self, sql: &'static str, arguments: &[Arg<'_>]) -> Result<Row> {
         let row = self.row(sql, arguments).await?;
