@@ -468,7 +468,9 @@ pub(super) async fn forget(connection: &mut Connection, dead: &[Dead], now: i64)
             .iter()
             .map(|link| [Arg::Bytes(&link.encoded), Arg::Int(link.repository)]);
         let pairs = full(pairs.collect());
-        let sql = "DELETE FROM link WHERE (digest, repository) IN (VALUES ($1, $2), ($3, $4), \
+        // The digests alone too: SQLite would read all links for the pairs.
+        let sql = "DELETE FROM link WHERE digest IN ($1, $3, $5, $7, $9, $11, $13, $15) \
+            AND (digest, repository) IN (VALUES ($1, $2), ($3, $4), \
             ($5, $6), ($7, $8), ($9, $10), ($11, $12), ($13, $14), ($15, $16))";
         connection.run(sql, pairs.as_flattened()).await?;
     }
