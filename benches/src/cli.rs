@@ -30,6 +30,8 @@ pub(crate) enum Command {
     Lists(ListsArgs),
     /// Memory under many slow pulls of one large blob.
     Herd(HerdArgs),
+    /// Collection of garbage: its time, and what it costs pulls and pushes.
+    Gc(GcArgs),
     /// The server without storage that the others are compared with.
     #[command(hide = true)]
     Loopback {
@@ -179,6 +181,34 @@ pub(crate) struct HerdArgs {
     /// Limit of the server's cache, in MiB.
     #[arg(long, default_value = "256", value_parser = clap::value_parser!(u64).range(8..=1_048_576))]
     pub(crate) cache: u64,
+}
+
+/// Options of `gc`.
+#[derive(Debug, Args)]
+pub(crate) struct GcArgs {
+    /// What all commands have.
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// Which server.
+    #[arg(long, value_enum, default_value = "uring")]
+    pub(crate) only: Kind,
+    /// Images to push, of which every other one is deleted.
+    #[arg(long, default_value = "10000", value_parser = clap::value_parser!(u64).range(2..=10_000_000))]
+    pub(crate) manifests: u64,
+    /// Images that are pushed to each peer for its own collector; 0 leaves
+    /// the peers out.
+    #[arg(long, default_value = "1000", value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
+    pub(crate) peer_manifests: u64,
+    /// Collections beside load, and as many without; each pair waits for a
+    /// lease of a minute.
+    #[arg(long, default_value = "1", value_parser = clap::value_parser!(u16).range(1..=100))]
+    pub(crate) pairs: u16,
+    /// Length of the load before a collection, in seconds.
+    #[arg(long, default_value = "10")]
+    pub(crate) seconds: f64,
+    /// Most that the pushes of one pair may store, in GB.
+    #[arg(long, default_value = "30", value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub(crate) max_disk: u64,
 }
 
 /// How results are printed.

@@ -8,10 +8,10 @@
 use crate::client::Connection;
 use crate::error::{Context as _, Error, Result};
 use crate::payload::{digest_of, unique};
-use crate::push::{self, BlobPush, ManifestPush};
+use crate::push::{self, BlobPush, ImagePush, ManifestPush};
 use crate::stats::Histogram;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
@@ -30,6 +30,8 @@ pub(crate) enum Work {
     Push(BlobPush),
     /// Push a new manifest each time.
     Manifest(ManifestPush),
+    /// Push a new layer and a new manifest over it each time.
+    Image(ImagePush),
 }
 
 /// Something to GET.
@@ -97,15 +99,29 @@ pub(crate) fn round(
     plan: Plan,
     budget: &Arc<AtomicU64>,
 ) -> Result<Tally> {
+    round_until(work, addr, plan, budget, &Arc::default())
+}
+
+/// Runs one round that ends when its time is over or `ended` is set.
+pub(crate) fn round_until(
+    work: &Arc<Work>,
+    addr: SocketAddr,
+    plan: Plan,
+    budget: &Arc<AtomicU64>,
+    ended: &Arc<AtomicBool>,
+) -> Result<Tally> {
     let threads = plan.threads.clamp(1, plan.connections.max(1));
     let barrier = Arc::new(Barrier::new(threads));
     let handles: Vec<_> = (0..threads)
         .map(|thread| {
             let (work, budget) = (Arc::clone(work), Arc::clone(budget));
+            let ended = Arc::clone(ended);
             let barrier = Arc::clone(&barrier);
             // Connections `thread`, `thread + threads`, … are this thread's.
             let mine: Vec<usize> = (thread..plan.connections).step_by(threads).collect();
-            std::thread::spawn(move || one_thread(&work, addr, plan, &budget, &barrier, mine))
+            std::thread::spawn(move || {
+                one_thread(&work, addr, plan, (&budget, &ended), &barrier, mine)
+            })
         })
         .collect();
     let mut total = Tally::new();
@@ -125,7 +141,7 @@ fn one_thread(
     work: &Arc<Work>,
     addr: SocketAddr,
     plan: Plan,
-    budget: &Arc<AtomicU64>,
+    (budget, ended): (&Arc<AtomicU64>, &Arc<AtomicBool>),
     barrier: &Barrier,
     mine: Vec<usize>,
 ) -> Result<Tally> {
@@ -150,6 +166,7 @@ fn one_thread(
             let worker = Worker {
                 work: Arc::clone(work),
                 budget: Arc::clone(budget),
+                ended: Arc::clone(ended),
                 connection,
                 next: number * 7919,
                 start,
@@ -187,6 +204,7 @@ pub(crate) fn runtime() -> Result<tokio::runtime::Runtime> {
 struct Worker {
     work: Arc<Work>,
     budget: Arc<AtomicU64>,
+    ended: Arc<AtomicBool>,
     connection: Connection,
     /// Index of the next object; workers start far apart.
     next: usize,
@@ -199,7 +217,7 @@ impl Worker {
         let work = Arc::clone(&self.work);
         let mut tally = Tally::new();
         let mut before = Instant::now();
-        while before < self.deadline && !crate::stop::asked() {
+        while before < self.deadline && !self.is_over() {
             let bytes = match &*work {
                 Work::Get(objects) => self.get(objects).await?,
                 Work::Push(push) => {
@@ -219,6 +237,14 @@ impl Worker {
                     }
                     self.manifest(push, &mut tally).await?
                 }
+                Work::Image(push) => {
+                    if !take(&self.budget, push.size() + OVERHEAD) {
+                        tally.cut_short = true;
+                        break;
+                    }
+                    tally.last = Some(push.push(&mut self.connection, unique()).await?);
+                    push.size()
+                }
             };
             let after = Instant::now();
             let nanos = after.duration_since(before).as_nanos();
@@ -230,6 +256,10 @@ impl Worker {
         }
         tally.elapsed = before.duration_since(self.start);
         Ok(tally)
+    }
+
+    fn is_over(&self) -> bool {
+        self.ended.load(Ordering::Relaxed) || crate::stop::asked()
     }
 
     async fn get(&mut self, objects: &[Object]) -> Result<u64> {
@@ -328,6 +358,25 @@ mod tests {
         let addr = server(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello");
         let work = Arc::new(Work::Get(vec![object(6)]));
         assert!(round(&work, addr, PLAN, &Arc::new(AtomicU64::new(0))).is_err());
+    }
+
+    #[test]
+    fn a_round_ends_when_it_is_told_to() {
+        let addr = server(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello");
+        let work = Arc::new(Work::Get(vec![object(5)]));
+        let long = Plan {
+            duration: GRACE,
+            ..PLAN
+        };
+        let ended = Arc::new(AtomicBool::new(false));
+        let teller = Arc::clone(&ended);
+        std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(50));
+            teller.store(true, Ordering::Relaxed);
+        });
+        let tally = round_until(&work, addr, long, &Arc::default(), &ended).unwrap();
+        assert!(tally.latency.count() >= 3);
+        assert!(tally.elapsed < GRACE / 2, "{:?}", tally.elapsed);
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod contender;
 mod copy;
 mod document;
 mod error;
+mod gc;
 mod herd;
 mod http;
 mod lists;
@@ -32,7 +33,7 @@ mod template;
 mod workers;
 
 use clap::Parser as _;
-use cli::{Cli, Command, HerdArgs, ListsArgs, Output, QuickArgs, StartArgs};
+use cli::{Cli, Command, GcArgs, HerdArgs, ListsArgs, Output, QuickArgs, StartArgs};
 use document::{Populations, QuickSettings};
 use error::{Error, Result};
 use populate::Population;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         Command::Start(args) => start(args),
         Command::Lists(args) => lists(args),
         Command::Herd(args) => herd(args),
+        Command::Gc(args) => collect(args),
         Command::Loopback { listen } => loopback::run(listen).map(|()| true),
     };
     match result {
@@ -166,6 +168,30 @@ fn herd(args: HerdArgs) -> Result<bool> {
     }
     args.common.deliver(&report, &report.machine)?;
     Ok(true)
+}
+
+/// Runs `gc`; false when a peer failed.
+fn collect(args: GcArgs) -> Result<bool> {
+    check_orlop(args.only)?;
+    check_seconds(args.seconds)?;
+    stop::watch()?;
+    let folder = args.common.folder()?;
+    let gc = gc::Gc {
+        programs: args.common.programs()?,
+        kind: args.only,
+        root: folder.path().to_owned(),
+        manifests: args.manifests,
+        peer_manifests: args.peer_manifests,
+        pairs: usize::from(args.pairs),
+        seconds: args.seconds,
+        max_disk: args.max_disk * 1_000_000_000,
+    };
+    let report = gc.run()?;
+    if args.common.output == Output::Table {
+        print!("{}", table::gc(&report));
+    }
+    args.common.deliver(&report, &report.machine)?;
+    Ok(report.failed.is_empty())
 }
 
 fn check_seconds(seconds: f64) -> Result<()> {

@@ -175,6 +175,39 @@ impl ManifestPush {
     }
 }
 
+/// Pushes images of one new layer each, over a config that is there.
+pub(crate) struct ImagePush {
+    layers: BlobPush,
+    config: BlobRef,
+}
+
+impl ImagePush {
+    /// Images over `config`, each with one of these layers.
+    pub(crate) fn new(layers: BlobPush, config: BlobRef) -> ImagePush {
+        ImagePush { layers, config }
+    }
+
+    /// Size of each layer, in bytes.
+    pub(crate) fn size(&self) -> u64 {
+        self.layers.size()
+    }
+
+    /// Pushes a layer, and image `number` over it under the tag `t<number>`;
+    /// returns its path and digest.
+    pub(crate) async fn push(
+        &self,
+        connection: &mut Connection,
+        number: u64,
+    ) -> Result<(String, String)> {
+        let layer = (self.layers.push(connection).await?, self.size());
+        let repository = self.layers.repository();
+        let body = ManifestPush::new(repository, &[self.config.clone(), layer]).body(number);
+        let path = manifest_path(repository, &tag(number));
+        put_manifest(connection, &path, &body).await?;
+        Ok((path, digest_of(body.as_bytes())))
+    }
+}
+
 /// PUTs a manifest to `path`; returns the head of the answer.
 pub(crate) async fn put_manifest(
     connection: &mut Connection,
@@ -258,6 +291,37 @@ pub(crate) async fn unexpected(connection: &mut Connection, head: &Head, what: &
     };
     let status = head.status;
     Error::Answer(format!("{what} was answered {status}: {}", said.trim()))
+}
+
+/// Deletes what is at `path`.
+pub(crate) async fn delete(connection: &mut Connection, path: &str) -> Result<()> {
+    let request = format!("DELETE {path} HTTP/1.1\r\nHost: bench\r\n\r\n");
+    connection.send(&[request.as_bytes()]).await?;
+    answer(connection, &[202], &format!("DELETE of {path}")).await?;
+    Ok(())
+}
+
+/// Checks that nothing is at `path`.
+pub(crate) async fn verify_gone(connection: &mut Connection, path: &str) -> Result<()> {
+    connection.send(&[&get_request(path)]).await?;
+    answer(
+        connection,
+        &[404],
+        &format!("GET of {path}, which should be gone,"),
+    )
+    .await?;
+    Ok(())
+}
+
+/// Asks for an upload; true when one was opened, false when the server takes
+/// no pushes now.
+pub(crate) async fn takes_pushes(connection: &mut Connection, repository: &str) -> Result<bool> {
+    let request = format!(
+        "POST /v2/{repository}/blobs/uploads/ HTTP/1.1\r\nHost: bench\r\nContent-Length: 0\r\n\r\n"
+    );
+    connection.send(&[request.as_bytes()]).await?;
+    let head = answer(connection, &[202, 405, 503], "POST of an upload").await?;
+    Ok(head.status == 202)
 }
 
 /// Fetches `path` and checks status, length and SHA-256 of the body.

@@ -156,10 +156,31 @@ impl Server {
         limit: Duration,
         arguments: &[String],
     ) -> Result<Server> {
+        let pushes = Pushes::Taken;
+        Server::launch((kind, pushes), programs, folder, limit, arguments)
+    }
+
+    /// Starts a peer that takes no pushes, as its collector wants it.
+    pub(crate) fn start_read_only(
+        kind: Kind,
+        programs: &Programs,
+        folder: &Path,
+    ) -> Result<Server> {
+        let pushes = Pushes::Refused;
+        Server::launch((kind, pushes), programs, folder, READY_LIMIT, &[])
+    }
+
+    fn launch(
+        (kind, pushes): (Kind, Pushes),
+        programs: &Programs,
+        folder: &Path,
+        limit: Duration,
+        arguments: &[String],
+    ) -> Result<Server> {
         let program = programs.find(kind)?;
         fs::create_dir_all(folder).context(|| format!("create {}", folder.display()))?;
         let addr = free_address()?;
-        let mut command = command(kind, program, folder, addr)?;
+        let mut command = command((kind, pushes), program, folder, addr)?;
         command.args(arguments);
         let log_path = folder.join("server.log");
         let log = File::create(&log_path).context(|| format!("create {}", log_path.display()))?;
@@ -265,12 +286,22 @@ impl Drop for Server {
 /// Folder of a server's data in its own folder.
 pub(crate) const DATA: &str = "data";
 
+/// A peer's file of settings in its folder.
+pub(crate) const CONFIG: &str = "config.yml";
+
+/// Whether a server takes pushes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pushes {
+    Taken,
+    Refused,
+}
+
 /// Beginnings of the names of the servers' variables.
 const VARIABLES: [&str; 3] = ["ORLOP_", "REGISTRY_", "OTEL_"];
 
-/// The command line. Settings of the caller's environment are kept from all
-/// servers, so that a run measures defaults.
-fn command(kind: Kind, program: &Path, folder: &Path, addr: SocketAddr) -> Result<Command> {
+/// A command without the settings of the caller's environment, so that a run
+/// measures defaults.
+pub(crate) fn bare(program: &Path) -> Command {
     let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
@@ -278,6 +309,17 @@ fn command(kind: Kind, program: &Path, folder: &Path, addr: SocketAddr) -> Resul
             command.env_remove(&name);
         }
     }
+    command
+}
+
+/// The command line.
+fn command(
+    (kind, pushes): (Kind, Pushes),
+    program: &Path,
+    folder: &Path,
+    addr: SocketAddr,
+) -> Result<Command> {
+    let mut command = bare(program);
     let listen = addr.to_string();
     match kind {
         Kind::Uring | Kind::Pool => {
@@ -288,8 +330,8 @@ fn command(kind: Kind, program: &Path, folder: &Path, addr: SocketAddr) -> Resul
             command.env("ORLOP_OPS_LISTEN", "off");
         }
         Kind::Registry | Kind::Registry3 => {
-            let config = folder.join("config.yml");
-            let text = registry_config(&folder.join(DATA), addr);
+            let config = folder.join(CONFIG);
+            let text = registry_config(&folder.join(DATA), addr, pushes);
             fs::write(&config, text).context(|| format!("write {}", config.display()))?;
             command.arg("serve").arg(config);
             // Version 3 sends traces to a collector on this machine unless told
@@ -305,7 +347,8 @@ fn command(kind: Kind, program: &Path, folder: &Path, addr: SocketAddr) -> Resul
 
 /// Debian's own settings without accounts, and with logs that cost nothing.
 /// Both versions of the format have them in the same places.
-fn registry_config(data: &Path, addr: SocketAddr) -> String {
+fn registry_config(data: &Path, addr: SocketAddr, pushes: Pushes) -> String {
+    let read_only = pushes == Pushes::Refused;
     // JSON strings are YAML strings, whatever the path holds.
     let root = serde_json::Value::from(data.to_string_lossy());
     format!(
@@ -313,7 +356,8 @@ fn registry_config(data: &Path, addr: SocketAddr) -> String {
          log:\n  level: error\n  accesslog:\n    disabled: true\n\
          storage:\n  cache:\n    blobdescriptor: inmemory\n  \
          filesystem:\n    rootdirectory: {root}\n  \
-         delete:\n    enabled: true\n\
+         delete:\n    enabled: true\n  \
+         maintenance:\n    readonly:\n      enabled: {read_only}\n\
          http:\n  addr: {addr}\n  secret: bench\n"
     )
 }
@@ -353,8 +397,9 @@ mod tests {
     #[test]
     fn the_config_survives_an_odd_path() {
         let addr = "127.0.0.1:5001".parse().unwrap();
-        let config = registry_config(Path::new("/a \"b\": c"), addr);
+        let config = registry_config(Path::new("/a \"b\": c"), addr, Pushes::Refused);
         assert!(config.contains("rootdirectory: \"/a \\\"b\\\": c\"\n"));
+        assert!(config.contains("\n    readonly:\n      enabled: true\n"));
         assert!(config.contains("\nhttp:\n  addr: 127.0.0.1:5001\n"));
     }
 

@@ -1,6 +1,7 @@
 //! Results as text for people. Formats, computes nothing.
 
 use crate::document::{Filled, HerdReport, Idle, ListsReport, QuickReport, StartReport, Versions};
+use crate::gc::report::{Collection, Foreground, GcReport, Offline};
 use crate::machine::Machine;
 use crate::report::{Comparison, RowReport, Side};
 use crate::stats::Ratio;
@@ -392,6 +393,161 @@ pub(crate) fn herd(report: &HerdReport) -> String {
         format_args!("  target <= {target:.0} MiB above the cache"),
     );
     text
+}
+
+/// The result of `gc`.
+pub(crate) fn gc(report: &GcReport) -> String {
+    let mut text = heading(&report.machine, &report.versions);
+    let counts = report.counts;
+    line(
+        &mut text,
+        format_args!(
+            "{}: {} images and {} blobs in {} repositories, pushed in {:.0} s; {} images deleted in {:.0} s, {} blobs and manifests are garbage; {:.0} MiB on disk",
+            report.server.label(),
+            counts.manifests,
+            counts.blobs,
+            counts.repositories,
+            report.fill_seconds,
+            counts.deleted,
+            report.delete_seconds,
+            counts.garbage,
+            mib(report.disk_bytes)
+        ),
+    );
+    line(
+        &mut text,
+        format_args!(
+            "  {:<14}{:>9}{:>9}{:>9}{:>9}{:>11}{:>12}{:>10}{:>8}",
+            "collection",
+            "s",
+            "purge s",
+            "marks s",
+            "sweeps s",
+            "deaths/min",
+            "before MiB",
+            "peak MiB",
+            "CPU s"
+        ),
+    );
+    for pair in &report.pairs {
+        collection(&mut text, "beside load", &pair.loaded);
+        collection(&mut text, "quiet", &pair.alone);
+    }
+    line(
+        &mut text,
+        format_args!(
+            "  {:<14}{:>9}{:>10}{:>10}{:>10}{:>9}{:>10}{:>10}{:>10}{:>8}",
+            "load",
+            "pulls/s",
+            "p50 ms",
+            "p99 ms",
+            "max ms",
+            "pushes/s",
+            "p50 ms",
+            "p99 ms",
+            "max ms",
+            "CPU s"
+        ),
+    );
+    for pair in &report.pairs {
+        foreground(&mut text, "quiet", &pair.quiet);
+        foreground(&mut text, "beside it", &pair.beside);
+    }
+    for goal in &report.goals {
+        let sign = if goal.at_least { ">=" } else { "<=" };
+        let met = if goal.met { "met" } else { "MISSED" };
+        line(
+            &mut text,
+            format_args!(
+                "  {:<32}{:>12.2} ({:.2}-{:.2})  {sign} {} {met}",
+                goal.name, goal.value.median, goal.value.least, goal.value.greatest, goal.limit
+            ),
+        );
+    }
+    line(
+        &mut text,
+        format_args!(
+            "  goals are meant for {} images · {} images pulled and looked for behind each collection · {} connections pull, {} push",
+            report.goals_for, report.verified, report.pull_connections, report.push_connections
+        ),
+    );
+    for offline in &report.offline {
+        peer(&mut text, offline);
+    }
+    for skipped in &report.skipped {
+        let label = skipped.server.label();
+        line(
+            &mut text,
+            format_args!("skipped {label}: {}", skipped.reason),
+        );
+    }
+    for failed in &report.failed {
+        let label = failed.server.label();
+        line(&mut text, format_args!("FAILED {label}: {}", failed.reason));
+    }
+    text
+}
+
+fn collection(text: &mut String, name: &str, collection: &Collection) {
+    let outcome = &collection.outcome;
+    let seconds = |times: &[u64]| times.iter().sum::<u64>() as f64 / 1e3;
+    line(
+        text,
+        format_args!(
+            "  {name:<14}{:>9.2}{:>9.2}{:>9.2}{:>9.2}{:>11.0}{:>12.1}{:>10.1}{:>8.2}",
+            collection.seconds,
+            outcome.purge_ms as f64 / 1e3,
+            seconds(&outcome.mark_ms),
+            seconds(&outcome.sweep_ms),
+            collection.deaths_per_minute,
+            mib(collection.before),
+            mib(collection.peak),
+            collection.server_cpu_seconds
+        ),
+    );
+}
+
+fn foreground(text: &mut String, name: &str, load: &Foreground) {
+    let (pulls, pushes) = (&load.pulls, &load.pushes);
+    let cut = if pulls.cut_short || pushes.cut_short {
+        " [ended early by the disk guard]"
+    } else {
+        ""
+    };
+    line(
+        text,
+        format_args!(
+            "  {name:<14}{:>9.0}{:>10.3}{:>10.3}{:>10.3}{:>9.0}{:>10.3}{:>10.3}{:>10.3}{:>8.2}{cut}",
+            pulls.rate,
+            pulls.p50_ms,
+            pulls.p99_ms,
+            pulls.max_ms,
+            pushes.rate,
+            pushes.p50_ms,
+            pushes.p99_ms,
+            pushes.max_ms,
+            load.server_cpu_seconds
+        ),
+    );
+}
+
+fn peer(text: &mut String, offline: &Offline) {
+    let counts = offline.counts;
+    line(
+        text,
+        format_args!(
+            "{}: {} images and {} blobs, pushed in {:.0} s; {} deleted in {:.0} s; collected in {:.2} s, {:.0} deaths a minute; read-only meanwhile: all {} tries to push were refused",
+            offline.server.label(),
+            counts.manifests,
+            counts.blobs,
+            offline.fill_seconds,
+            counts.deleted,
+            offline.delete_seconds,
+            offline.collect_seconds,
+            offline.deaths_per_minute,
+            offline.pushes_refused
+        ),
+    );
 }
 
 fn mib(bytes: u64) -> f64 {

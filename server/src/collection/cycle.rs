@@ -7,7 +7,7 @@ use orlop_engine::{Collected, Collector, Garbage, Sweep, Trailer};
 use orlop_oci::Digest;
 use tokio::task::spawn_blocking;
 
-use super::{DAY, Gc, NAMED, Outcome, Wanted, failed, names, time};
+use super::{DAY, Gc, NAMED, Outcome, Wanted, failed, milliseconds, names, time};
 use crate::catalog::{DEAD_MAX, Dead, JobProgress};
 use crate::jobs::{Run, Stop};
 
@@ -31,6 +31,7 @@ impl Gc {
         let Some(mut sweep) = marked else {
             return Ok(None);
         };
+        let marked = began.elapsed();
         let done = match plan {
             Some(_) => self.look(run, sweep, outcome).await?,
             None => {
@@ -41,6 +42,11 @@ impl Gc {
                 }
             }
         };
+        let took = began.elapsed();
+        outcome.mark_ms.push(milliseconds(marked));
+        outcome
+            .sweep_ms
+            .push(milliseconds(took.saturating_sub(marked)));
         outcome.cycles = outcome.cycles.saturating_add(1);
         outcome.blobs = done.blobs;
         outcome.live = done.live;
@@ -58,12 +64,12 @@ impl Gc {
         outcome.dead = outcome.dead.saturating_add(done.dead);
         outcome.dead_bytes = outcome.dead_bytes.saturating_add(done.dead_bytes);
         if plan.is_none() {
-            self.told(run, done, began.elapsed());
+            self.told(run, done, (marked, took));
         }
         Ok(Some(done))
     }
 
-    fn told(&self, run: &Run, done: Collected, took: Duration) {
+    fn told(&self, run: &Run, done: Collected, (marked, took): (Duration, Duration)) {
         let at = (self.clock)();
         self.change(|observed| {
             observed.last = done;
@@ -81,18 +87,21 @@ impl Gc {
             dead = done.dead,
             dead_bytes = done.dead_bytes,
             bounded = done.bounded,
+            marked = ?marked,
             took = ?took,
             "a cycle of collection ended"
         );
         run.log(format!(
-            "cycle: {} blobs, {} named; {} died ({} bytes), {} condemned ({} bytes), {} of them kept by the bound",
+            "cycle: {} blobs, {} named; {} died ({} bytes), {} condemned ({} bytes), {} of them kept by the bound; marked in {:.1} s of {:.1}",
             done.blobs,
             done.live,
             done.dead,
             done.dead_bytes,
             done.condemned,
             done.condemned_bytes,
-            done.bounded
+            done.bounded,
+            marked.as_secs_f64(),
+            took.as_secs_f64()
         ));
         if done.bounded > 0 {
             tracing::warn!(

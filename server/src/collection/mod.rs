@@ -155,6 +155,7 @@ impl Gc {
             )
             .await?;
         }
+        outcome.purge_ms = milliseconds(began.elapsed());
         let sequence = self.catalog.sequence();
         if *self.clean_at() == Some(sequence) && !self.is_room_held() {
             outcome.idle = true;
@@ -341,6 +342,10 @@ fn failed(error: orlop_engine::Error) -> Stop {
 
 fn names(error: CatalogError) -> Stop {
     Stop::Failed(error.to_string())
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn text(outcome: &Outcome) -> Result<String, Stop> {

@@ -74,6 +74,12 @@ pub struct Outcome {
     /// Whether the time was up before all was done.
     #[serde(skip_serializing_if = "is_false")]
     pub cut: bool,
+    /// How long purges and deletes took, in milliseconds.
+    pub purge_ms: u64,
+    /// How long each cycle marked.
+    pub mark_ms: Vec<u64>,
+    /// How long each cycle swept.
+    pub sweep_ms: Vec<u64>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
