@@ -220,3 +220,22 @@ fn a_catalog_from_an_older_copy_or_none_says_which_changes_may_be_missing() {
     let which = "since the store was made and before LSN";
     assert!(says(&outcome.left, which), "{outcome:#?}");
 }
+
+/// A manifest that lost a tag counts from then on, as in the server's catalog.
+#[test]
+fn a_catalog_made_again_says_which_manifests_lost_a_tag() {
+    let store = Named::whole();
+    let sql = rusqlite::Connection::open(store.path("catalog.db")).unwrap();
+    let count = "SELECT count(*) FROM manifest WHERE digest = ?1 AND repository = 1 \
+         AND untagged_at IS NOT NULL";
+    let untagged = |bytes: &[u8]| -> i64 {
+        let digest = sha256(bytes).encode();
+        sql.query_row(count, (digest,), |row| row.get(0)).unwrap()
+    };
+    // The image lost `old`; the report about it never had one.
+    let contents = contents();
+    assert_eq!(
+        (untagged(&contents.image), untagged(&contents.report)),
+        (1, 0)
+    );
+}
