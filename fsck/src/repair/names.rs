@@ -149,9 +149,20 @@ impl Origin {
         }
         let floor = slot.catalog_sequence.saturating_add(LEAP);
         fill(&sql, self.after, floor, log, &reader, &mut made)?;
+        hold(&sql, made.lost.len())?;
         finish(sql)?;
         Ok(made)
     }
+}
+
+/// A catalog that lacks names must not make garbage of what they named: the
+/// server collects nothing until an operator says that it is right.
+fn hold(sql: &Connection, lost: usize) -> Result<()> {
+    let why = (lost > 0)
+        .then_some("the catalog was made again by orlop-fsck, and names may be missing from it");
+    sql.execute("UPDATE catalog SET gc_hold = COALESCE(?1, gc_hold)", (why,))
+        .map(drop)
+        .map_err(refused)
 }
 
 fn random() -> Result<[u8; 16]> {
