@@ -5,6 +5,8 @@
 //! with its edges and the tags that point to it, and leaves the totals right;
 //! rows that are not hidden are never removed.
 
+use std::time::{Duration, Instant};
+
 use orlop_format::digest::Digest;
 
 use super::Catalog;
@@ -22,6 +24,8 @@ use super::verb::{Effect, Progress, Verb};
 const STEP: i64 = 100;
 /// Rows after which a step begins with no further manifest.
 const STEP_ROWS: u64 = 1000;
+/// Time after which it does not either.
+const STEP_TIME: Duration = Duration::from_millis(10);
 /// Remembered names that one step forgets.
 const FORGOTTEN: i64 = 500;
 /// Dead blobs whose links one change removes.
@@ -138,11 +142,9 @@ pub(super) async fn step(connection: &mut Connection, until: i64, now: i64) -> R
     let due = "SELECT id, name, deleted_at FROM repository \
          WHERE deleted_at <= $1 ORDER BY deleted_at LIMIT 1";
     let mut changes = Vec::new();
-    let mut of = 0;
     if let Some(row) = connection.row(due, &[Arg::Int(until)]).await? {
-        of = row.int(0)?;
         let place = Place {
-            id: of,
+            id: row.int(0)?,
             name: row.text(1)?,
         };
         repository(
@@ -169,11 +171,17 @@ pub(super) async fn step(connection: &mut Connection, until: i64, now: i64) -> R
             )
             .await?;
     }
-    let sequence = if changes.is_empty() {
-        None
-    } else {
-        Some(change::record(connection, of, &changes, now).await?)
-    };
+    let mut sequence = None;
+    for of in changes.chunk_by(|one, next| one.0 == next.0) {
+        let Some((repository, _, _)) = of.first() else {
+            continue;
+        };
+        let of: Vec<_> = of
+            .iter()
+            .map(|(_, kind, name)| (*kind, name.clone()))
+            .collect();
+        sequence = Some(change::record(connection, *repository, &of, now).await?);
+    }
     Ok(Effect {
         sequence,
         purged,
@@ -194,7 +202,7 @@ async fn repository(
     deleted_at: i64,
     now: i64,
     purged: &mut PurgedRows,
-    changes: &mut Vec<(ChangeKind, String)>,
+    changes: &mut Vec<(i64, ChangeKind, String)>,
 ) -> Result<()> {
     let rows = connection
         .rows(
@@ -202,9 +210,9 @@ async fn repository(
             &[Arg::Int(place.id), Arg::Int(STEP)],
         )
         .await?;
-    let mut removed = 0u64;
+    let (mut removed, began) = (0u64, Instant::now());
     for row in &rows {
-        if removed >= STEP_ROWS {
+        if removed >= STEP_ROWS || began.elapsed() >= STEP_TIME {
             break;
         }
         let digest = row.bytes(0)?;
@@ -212,7 +220,7 @@ async fn repository(
             Some(edges) => {
                 removed = removed.saturating_add(edges);
                 purged.manifests = purged.manifests.saturating_add(1);
-                changes.push((ChangeKind::ManifestPurged, text(&digest)));
+                changes.push((place.id, ChangeKind::ManifestPurged, text(&digest)));
             }
             None => purged.tags = purged.tags.saturating_add(STEP.unsigned_abs()),
         }
@@ -233,7 +241,7 @@ async fn repository(
         connection.run(sql, &id).await?;
     }
     purged.repositories = 1;
-    changes.push((ChangeKind::RepositoryPurged, place.name.clone()));
+    changes.push((place.id, ChangeKind::RepositoryPurged, place.name.clone()));
     Ok(())
 }
 
@@ -244,7 +252,7 @@ async fn manifests(
     until: i64,
     now: i64,
     purged: &mut PurgedRows,
-    changes: &mut Vec<(ChangeKind, String)>,
+    changes: &mut Vec<(i64, ChangeKind, String)>,
 ) -> Result<()> {
     let rows = connection
         .rows(
@@ -261,9 +269,9 @@ async fn manifests(
             &[Arg::Int(until), Arg::Int(STEP)],
         )
         .await?;
-    let mut removed = 0u64;
+    let (mut removed, began) = (0u64, Instant::now());
     for row in &rows {
-        if removed >= STEP_ROWS {
+        if removed >= STEP_ROWS || began.elapsed() >= STEP_TIME {
             break;
         }
         let place = Place {
@@ -275,7 +283,7 @@ async fn manifests(
             Some(edges) => {
                 removed = removed.saturating_add(edges);
                 purged.manifests = purged.manifests.saturating_add(1);
-                changes.push((ChangeKind::ManifestPurged, text(&digest)));
+                changes.push((place.id, ChangeKind::ManifestPurged, text(&digest)));
             }
             None => purged.tags = purged.tags.saturating_add(STEP.unsigned_abs()),
         }

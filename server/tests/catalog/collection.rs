@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use orlop::catalog::{
-    Catalog, CatalogError, DEAD_MAX, Dead, Edge, EdgeKind, LinkedBlob, PurgedRows, PutManifest,
+    Catalog, CatalogError, ChangeKind, DEAD_MAX, Dead, Edge, EdgeKind, LinkedBlob, PurgedRows,
+    PutManifest,
 };
 use orlop_oci::Digest;
 
@@ -147,6 +148,10 @@ pub(crate) async fn only_what_was_deleted_long_enough_ago_is_purged(place: &Plac
     assert_eq!(all.len(), without.len() + 3);
     let purged = purge(&catalog, 1000).await;
     assert_eq!((purged.manifests, purged.repositories), (1, 0));
+    let last = catalog.changes(catalog.sequence() - 1, 10).await.unwrap();
+    assert_eq!(last[0].kind, ChangeKind::ManifestPurged);
+    let id = place.number("SELECT id FROM repository").await;
+    assert_eq!(last[0].repository, id);
     let mut left = live(&catalog, None).await.unwrap();
     let mut without = without;
     left.sort();
