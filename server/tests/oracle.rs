@@ -19,6 +19,7 @@ mod check;
 mod model;
 #[path = "oracle/pool.rs"]
 mod pool;
+#[expect(unreachable_pub, reason = "a file of the crate of end-to-end tests")]
 #[path = "../../tests/src/random.rs"]
 mod random;
 #[path = "oracle/server.rs"]
@@ -61,7 +62,13 @@ fn seed(test: &str) -> u64 {
 /// What differs from store to store.
 fn rules(random: &mut Random, lease: Duration) -> Rules {
     let windows = [Duration::ZERO, Duration::from_millis(150), LONG];
-    let untagged = [None, None, None, Some(lease), Some(Duration::from_millis(200))];
+    let untagged = [
+        None,
+        None,
+        None,
+        Some(lease),
+        Some(Duration::from_millis(200)),
+    ];
     Rules {
         lease,
         window: windows[random.index(windows.len())],
@@ -88,7 +95,10 @@ async fn worlds(seed: u64, steps: u64) -> Vec<Told> {
             println!("store {number}: {told:?}");
             told
         };
-        let running: Vec<_> = some.iter().map(|number| tokio::spawn(run(*number))).collect();
+        let running: Vec<_> = some
+            .iter()
+            .map(|number| tokio::spawn(run(*number)))
+            .collect();
         for world in running {
             match world.await {
                 Ok(of) => told.push(of),

@@ -125,7 +125,11 @@ impl Actor<'_> {
         }
         let from = self.random.one(self.others).cloned();
         if self.random.percent(30)
-            && self.server.mount(&name, from.as_deref(), &digest).await.unwrap()
+            && self
+                .server
+                .mount(&name, from.as_deref(), &digest)
+                .await
+                .unwrap()
         {
             self.repo.links.insert(digest, true);
             self.dangling.remove(&blob.sha256);
@@ -316,7 +320,15 @@ impl Actor<'_> {
             assert!(done.is_err(), "{name}:{tag} was deleted before");
             return;
         }
-        done.unwrap();
+        if let Err(error) = done {
+            let known = &self.repo.tags[&tag];
+            let found = self
+                .server
+                .stat(&name, &Reference::Digest(known.digest))
+                .await;
+            let row = self.repo.rows.get(&known.digest);
+            panic!("{name}:{tag} is not deleted: {error}; {known:?} is {found:?}, {row:?}");
+        }
         let gone = self.gone(from);
         self.repo.untag(&tag, gone);
         if let Some(tag) = self.repo.tags.get_mut(&tag) {

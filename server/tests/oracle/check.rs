@@ -5,7 +5,7 @@ use std::path::Path;
 
 use orlop::registry::{Digest, Error, Reference, Tag};
 
-use crate::model::{Collection, Gone, Kind, Model, Repo};
+use crate::model::{Collection, Gone, Kind, Model, Repo, Row};
 use crate::pool::Pool;
 use crate::random::Random;
 use crate::server::Server;
@@ -22,44 +22,65 @@ pub(crate) async fn retired(
         let time = time.max(server.rules.lease);
         i64::try_from(time.as_millis()).unwrap()
     });
-    let dangling = &model.dangling;
-    for repo in &mut model.repos {
-        let soft = repo.soft(untagged.is_some());
-        let visible: Vec<Digest> = repo.visible().map(|(digest, _)| *digest).collect();
-        for digest in visible.iter().filter(|digest| soft.contains(digest)) {
-            if dangling.contains(&repo.rows[digest].sha256) {
-                continue;
-            }
-            let found = server.stat(&repo.name, &Reference::Digest(*digest)).await;
-            let has_to_go = repo.has_to_go(digest, at, untagged);
-            let name = &repo.name;
-            match found {
-                Ok(_) => {
-                    assert!(!has_to_go, "{name}@{digest}: nothing reaches it and it is kept");
-                    if let Some(row) = repo.rows.get_mut(digest) {
-                        row.sure = true;
-                        row.orphan = row.orphan.filter(|_| !at.whole);
-                    }
+    let Model {
+        repos, dangling, ..
+    } = model;
+    for repo in repos {
+        // What went may have been purged at once, and more have gone with it.
+        while look(server, repo, dangling, (at, untagged), is_purged_too).await {}
+    }
+}
+
+/// Whether something was deleted.
+async fn look(
+    server: &Server,
+    repo: &mut Repo,
+    dangling: &BTreeSet<Digest>,
+    (at, untagged): (Collection, Option<i64>),
+    is_purged_too: bool,
+) -> bool {
+    let soft = repo.soft(untagged.is_some());
+    let visible = repo.visible().map(|(digest, _)| *digest);
+    let visible: Vec<Digest> = visible.filter(|digest| soft.contains(digest)).collect();
+    let mut is_less = false;
+    for digest in &visible {
+        if dangling.contains(&repo.rows[digest].sha256) {
+            continue;
+        }
+        let found = server.stat(&repo.name, &Reference::Digest(*digest)).await;
+        let has_to_go = repo.has_to_go(digest, at, untagged);
+        let name = &repo.name;
+        match found {
+            Ok(_) => {
+                assert!(
+                    !has_to_go,
+                    "{name}@{digest}: nothing reaches it and it is kept"
+                );
+                if let Some(row) = repo.rows.get_mut(digest) {
+                    row.sure = true;
+                    row.orphan = row.orphan.filter(|_| !at.whole);
                 }
-                Err(Error::ManifestUnknown) => {
-                    let may_go = repo.may_go(digest, at, untagged);
-                    assert!(may_go, "{name}@{digest} was in use and is deleted");
-                    let gone = Gone {
-                        at: at.at,
-                        number: 0,
-                    };
-                    repo.hide(digest, gone);
-                    if let Some(row) = repo.rows.get_mut(digest) {
-                        row.sure = !is_purged_too;
-                    }
-                    if is_purged_too {
-                        repo.orphan(digest, at.at, false);
-                    }
-                }
-                Err(error) => panic!("{name}@{digest}: {error}"),
             }
+            Err(Error::ManifestUnknown) => {
+                let may_go = repo.may_go(digest, at, untagged);
+                assert!(may_go, "{name}@{digest} was in use and is deleted");
+                let gone = Gone {
+                    at: at.at,
+                    number: 0,
+                };
+                is_less = true;
+                repo.hide(digest, gone);
+                if let Some(row) = repo.rows.get_mut(digest) {
+                    row.sure = !is_purged_too;
+                }
+                if is_purged_too {
+                    repo.orphan(digest, at.at, false);
+                }
+            }
+            Err(error) => panic!("{name}@{digest}: {error}"),
         }
     }
+    is_less
 }
 
 /// Compares the blobs of the store with the live set. `strict`: everything
@@ -78,11 +99,23 @@ pub(crate) async fn blobs(server: &Server, pool: &Pool, model: &mut Model, stric
     for digest in must.values().flatten() {
         if !here[digest] {
             let why = server.why(digest).await;
-            panic!("live blob {digest} was deleted: {why:?}");
+            let of = model.repos.iter().flat_map(|repo| {
+                let of = move |row: &Row| {
+                    let is_named = row.edges.iter().any(|edge| edge.digest == *digest);
+                    is_named || row.sha256 == *digest
+                };
+                let rows = repo.rows.iter().filter(move |(_, row)| row.sure && of(row));
+                rows.map(|(of, row)| format!("{}@{of}: {row:?}", repo.name))
+            });
+            let of: Vec<String> = of.collect();
+            panic!("live blob {digest} was deleted: {why:?}; the model has it by {of:#?}");
         }
     }
     if strict {
-        let known = pool.blobs().map(|blob| blob.sha256).chain(model.manifests());
+        let known = pool
+            .blobs()
+            .map(|blob| blob.sha256)
+            .chain(model.manifests());
         for digest in known.filter(|digest| !may.contains_key(digest)) {
             if here[&digest] {
                 let why = server.why(&digest).await;
@@ -116,11 +149,19 @@ pub(crate) async fn names(
     let dangling = model.dangling.clone();
     for repo in &mut model.repos {
         tags(server, repo, &dangling).await;
-        referrers(server, repo).await;
         let rows: Vec<Digest> = repo.rows.keys().copied().collect();
         for digest in rows {
-            row(server, pool, repo, &digest, &dangling, all || random.percent(10)).await;
+            row(
+                server,
+                pool,
+                repo,
+                &digest,
+                &dangling,
+                all || random.percent(10),
+            )
+            .await;
         }
+        referrers(server, repo).await;
         for (digest, is_sure) in repo.links.clone() {
             if is_sure && (all || random.percent(10)) {
                 let size = server.blob_size(&repo.name, &digest).await;
@@ -147,17 +188,30 @@ async fn tags(server: &Server, repo: &Repo, dangling: &BTreeSet<Digest>) {
 }
 
 async fn referrers(server: &Server, repo: &Repo) {
-    let mut known: BTreeMap<Digest, BTreeSet<Digest>> = BTreeMap::new();
-    for (digest, row) in &repo.rows {
-        if let Some(subject) = row.subject() {
-            let of = known.entry(*subject).or_default();
-            of.extend(row.hidden.is_none().then_some(*digest));
-        }
-    }
-    for (subject, of) in known {
+    let subjects: BTreeSet<Digest> = repo
+        .rows
+        .values()
+        .filter_map(Row::subject)
+        .copied()
+        .collect();
+    for subject in subjects {
         let listed = server.referrers(&repo.name, &subject).await;
         let listed: BTreeSet<Digest> = listed.into_iter().collect();
-        assert_eq!(listed, of, "referrers of {}@{subject}", repo.name);
+        let known = |is_sure: bool| -> BTreeSet<Digest> {
+            let rows = repo
+                .visible()
+                .filter(|(_, row)| row.subject() == Some(&subject));
+            let rows = rows.filter(|(_, row)| row.sure || !is_sure);
+            rows.map(|(digest, _)| *digest).collect()
+        };
+        let name = &repo.name;
+        let missing: Vec<_> = known(true).difference(&listed).copied().collect();
+        assert!(
+            missing.is_empty(),
+            "{name}@{subject} is not told of {missing:?}"
+        );
+        let extra: Vec<_> = listed.difference(&known(false)).copied().collect();
+        assert!(extra.is_empty(), "{name}@{subject} is told of {extra:?}");
     }
 }
 
@@ -178,11 +232,12 @@ async fn row(
     }
     if !read {
         let found = server.stat(&name, &reference).await;
-        assert_eq!(found, Ok(*digest), "{name}@{digest}");
+        assert_eq!(found, Ok(*digest), "{name}@{digest}: {row:?}");
         return;
     }
     let pulled = server.pull(&name, &reference).await;
-    let (_, bytes) = pulled.unwrap_or_else(|error| panic!("{name}@{digest} is lost: {error}"));
+    let (_, bytes) =
+        pulled.unwrap_or_else(|error| panic!("{name}@{digest} is lost: {error}: {row:?}"));
     assert_eq!(bytes, row.bytes, "{name}@{digest}");
     if let Some(row) = repo.rows.get_mut(digest) {
         row.pulled = crate::server::now();

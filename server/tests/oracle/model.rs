@@ -161,9 +161,7 @@ impl Repo {
 
     fn lose_tag(&mut self, tag: &str, unless: Option<&Digest>, at: Span) {
         let had = self.tags.get(tag).filter(|tag| tag.hidden.is_none());
-        let had = had
-            .map(|tag| tag.digest)
-            .filter(|had| Some(had) != unless);
+        let had = had.map(|tag| tag.digest).filter(|had| Some(had) != unless);
         if let Some(row) = had.and_then(|had| self.rows.get_mut(&had)) {
             row.touched = at;
         }
@@ -254,12 +252,7 @@ impl Repo {
 
     /// Whether a whole collection has to delete a manifest: nothing can reach it
     /// and nobody used it since it lost what it belonged to, or for so long.
-    pub(crate) fn has_to_go(
-        &self,
-        digest: &Digest,
-        at: Collection,
-        untagged: Option<i64>,
-    ) -> bool {
+    pub(crate) fn has_to_go(&self, digest: &Digest, at: Collection, untagged: Option<i64>) -> bool {
         let Some(row) = self.rows.get(digest) else {
             return false;
         };
@@ -364,6 +357,8 @@ impl Model {
     /// Every manifest that was pushed and may still be in the store.
     pub(crate) fn manifests(&self) -> BTreeSet<Digest> {
         let rows = self.repos.iter().flat_map(|repo| repo.rows.values());
-        rows.map(|row| row.sha256).chain(self.buried.iter().copied()).collect()
+        rows.map(|row| row.sha256)
+            .chain(self.buried.iter().copied())
+            .collect()
     }
 }

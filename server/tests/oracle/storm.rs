@@ -27,7 +27,11 @@ impl World {
             let (server, pool) = (Arc::clone(&server), Arc::clone(&self.pool));
             let mut random = Random::part(self.random.any(), number as u64);
             let mut dangling = self.model.dangling.clone();
-            let others: Vec<String> = names.iter().filter(|of| **of != repo.name).cloned().collect();
+            let others: Vec<String> = names
+                .iter()
+                .filter(|of| **of != repo.name)
+                .cloned()
+                .collect();
             clients.push(tokio::spawn(async move {
                 for _ in 0..steps {
                     let mut actor = Actor {
@@ -54,7 +58,9 @@ impl World {
             match client.await {
                 Ok((repo, dangling)) => {
                     self.model.repos.push(repo);
-                    self.model.dangling.retain(|digest| dangling.contains(digest));
+                    self.model
+                        .dangling
+                        .retain(|digest| dangling.contains(digest));
                 }
                 Err(error) => failed = Some(error),
             }
@@ -113,7 +119,10 @@ fn unnamed_links(model: &mut Model) {
         for (digest, is_sure) in links {
             *is_sure &= rows.values().filter(|row| row.sure).any(|row| {
                 let is_blob = |edge: &&crate::model::Edge| edge.kind == Kind::Blob;
-                row.edges.iter().filter(is_blob).any(|edge| edge.digest == *digest)
+                row.edges
+                    .iter()
+                    .filter(is_blob)
+                    .any(|edge| edge.digest == *digest)
             });
         }
     }
