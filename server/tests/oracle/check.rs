@@ -135,7 +135,7 @@ pub(crate) async fn blobs(server: &Server, pool: &Pool, model: &mut Model, stric
 pub(crate) fn count(model: &Model) -> Option<u64> {
     let (must, may) = (model.must_live(), model.may_live());
     let is_certain = must.keys().eq(may.keys());
-    is_certain.then(|| must.len() as u64)
+    is_certain.then_some(must.len() as u64)
 }
 
 /// Compares what every repository answers. `all`: every byte of it.

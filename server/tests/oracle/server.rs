@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use orlop::catalog::Job;
-use orlop::jobs::{GC, GcOutcome, Why};
+use orlop::collection::{GC, Outcome, Why};
 use orlop::registry::{
     Digest, Error, Hidden, Maintenance, Pushed, Reference, Registry, RepositoryName, Subject, Tag,
 };
@@ -118,7 +118,7 @@ impl Server {
     }
 
     /// A job from its start to its end.
-    pub(crate) async fn job(&self, params: &str) -> GcOutcome {
+    pub(crate) async fn job(&self, params: &str) -> Outcome {
         let id = self.job_start(params).await;
         outcome(&self.job_end(id).await)
     }
@@ -134,7 +134,7 @@ impl Server {
 }
 
 /// What a job that has to be done came to.
-pub(crate) fn outcome(job: &Job) -> GcOutcome {
+pub(crate) fn outcome(job: &Job) -> Outcome {
     assert_eq!(job.state.name(), "done", "{}", job.outcome);
     serde_json::from_str(&job.outcome).unwrap()
 }
