@@ -114,7 +114,7 @@ fn relocation(u: &mut Unstructured<'_>) -> Result<Relocation> {
 }
 
 /// Holes in order, at least a block apart.
-fn holes(u: &mut Unstructured<'_>) -> Result<Vec<Hole>> {
+pub(crate) fn holes(u: &mut Unstructured<'_>) -> Result<Vec<Hole>> {
     let mut behind = 4096u32;
     list(u, MANY, |u| {
         let offset = behind + u.int_in_range(0..=1000)? * 4096;

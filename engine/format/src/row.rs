@@ -262,7 +262,10 @@ impl Segment {
         let (punched, holes) = if r.rest().is_empty() {
             (0, Vec::new())
         } else {
-            (r.u64()?, hole::decode_holes(&mut r)?)
+            match r.u64()? {
+                0 => return Err(Malformed::Field("punch of a segment")),
+                punched => (punched, hole::decode_holes(&mut r)?),
+            }
         };
         let row = Self {
             segment,

@@ -78,14 +78,22 @@ fn built(u: &mut Unstructured<'_>, which: u8) -> Result<()> {
             assert_eq!(Upload::decode(&row.encode()), Ok(row));
         }
         2 => {
-            let row = Segment {
+            let mut row = Segment {
                 segment: make::segment(u)?,
                 sealed: u.arbitrary()?,
                 used: u.arbitrary()?,
                 live: u.arbitrary()?,
                 hash: u.arbitrary()?,
+                removed: false,
+                punched: u.arbitrary()?,
+                holes: Vec::new(),
             };
-            assert_eq!(Segment::decode(&row.encode()), Ok(row));
+            if row.punched > 0 {
+                row.holes = make::holes(u)?;
+            } else {
+                row.removed = !row.sealed && u.arbitrary()?;
+            }
+            assert_eq!(Segment::decode(&row.encode()), Ok(row.clone()));
             let other = make::segment(u)?;
             let key = |segment: &orlop_format::location::SegmentId| {
                 Segment::key(segment.class, segment.id)

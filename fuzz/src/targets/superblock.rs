@@ -7,7 +7,7 @@
 
 use arbitrary::{Result, Unstructured};
 use orlop_format::BLOCK;
-use orlop_format::superblock::{FILES, SLOTS, Superblock};
+use orlop_format::superblock::{FILES, RELEASES, SLOTS, Superblock};
 
 use crate::{make, repair};
 
@@ -17,18 +17,23 @@ pub fn run(data: &[u8]) {
     let mut bytes = data.to_vec();
     if repair::block(&mut bytes, b"ORLB", 104).is_some() {
         if bytes[75] & 1 == 0 {
-            bytes[72..88].fill(0);
+            // Features that are known, or none.
+            bytes[73..88].fill(0);
+            bytes[72] &= 1;
             let _ = repair::block(&mut bytes, b"ORLB", 104);
         }
         match Superblock::decode(&bytes) {
             Ok(slot) => {
-                assert!(bytes[4] <= 1 && bytes[72..88].iter().all(|byte| *byte == 0));
+                assert!(bytes[4] <= 1 && bytes[72] <= 1);
+                assert!(bytes[73..88].iter().all(|byte| *byte == 0));
                 assert_eq!(Superblock::decode(&slot.encode()), Ok(slot));
                 if bytes[4] == 1 && bytes[88..96].iter().all(|byte| *byte == 0) {
                     assert_eq!(slot.encode()[..108], bytes[..108]);
                 }
             }
-            Err(_) => assert!(bytes[4] == 2 || bytes[72..88].iter().any(|byte| *byte != 0)),
+            Err(_) => assert!(
+                bytes[4] == 2 || bytes[72] > 1 || bytes[73..88].iter().any(|byte| *byte != 0)
+            ),
         }
     }
     let _ = built(&mut Unstructured::new(data));
@@ -43,6 +48,7 @@ fn slot(u: &mut Unstructured<'_>, sequence: u64) -> Result<Superblock> {
         epoch: u.arbitrary()?,
         recycled: u.arbitrary()?,
         journal: u.arbitrary()?,
+        features: u.arbitrary::<u64>()? & RELEASES,
     })
 }
 

@@ -137,12 +137,13 @@ pub(super) async fn room(world: &World) -> Result<()> {
     client.collect(1, true).await?;
     let more = world.draw(|random| content(random.number(), random.len(70_000, 900_000)));
     let (reclaimed, pushed) = join(client.reclaim(), client.push_blob("team/kept", &more)).await;
-    (reclaimed?, pushed?);
+    reclaimed?;
+    pushed?;
     fill(&client, FILE * 3).await?;
     client.reclaim().await?;
     store.close().await?;
     drop(store);
-    if world.seed % 2 == 0 {
+    if world.seed.is_multiple_of(2) {
         world.index.lose();
     }
     let store = world.open().await?;
