@@ -20,8 +20,8 @@ use crate::verify::{Found, verify};
 
 /// Set it to have the choices of a failed run again.
 pub(crate) const SEED: &str = "ORLOP_CRASH_SEED";
-/// A start takes no longer, whatever came before.
-pub(crate) const START: Duration = Duration::from_secs(5);
+/// A start takes no longer, whatever came before, also on a machine that is busy.
+pub(crate) const START: Duration = Duration::from_secs(15);
 /// How long the oracle may take to see that its server is gone.
 const ORACLE: Duration = Duration::from_secs(60);
 /// How long a counter may take to get as far as a moment wants.

@@ -22,7 +22,7 @@ fn g11_a_slow_disk_loses_nothing_and_refuses_nothing() {
     let mut rig = Rig::start(TEST, seed(TEST), setup);
     disk.slow_down(Duration::from_millis(choose(20, 50, 200)));
     let oracle = rig.load();
-    std::thread::sleep(Duration::from_secs(choose(3, 15, 300)));
+    std::thread::sleep(Duration::from_secs(choose(8, 15, 300)));
     rig.server.kill();
     let wrong = oracle.end();
     let model = rig.answers_were_right(wrong);
