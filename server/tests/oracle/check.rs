@@ -45,6 +45,10 @@ async fn look(
     let mut is_less = false;
     for digest in &visible {
         if dangling.contains(&repo.rows[digest].sha256) {
+            // Without its bytes it cannot be seen whether it is there.
+            if let Some(row) = repo.rows.get_mut(digest) {
+                is_less |= std::mem::take(&mut row.sure);
+            }
             continue;
         }
         let found = server.stat(&repo.name, &Reference::Digest(*digest)).await;
