@@ -192,6 +192,13 @@ impl World {
         job.state.name()
     }
 
+    /// The model goes on past jobs that were run one after another.
+    pub(crate) async fn jobs_since(&mut self, from: i64) {
+        self.after(How::Restarted, from, true).await;
+        check::blobs(&self.server, &self.pool, &mut self.model, true).await;
+        self.names(true).await;
+    }
+
     /// The model goes on past a collection and is compared.
     async fn after(&mut self, how: How, from: i64, whole: bool) {
         let at = Collection {
