@@ -29,6 +29,7 @@ const CONFINED: &[Confined] = &[
             "fsck/",
             "server/src/commands/fsck.rs",
             "server/src/storage/tests/",
+            "server/tests/oracle/",
             "tests/",
             "fuzz/",
         ],
