@@ -84,6 +84,7 @@ suite!(
     jobs::a_schedule_fires_once_for_each_time,
     collection::purges_leave_what_is_not_deleted_and_the_totals_right,
     collection::only_what_was_deleted_long_enough_ago_is_purged,
+    collection::i04_a_plan_keeps_a_deleted_child_that_an_index_lists,
     collection::a_repository_goes_whole_and_in_steps,
     collection::deletes_explain_garbage_until_it_is_gone,
     collection::what_was_deleted_comes_back_with_what_belongs_to_it,

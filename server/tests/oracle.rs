@@ -24,6 +24,8 @@ mod pool;
 mod random;
 #[path = "oracle/server.rs"]
 mod server;
+#[path = "oracle/single.rs"]
+mod single;
 #[path = "oracle/storm.rs"]
 mod storm;
 #[path = "oracle/world.rs"]

@@ -12,6 +12,7 @@ use orlop_format::digest::Digest;
 
 use super::Catalog;
 use super::error::CatalogError;
+use super::purge::due;
 use super::read::within;
 use super::schema::Dialect;
 use super::sql::{Arg, Connection};
@@ -31,7 +32,7 @@ pub struct LiveSet {
     /// The last repository that was read to its end.
     after: i64,
     current: Option<Current>,
-    /// Manifests that were deleted at this time or earlier are left out.
+    /// Manifests that a purge takes which were deleted by this time are left out.
     without: Option<i64>,
     repositories: u64,
     manifests: u64,
@@ -56,8 +57,8 @@ enum Part {
 }
 
 impl Catalog {
-    /// The live set. `without`: as if the rows of manifests that were deleted
-    /// at this time or earlier, in milliseconds since 1970, were gone already.
+    /// The live set. `without`: as if a purge of what was deleted at this time
+    /// or earlier, in milliseconds since 1970, had been done already.
     #[must_use]
     pub fn live_set(&self, without: Option<i64>) -> LiveSet {
         LiveSet {
@@ -226,24 +227,28 @@ impl LiveSet {
         after: &[u8],
         given: &mut Vec<Digest>,
     ) -> Result<Option<Part>> {
-        let rows = connection
-            .rows(
-                "SELECT digest, COALESCE(deleted_at, 9223372036854775807) FROM manifest \
-                 WHERE repository = $1 AND digest > $2 ORDER BY digest LIMIT $3",
-                &[Arg::Int(current.id), Arg::Bytes(after), Arg::Int(PAGE)],
-            )
-            .await?;
+        let sql = match self.without {
+            None => {
+                "SELECT m.digest, CAST(1 AS BIGINT) FROM manifest m \
+                 WHERE m.repository = $1 AND m.digest > $2 ORDER BY m.digest LIMIT $3"
+            }
+            Some(_) => concat!(
+                "SELECT m.digest, CASE WHEN ",
+                due!("$4"),
+                " THEN CAST(0 AS BIGINT) ELSE CAST(1 AS BIGINT) END FROM manifest m \
+                 WHERE m.repository = $1 AND m.digest > $2 ORDER BY m.digest LIMIT $3"
+            ),
+        };
+        let mut arguments = vec![Arg::Int(current.id), Arg::Bytes(after), Arg::Int(PAGE)];
+        arguments.extend(self.without.map(Arg::Int));
+        let rows = connection.rows(sql, &arguments).await?;
         let mut last = Vec::new();
         for row in &rows {
             last = row.bytes(0)?;
             current.counted.add_manifest(&last);
             self.manifests = self.manifests.saturating_add(1);
             let digest = decode(&last)?;
-            let is_there = match self.without {
-                Some(until) => !current.is_left_out && row.int(1)? > until,
-                None => true,
-            };
-            if is_there {
+            if row.int(1)? != 0 && !current.is_left_out {
                 given.push(digest);
             }
         }
@@ -267,13 +272,14 @@ impl LiveSet {
                  AND (manifest, kind, digest) > ($2, $3, $4) \
                  ORDER BY manifest, kind, digest LIMIT $5"
             }
-            Some(_) => {
+            Some(_) => concat!(
                 "SELECT e.manifest, e.kind, e.digest, CASE WHEN EXISTS (SELECT 1 FROM manifest m \
-                 WHERE m.repository = e.repository AND m.digest = e.manifest \
-                 AND m.deleted_at <= $6) THEN CAST(0 AS BIGINT) ELSE CAST(1 AS BIGINT) END FROM edge e WHERE e.repository = $1 \
-                 AND (e.manifest, e.kind, e.digest) > ($2, $3, $4) \
+                 WHERE m.repository = e.repository AND m.digest = e.manifest AND ",
+                due!("$6"),
+                ") THEN CAST(0 AS BIGINT) ELSE CAST(1 AS BIGINT) END FROM edge e \
+                 WHERE e.repository = $1 AND (e.manifest, e.kind, e.digest) > ($2, $3, $4) \
                  ORDER BY e.manifest, e.kind, e.digest LIMIT $5"
-            }
+            ),
         };
         let mut arguments = vec![
             Arg::Int(current.id),

@@ -245,6 +245,23 @@ async fn repository(
     Ok(())
 }
 
+/// Whether manifest `m` was deleted by then and a purge takes it.
+macro_rules! due {
+    ($until:literal) => {
+        concat!(
+            "m.deleted_at <= ",
+            $until,
+            " AND NOT EXISTS (SELECT 1 FROM tag t WHERE t.manifest = m.digest \
+                 AND t.repository + 0 = m.repository AND t.deleted_at IS NULL) \
+             AND NOT EXISTS (SELECT 1 FROM edge l JOIN manifest p \
+                 ON p.repository = l.repository AND p.digest = l.manifest \
+                 AND p.deleted_at IS NULL WHERE l.repository = m.repository \
+                 AND l.digest = m.digest AND l.kind = 3)"
+        )
+    };
+}
+pub(super) use due;
+
 /// Hidden manifests of repositories that stay, unless an index that is not hidden
 /// lists them: who pulls that needs them, so that they stay for an undelete.
 async fn manifests(
@@ -256,16 +273,12 @@ async fn manifests(
 ) -> Result<()> {
     let rows = connection
         .rows(
-            "SELECT m.repository, r.name, m.digest, m.deleted_at FROM manifest m \
-             JOIN repository r ON r.id = m.repository \
-             WHERE m.deleted_at <= $1 \
-             AND NOT EXISTS (SELECT 1 FROM tag t WHERE t.manifest = m.digest \
-                 AND t.repository + 0 = m.repository AND t.deleted_at IS NULL) \
-             AND NOT EXISTS (SELECT 1 FROM edge e JOIN manifest p \
-                 ON p.repository = e.repository AND p.digest = e.manifest \
-                 AND p.deleted_at IS NULL WHERE e.repository = m.repository \
-                 AND e.digest = m.digest AND e.kind = 3) \
-             ORDER BY m.deleted_at LIMIT $2",
+            concat!(
+                "SELECT m.repository, r.name, m.digest, m.deleted_at FROM manifest m \
+                 JOIN repository r ON r.id = m.repository WHERE ",
+                due!("$1"),
+                " ORDER BY m.deleted_at LIMIT $2"
+            ),
             &[Arg::Int(until), Arg::Int(STEP)],
         )
         .await?;

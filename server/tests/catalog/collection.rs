@@ -161,6 +161,29 @@ pub(crate) async fn only_what_was_deleted_long_enough_ago_is_purged(place: &Plac
     catalog.close().await;
 }
 
+pub(crate) async fn i04_a_plan_keeps_a_deleted_child_that_an_index_lists(place: &Place) {
+    let catalog = place.open().await;
+    for name in ["child", "other"] {
+        let put = manifest("r", name, &[name]);
+        catalog.put_manifest(put).await.unwrap();
+    }
+    let put = index("r", "index", &["child"], &["v1"]);
+    catalog.put_manifest(put).await.unwrap();
+    for name in ["child", "other"] {
+        catalog.delete_manifest("r", &digest(name)).await.unwrap();
+    }
+    let mut without = live(&catalog, Some(i64::MAX - 1)).await.unwrap();
+    assert!(without.contains(&digest("layer of child")));
+    assert!(!without.contains(&digest("layer of other")));
+    // As the purge does.
+    assert_eq!(purge(&catalog, i64::MAX - 1).await.manifests, 1);
+    let mut left = live(&catalog, None).await.unwrap();
+    left.sort();
+    without.sort();
+    assert_eq!(left, without);
+    catalog.close().await;
+}
+
 pub(crate) async fn a_repository_goes_whole_and_in_steps(place: &Place) {
     let catalog = place.open().await;
     for number in 0..250 {

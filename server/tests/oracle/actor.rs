@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use orlop::registry::{Algorithm, Digest, Error, Reference, Tag as TagName};
 
-use crate::model::{Edge, Gone, Kind, Repo, Row, Span};
+use crate::model::{Edge, Gone, Kind, Repo, Row, Span, Unlinked};
 use crate::pool::{self, Blob, INDEX, Image, MANIFEST, Pool};
 use crate::random::Random;
 use crate::server::{Server, now};
@@ -50,6 +50,9 @@ impl Actor<'_> {
             89..=91 => self.loose_blob().await,
             _ => self.pull_one().await,
         }
+        if self.purges {
+            self.repo.doubt(self.any);
+        }
     }
 
     fn soft(&self) -> BTreeSet<Digest> {
@@ -65,21 +68,6 @@ impl Actor<'_> {
             at: Span { from, to: now() },
             number: self.random.any(),
         }
-    }
-
-    /// A manifest was hidden: a collection beside this may purge it at once.
-    fn hidden(&mut self, digest: &Digest, gone: Gone) {
-        self.repo.hide(digest, gone);
-        if !self.purges {
-            return;
-        }
-        if let Some(row) = self.repo.rows.get_mut(digest) {
-            row.sure = false;
-        }
-        for tag in self.repo.tags.values_mut() {
-            tag.sure &= tag.hidden.is_none();
-        }
-        self.repo.orphan(digest, gone.at, false);
     }
 
     fn some_visible(&mut self, soft: &BTreeSet<Digest>) -> Option<Digest> {
@@ -208,6 +196,11 @@ impl Actor<'_> {
             pulled: 0,
         };
         self.dangling.remove(&row.sha256);
+        // What is about it may have gone while it was not here.
+        let soft = self.soft();
+        for (digest, about) in &mut self.repo.rows {
+            about.sure &= about.subject() != Some(&pushed.digest) || !soft.contains(digest);
+        }
         let tag = reference.tag().map(ToString::to_string);
         self.repo.put(pushed.digest, row, tag.as_deref());
         true
@@ -332,7 +325,7 @@ impl Actor<'_> {
         let gone = self.gone(from);
         self.repo.untag(&tag, gone);
         if let Some(tag) = self.repo.tags.get_mut(&tag) {
-            tag.sure = !self.purges;
+            tag.sure = true;
         }
     }
 
@@ -347,7 +340,7 @@ impl Actor<'_> {
             done => done.unwrap(),
         }
         let gone = self.gone(from);
-        self.hidden(&digest, gone);
+        self.repo.hide(&digest, gone);
     }
 
     async fn delete_blob(&mut self) {
@@ -355,12 +348,17 @@ impl Actor<'_> {
         let Some(digest) = self.random.one(&links).copied() else {
             return;
         };
-        let name = self.repo.name.clone();
+        let (from, name) = (now(), self.repo.name.clone());
         let done = self.server.blob_delete(&name, &digest).await;
         if self.repo.links[&digest] && !self.beside {
-            done.unwrap();
+            done.clone().unwrap();
         }
         self.repo.links.remove(&digest);
+        if done.is_ok() {
+            let gone = self.gone(from);
+            let sure = !self.beside;
+            self.repo.unlinked.insert(digest, Unlinked { gone, sure });
+        }
     }
 
     async fn undelete_tag(&mut self) {
@@ -370,13 +368,14 @@ impl Actor<'_> {
         };
         let known = self.repo.tags[&tag].clone();
         let reference = Reference::Tag(TagName::parse(&tag).unwrap());
-        let name = self.repo.name.clone();
+        let (from, name) = (now(), self.repo.name.clone());
         match self.server.undelete(&name, &reference).await {
             Ok(back) => {
                 assert!(known.hidden.is_some(), "{name}:{tag} was not deleted");
                 assert_eq!(back.digest, known.digest);
-                self.repo.undelete(&back.digest, &back.tags, now());
+                self.came_back(&back.digest, &back.tags, from).await;
             }
+            Err(Error::ReferencesUnknown { .. }) if self.is_dangling(&known.digest) => {}
             Err(Error::ManifestUnknown) => assert!(
                 known.hidden.is_none() || !known.sure,
                 "{name}:{tag} does not come back"
@@ -392,10 +391,12 @@ impl Actor<'_> {
             return;
         };
         let is_sure = self.repo.rows[&digest].sure;
-        let (name, reference) = (self.repo.name.clone(), Reference::Digest(digest));
+        let (from, name) = (now(), self.repo.name.clone());
+        let reference = Reference::Digest(digest);
         let back = match self.server.undelete(&name, &reference).await {
             Ok(back) => back,
             Err(Error::ManifestUnknown) if !is_sure => return,
+            Err(Error::ReferencesUnknown { .. }) if self.is_dangling(&digest) => return,
             Err(error) => panic!("{name}@{digest} does not come back: {error}"),
         };
         for (tag, row) in &self.repo.tags {
@@ -408,7 +409,50 @@ impl Actor<'_> {
                 "{name}:{tag} did not come back with {digest}"
             );
         }
-        self.repo.undelete(&digest, &back.tags, now());
+        self.came_back(&digest, &back.tags, from).await;
+    }
+
+    fn is_dangling(&self, digest: &Digest) -> bool {
+        let row = self.repo.rows.get(digest);
+        row.is_some_and(|row| self.dangling.contains(&row.sha256))
+    }
+
+    /// A manifest came back with these tags, with what it lists, and with their
+    /// blobs.
+    async fn came_back(&mut self, root: &Digest, tags: &[String], from: i64) {
+        let at = Span { from, to: now() };
+        self.repo.undelete_tags(tags);
+        self.repo.revive(root, at, true);
+        let sure = self.repo.unit(root, true);
+        for digest in self.repo.unit(root, false) {
+            let is_sure = sure.contains(&digest) && (!self.beside || digest == *root);
+            let is_hidden = self.repo.rows[&digest].hidden.is_some();
+            let mut is_seen = is_sure;
+            // What was purged does not come back.
+            if is_hidden && !is_sure && !self.is_dangling(&digest) {
+                let reference = Reference::Digest(digest);
+                match self.server.stat(&self.repo.name, &reference).await {
+                    Ok(_) => is_seen = true,
+                    Err(Error::ManifestUnknown) => {
+                        self.is_away(&digest);
+                        continue;
+                    }
+                    Err(error) => panic!("{}@{digest}: {error}", self.repo.name),
+                }
+            }
+            self.repo.revive(&digest, at, is_seen);
+            self.repo.relink(&digest, is_sure, self.dangling);
+        }
+    }
+
+    /// A manifest is still hidden, or hidden again, or purged.
+    fn is_away(&mut self, digest: &Digest) {
+        if let Some(row) = self.repo.rows.get_mut(digest) {
+            row.sure = false;
+            if let Some(gone) = &mut row.hidden {
+                gone.at.to = now();
+            }
+        }
     }
 
     async fn give_up(&mut self) {

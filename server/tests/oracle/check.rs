@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::time::Duration;
 
 use orlop::registry::{Digest, Error, Reference, Tag};
 
-use crate::model::{Collection, Gone, Kind, Model, Repo, Row};
+use crate::model::{Collection, Gone, Kind, Limits, Model, Repo, Row};
 use crate::pool::Pool;
 use crate::random::Random;
 use crate::server::Server;
@@ -18,16 +19,29 @@ pub(crate) async fn retired(
     at: Collection,
     is_purged_too: bool,
 ) {
-    let untagged = server.rules.untagged.map(|time| {
-        let time = time.max(server.rules.lease);
-        i64::try_from(time.as_millis()).unwrap()
-    });
+    let milliseconds = |time: Duration| i64::try_from(time.as_millis()).unwrap();
+    let limits = Limits {
+        untagged: server.rules.untagged.map(milliseconds),
+        window: milliseconds(server.rules.window),
+        floor: model.floor,
+    };
     let Model {
-        repos, dangling, ..
+        repos,
+        dangling,
+        buried,
+        ..
     } = model;
     for repo in repos {
         // What went may have been purged at once, and more have gone with it.
-        while look(server, repo, dangling, (at, untagged), is_purged_too).await {}
+        while look(server, repo, dangling, (at, limits)).await {
+            if is_purged_too {
+                let whole = false;
+                repo.purge(Collection { whole, ..at }, buried);
+            }
+        }
+        if at.whole {
+            repo.settle(at, limits, is_purged_too);
+        }
     }
 }
 
@@ -36,33 +50,36 @@ async fn look(
     server: &Server,
     repo: &mut Repo,
     dangling: &BTreeSet<Digest>,
-    (at, untagged): (Collection, Option<i64>),
-    is_purged_too: bool,
+    (at, limits): (Collection, Limits),
 ) -> bool {
-    let soft = repo.soft(untagged.is_some());
+    let soft = repo.soft(limits.untagged.is_some());
     let visible = repo.visible().map(|(digest, _)| *digest);
     let visible: Vec<Digest> = visible.filter(|digest| soft.contains(digest)).collect();
     let mut is_less = false;
     for digest in &visible {
         if dangling.contains(&repo.rows[digest].sha256) {
+            // Without its bytes it cannot be seen whether it is there.
+            if let Some(row) = repo.rows.get_mut(digest) {
+                is_less |= std::mem::take(&mut row.sure);
+            }
             continue;
         }
         let found = server.stat(&repo.name, &Reference::Digest(*digest)).await;
-        let has_to_go = repo.has_to_go(digest, at, untagged);
+        let has_to_go = repo.has_to_go(digest, at, limits);
         let name = &repo.name;
         match found {
             Ok(_) => {
                 assert!(
                     !has_to_go,
-                    "{name}@{digest}: nothing reaches it and it is kept"
+                    "{name}@{digest}: nothing reaches it and it is kept: {:?}; {limits:?}, {at:?}",
+                    repo.rows[digest]
                 );
                 if let Some(row) = repo.rows.get_mut(digest) {
                     row.sure = true;
-                    row.orphan = row.orphan.filter(|_| !at.whole);
                 }
             }
             Err(Error::ManifestUnknown) => {
-                let may_go = repo.may_go(digest, at, untagged);
+                let may_go = repo.may_go(digest, at, limits);
                 assert!(may_go, "{name}@{digest} was in use and is deleted");
                 let gone = Gone {
                     at: at.at,
@@ -70,12 +87,6 @@ async fn look(
                 };
                 is_less = true;
                 repo.hide(digest, gone);
-                if let Some(row) = repo.rows.get_mut(digest) {
-                    row.sure = !is_purged_too;
-                }
-                if is_purged_too {
-                    repo.orphan(digest, at.at, false);
-                }
             }
             Err(error) => panic!("{name}@{digest}: {error}"),
         }
@@ -178,7 +189,8 @@ async fn tags(server: &Server, repo: &Repo, dangling: &BTreeSet<Digest>) {
     let known: Vec<String> = repo.visible_tags().map(|(tag, _)| tag.clone()).collect();
     assert_eq!(listed, known, "tags of {}", repo.name);
     for (name, tag) in repo.visible_tags() {
-        if dangling.contains(&repo.rows[&tag.digest].sha256) {
+        let row = &repo.rows[&tag.digest];
+        if !row.sure || dangling.contains(&row.sha256) {
             continue;
         }
         let reference = Reference::Tag(Tag::parse(name).unwrap());
@@ -225,6 +237,9 @@ async fn row(
 ) {
     let row = repo.rows[digest].clone();
     let (name, reference) = (repo.name.clone(), Reference::Digest(*digest));
+    if row.hidden.is_none() && !row.sure {
+        return;
+    }
     if row.hidden.is_some() || dangling.contains(&row.sha256) {
         let found = server.stat(&name, &reference).await;
         assert_eq!(found, Err(Error::ManifestUnknown), "{name}@{digest}");

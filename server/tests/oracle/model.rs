@@ -44,11 +44,47 @@ pub(crate) struct Edge {
     pub(crate) sha256: Digest,
 }
 
-/// What it belonged to was purged.
+/// What it belonged to was purged. `at`: when that was deleted.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Orphan {
     at: Span,
     sure: bool,
+}
+
+impl Orphan {
+    /// Of two the later counts.
+    fn and(self, other: Orphan) -> Orphan {
+        let from = match (self.sure, other.sure) {
+            (true, false) => self.at.from,
+            (false, true) => other.at.from,
+            (true, true) => self.at.from.max(other.at.from),
+            (false, false) => self.at.from.min(other.at.from),
+        };
+        let to = self.at.to.max(other.at.to);
+        Orphan {
+            at: Span { from, to },
+            sure: self.sure || other.sure,
+        }
+    }
+}
+
+/// A blob that was taken from a repository by its digest.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Unlinked {
+    pub(crate) gone: Gone,
+    /// Whether there certainly is such a row.
+    pub(crate) sure: bool,
+}
+
+/// How long what nothing reaches stays, in milliseconds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// After its last use, if it does not stay for good.
+    pub(crate) untagged: Option<i64>,
+    /// The undelete window of the store.
+    pub(crate) window: i64,
+    /// By then anything may have been pulled unseen.
+    pub(crate) floor: i64,
 }
 
 #[derive(Debug, Clone)]
@@ -92,6 +128,8 @@ pub(crate) struct Repo {
     pub(crate) tags: BTreeMap<String, Tag>,
     /// Blobs that it has, and whether that is certain as long as they live.
     pub(crate) links: BTreeMap<Digest, bool>,
+    /// Blobs that were taken from it and that an undelete brings back.
+    pub(crate) unlinked: BTreeMap<Digest, Unlinked>,
 }
 
 /// A collection: when, and what it purges.
@@ -109,7 +147,7 @@ impl Collection {
         self.whole && gone.at.to + self.window + SLACK <= self.at.from
     }
 
-    fn may_purge(&self, gone: &Gone) -> bool {
+    pub(crate) fn may_purge(&self, gone: &Gone) -> bool {
         gone.at.from + self.window <= self.at.to + SLACK
     }
 }
@@ -121,6 +159,7 @@ impl Repo {
             rows: BTreeMap::new(),
             tags: BTreeMap::new(),
             links: BTreeMap::new(),
+            unlinked: BTreeMap::new(),
         }
     }
 
@@ -185,17 +224,56 @@ impl Repo {
         }
     }
 
-    /// A manifest came back, with these tags.
-    pub(crate) fn undelete(&mut self, digest: &Digest, tags: &[String], now: i64) {
+    /// Tags came back.
+    pub(crate) fn undelete_tags(&mut self, tags: &[String]) {
         for tag in tags {
             if let Some(tag) = self.tags.get_mut(tag) {
                 (tag.hidden, tag.sure) = (None, true);
             }
         }
+    }
+
+    /// A manifest came back, if it was deleted. That counts as use.
+    pub(crate) fn revive(&mut self, digest: &Digest, at: Span, sure: bool) {
         if let Some(row) = self.rows.get_mut(digest) {
-            (row.hidden, row.sure, row.orphan) = (None, true, None);
-            row.pulled = now;
+            row.sure |= sure;
+            if row.hidden.take().is_some() {
+                (row.orphan, row.touched) = (None, at);
+            }
         }
+    }
+
+    /// Blobs of a manifest that came back: what was deleted by digest comes too.
+    pub(crate) fn relink(&mut self, of: &Digest, sure: bool, dangling: &BTreeSet<Digest>) {
+        let Some(row) = self.rows.get(of) else {
+            return;
+        };
+        for edge in row.edges.iter().filter(|edge| edge.kind == Kind::Blob) {
+            let Some(unlinked) = self.unlinked.get_mut(&edge.digest) else {
+                continue;
+            };
+            let is_sure = sure && unlinked.sure && !dangling.contains(&edge.sha256);
+            *self.links.entry(edge.digest).or_insert(is_sure) |= is_sure;
+            unlinked.sure = false;
+            if sure {
+                self.unlinked.remove(&edge.digest);
+            }
+        }
+    }
+
+    /// A manifest and what it lists, and so on: what comes back with it. `sure`:
+    /// by way of rows that are certain to be there.
+    pub(crate) fn unit(&self, of: &Digest, sure: bool) -> BTreeSet<Digest> {
+        let is_there = |row: &&Row| row.sure || !sure;
+        let (mut unit, mut next) = (BTreeSet::new(), vec![*of]);
+        while let Some(digest) = next.pop() {
+            if let Some(row) = self.rows.get(&digest).filter(is_there)
+                && unit.insert(digest)
+            {
+                next.extend(row.children().map(|edge| edge.digest));
+            }
+        }
+        unit
     }
 
     /// What belonged to a row that is purged, or may be.
@@ -203,11 +281,95 @@ impl Repo {
         let children: BTreeSet<Digest> = self.rows.get(of).map_or_else(BTreeSet::new, |row| {
             row.children().map(|edge| edge.digest).collect()
         });
+        let orphan = Orphan { at, sure };
         for (digest, row) in &mut self.rows {
-            let belongs = children.contains(digest) || row.subject() == Some(of);
-            let is_newer = row.orphan.is_none_or(|orphan| orphan.at.from < at.from);
-            if belongs && is_newer {
-                row.orphan = Some(Orphan { at, sure });
+            if children.contains(digest) || row.subject() == Some(of) {
+                row.orphan = Some(row.orphan.map_or(orphan, |before| before.and(orphan)));
+            }
+        }
+    }
+
+    /// What indexes that are not deleted list: no purge takes it. Without those
+    /// of `except`.
+    fn held(&self, except: &BTreeSet<Digest>) -> BTreeSet<Digest> {
+        let rows = self.visible();
+        let rows = rows.filter(|(digest, _)| !except.contains(digest));
+        rows.flat_map(|(_, row)| row.children().map(|edge| edge.digest))
+            .collect()
+    }
+
+    /// Removes what a collection purges, and doubts what it may have purged.
+    /// What is gone is `buried`.
+    pub(crate) fn purge(&mut self, at: Collection, buried: &mut BTreeSet<Digest>) {
+        let unsure = self.rows.iter().filter(|(_, row)| !row.sure);
+        let unsure = unsure.map(|(digest, _)| *digest).collect();
+        let (held, may_be_held) = (self.held(&unsure), self.held(&BTreeSet::new()));
+        let mut due = Vec::new();
+        for (digest, row) in &mut self.rows {
+            let gone = row.hidden.filter(|gone| at.may_purge(gone));
+            let Some(gone) = gone.filter(|_| !held.contains(digest)) else {
+                continue;
+            };
+            row.sure = false;
+            let sure = at.purges(&gone) && !may_be_held.contains(digest);
+            due.push((*digest, gone.at, sure));
+        }
+        for (digest, gone, sure) in due {
+            self.orphan(&digest, gone, sure);
+            if sure && let Some(row) = self.rows.remove(&digest) {
+                self.tags.retain(|_, tag| tag.digest != digest);
+                buried.insert(row.sha256);
+            }
+        }
+        self.tags.retain(|_, tag| {
+            let gone = tag.hidden.filter(|gone| at.may_purge(gone));
+            tag.sure &= gone.is_none();
+            gone.is_none_or(|gone| !at.purges(&gone))
+        });
+        self.unlinked.retain(|_, of| {
+            of.sure &= !at.may_purge(&of.gone);
+            !at.purges(&of.gone)
+        });
+    }
+
+    /// What is deleted may be purged at any moment, except for what an index
+    /// lists that is certain to stay.
+    pub(crate) fn doubt(&mut self, any: bool) {
+        loop {
+            let held = self.held(&self.soft(any));
+            let mut hidden = Vec::new();
+            for (digest, row) in &mut self.rows {
+                if let Some(gone) = row.hidden
+                    && !held.contains(digest)
+                    && std::mem::take(&mut row.sure)
+                {
+                    hidden.push((*digest, gone.at));
+                }
+            }
+            for (digest, at) in &hidden {
+                self.orphan(digest, *at, false);
+            }
+            if hidden.is_empty() {
+                break;
+            }
+        }
+        for tag in self.tags.values_mut() {
+            tag.sure &= tag.hidden.is_none();
+        }
+        for unlinked in self.unlinked.values_mut() {
+            unlinked.sure = false;
+        }
+    }
+
+    /// A whole collection has looked at all orphans: those that it left have a
+    /// life of their own, unless it could not know that.
+    pub(crate) fn settle(&mut self, at: Collection, limits: Limits, is_again: bool) {
+        let is_known = !is_again && limits.floor + limits.window + SLACK <= at.at.from;
+        for row in self.rows.values_mut().filter(|row| row.hidden.is_none()) {
+            match &mut row.orphan {
+                orphan if is_known => *orphan = None,
+                Some(orphan) => orphan.sure = false,
+                None => {}
             }
         }
     }
@@ -252,7 +414,7 @@ impl Repo {
 
     /// Whether a whole collection has to delete a manifest: nothing can reach it
     /// and nobody used it since it lost what it belonged to, or for so long.
-    pub(crate) fn has_to_go(&self, digest: &Digest, at: Collection, untagged: Option<i64>) -> bool {
+    pub(crate) fn has_to_go(&self, digest: &Digest, at: Collection, limits: Limits) -> bool {
         let Some(row) = self.rows.get(digest) else {
             return false;
         };
@@ -265,19 +427,26 @@ impl Repo {
                 .subject()
                 .is_some_and(|subject| self.rows.contains_key(subject));
         let used = row.touched.to.max(row.pulled) + SLACK;
-        let is_orphan = row
-            .orphan
-            .is_some_and(|orphan| orphan.sure && used <= orphan.at.from);
-        let is_idle = untagged.is_some_and(|time| used + time <= at.at.from);
+        let floor = limits.floor + SLACK;
+        let is_orphan = row.orphan.is_some_and(|orphan| {
+            let is_known = floor <= orphan.at.from || floor + limits.window <= at.at.from;
+            orphan.sure && used <= orphan.at.from && is_known
+        });
+        let is_idle = limits
+            .untagged
+            .is_some_and(|time| used.max(floor) + time <= at.at.from);
         at.whole && row.sure && !is_reached && (is_orphan || is_idle)
     }
 
     /// Whether a collection may delete a manifest that is soft.
-    pub(crate) fn may_go(&self, digest: &Digest, at: Collection, untagged: Option<i64>) -> bool {
+    pub(crate) fn may_go(&self, digest: &Digest, at: Collection, limits: Limits) -> bool {
         let Some(row) = self.rows.get(digest) else {
             return true;
         };
-        let is_idle = untagged.is_some_and(|time| row.touched.from + time <= at.at.to + SLACK);
+        let since = row.touched.from;
+        let is_idle = limits
+            .untagged
+            .is_some_and(|time| since + time <= at.at.to + SLACK);
         is_idle || self.soft(false).contains(digest)
     }
 }
@@ -289,6 +458,8 @@ pub(crate) struct Model {
     pub(crate) dangling: BTreeSet<Digest>,
     /// Manifests whose rows went and whose bytes were not yet seen to be gone.
     pub(crate) buried: BTreeSet<Digest>,
+    /// By then anything may have been pulled unseen.
+    pub(crate) floor: i64,
 }
 
 /// Contents by their SHA-256, and the digests by which they are named.
@@ -300,32 +471,14 @@ impl Model {
             repos: names.iter().map(|name| Repo::new(name)).collect(),
             dangling: BTreeSet::new(),
             buried: BTreeSet::new(),
+            floor: 0,
         }
     }
 
-    /// Removes what a collection purges, and doubts what it may have purged.
+    /// As [`Repo::purge`].
     pub(crate) fn purge(&mut self, at: Collection) {
         for repo in &mut self.repos {
-            let mut due = Vec::new();
-            for (digest, row) in &mut repo.rows {
-                let Some(gone) = row.hidden.filter(|gone| at.may_purge(gone)) else {
-                    continue;
-                };
-                row.sure = false;
-                due.push((*digest, gone.at, at.purges(&gone)));
-            }
-            for (digest, gone, sure) in due {
-                repo.orphan(&digest, gone, sure);
-                if sure && let Some(row) = repo.rows.remove(&digest) {
-                    repo.tags.retain(|_, tag| tag.digest != digest);
-                    self.buried.insert(row.sha256);
-                }
-            }
-            repo.tags.retain(|_, tag| {
-                let gone = tag.hidden.filter(|gone| at.may_purge(gone));
-                tag.sure &= gone.is_none();
-                gone.is_none_or(|gone| !at.purges(&gone))
-            });
+            repo.purge(at, &mut self.buried);
         }
     }
 

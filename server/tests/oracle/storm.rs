@@ -17,7 +17,9 @@ impl World {
     pub(crate) async fn storm(mut self, steps: u64) -> World {
         let purges = self.server.rules.window < LONG;
         if purges {
-            self.doubt();
+            for repo in &mut self.model.repos {
+                repo.doubt(self.server.rules.untagged.is_some());
+            }
         }
         let from = now();
         let names: Vec<String> = self.model.repos.iter().map(|r| r.name.clone()).collect();
@@ -75,7 +77,7 @@ impl World {
         self.told.retired += told.retired;
         self.told.cancelled += told.cancelled;
         self.server = Arc::into_inner(server).unwrap();
-        let window = self.server.rules.window;
+        let window = if purges { Duration::ZERO } else { LONG };
         let at = Collection {
             at: Span { from, to: now() },
             window: i64::try_from(window.as_millis()).unwrap(),
@@ -89,25 +91,6 @@ impl World {
         self.collect(How::Normal).await;
         self.nothing_is_left().await;
         self
-    }
-
-    /// What is deleted may be purged at any moment from now on.
-    fn doubt(&mut self) {
-        for repo in &mut self.model.repos {
-            let mut hidden = Vec::new();
-            for (digest, row) in &mut repo.rows {
-                if let Some(gone) = row.hidden {
-                    row.sure = false;
-                    hidden.push((*digest, gone.at));
-                }
-            }
-            for (digest, at) in hidden {
-                repo.orphan(&digest, at, false);
-            }
-            for tag in repo.tags.values_mut() {
-                tag.sure &= tag.hidden.is_none();
-            }
-        }
     }
 }
 

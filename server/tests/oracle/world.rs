@@ -2,7 +2,7 @@
 //! restored catalogs between them: after each of those the whole of it is
 //! compared with the model.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ pub(crate) const LONG: Duration = Duration::from_secs(3600);
 
 /// A catalog of an older day.
 struct Saved {
-    folder: PathBuf,
+    folder: TempDir,
     sequence: u64,
     model: Model,
 }
@@ -61,6 +61,16 @@ pub(crate) fn folder() -> TempDir {
         return TempDir::new_in(memory).unwrap();
     }
     TempDir::new().unwrap()
+}
+
+/// Copies the catalog's files, in place of what is there.
+fn replace(from: &Path, to: &Path) {
+    for file in CATALOG {
+        let _ = std::fs::remove_file(to.join(file));
+        if from.join(file).exists() {
+            std::fs::copy(from.join(file), to.join(file)).unwrap();
+        }
+    }
 }
 
 /// What a job is started with.
@@ -105,7 +115,7 @@ impl World {
         self
     }
 
-    pub(crate) async fn act(&mut self) {
+    async fn act(&mut self) {
         let at = self.random.index(self.model.repos.len());
         let names: Vec<String> = self.model.repos.iter().map(|r| r.name.clone()).collect();
         let others: Vec<String> = names
@@ -134,17 +144,35 @@ impl World {
         }
     }
 
+    pub(crate) async fn act_often(&mut self, steps: u64) {
+        for _ in 0..steps {
+            self.act().await;
+        }
+    }
+
     pub(crate) async fn collect(&mut self, how: How) {
+        let moment = Duration::from_micros(self.random.below(25_000));
+        let whole = self.collect_until(how, moment).await == "done";
+        if whole && self.random.percent(20) {
+            self.nothing_is_left().await;
+        }
+    }
+
+    /// Cancels a collection after so long. How it ended.
+    pub(crate) async fn cancel_after(&mut self, moment: Duration) -> &'static str {
+        self.collect_until(How::Cancelled, moment).await
+    }
+
+    async fn collect_until(&mut self, how: How, moment: Duration) -> &'static str {
         self.server.leases_end().await;
         let from = now();
-        let params = if how == How::Now {
-            r#"{"undelete_window":0}"#
-        } else {
-            "{}"
+        let params = match how {
+            How::Now => r#"{"undelete_window":0}"#,
+            _ => "{}",
         };
         let id = self.server.job_start(params).await;
         if how == How::Cancelled {
-            tokio::time::sleep(Duration::from_micros(self.random.below(25_000))).await;
+            tokio::time::sleep(moment).await;
             self.server.job_cancel(id).await;
         }
         let job = self.server.job_end(id).await;
@@ -161,9 +189,14 @@ impl World {
         }
         self.told.collections += 1;
         self.after(how, from, whole).await;
-        if whole && self.random.percent(20) {
-            self.nothing_is_left().await;
-        }
+        job.state.name()
+    }
+
+    /// The model goes on past jobs that were run one after another.
+    pub(crate) async fn jobs_since(&mut self, from: i64) {
+        self.after(How::Restarted, from, true).await;
+        check::blobs(&self.server, &self.pool, &mut self.model, true).await;
+        self.names(true).await;
     }
 
     /// The model goes on past a collection and is compared.
@@ -271,14 +304,8 @@ impl World {
     pub(crate) async fn save(mut self) -> World {
         let (folder, rules) = (self.server.folder.clone(), self.server.rules);
         self.server.stop().await;
-        let copy = self.folder.path().with_extension("saved");
-        std::fs::create_dir_all(&copy).unwrap();
-        for file in CATALOG {
-            let _ = std::fs::remove_file(copy.join(file));
-            if folder.join(file).exists() {
-                std::fs::copy(folder.join(file), copy.join(file)).unwrap();
-            }
-        }
+        let copy = self::folder();
+        replace(&folder, copy.path());
         self.server = Server::start(&folder, rules).await;
         self.saved = Some(Saved {
             folder: copy,
@@ -300,13 +327,7 @@ impl World {
         }
         let (folder, rules) = (self.server.folder.clone(), self.server.rules);
         self.server.stop().await;
-        for file in CATALOG {
-            let _ = std::fs::remove_file(folder.join(file));
-            if saved.folder.join(file).exists() {
-                std::fs::copy(saved.folder.join(file), folder.join(file)).unwrap();
-            }
-        }
-        std::fs::remove_dir_all(&saved.folder).unwrap();
+        replace(saved.folder.path(), &folder);
         self.server = Server::start(&folder, rules).await;
         self.refuses(&saved.model).await;
         let before = std::mem::replace(&mut self.model, saved.model);
@@ -370,10 +391,10 @@ impl World {
         }
         self.told.restored += 1;
         self.told.dangling += dangling.len() as u64;
-        let at = now();
+        // What was pulled meanwhile is not known.
+        self.model.floor = now();
         for repo in &mut self.model.repos {
             for row in repo.rows.values_mut() {
-                row.pulled = at;
                 row.sure &= row.hidden.is_some() || !dangling.contains(&row.sha256);
             }
         }
@@ -390,9 +411,6 @@ impl World {
         self.names(true).await;
         self.server.stop().await;
         check::fsck(self.folder.path());
-        if let Some(saved) = self.saved {
-            let _ = std::fs::remove_dir_all(saved.folder);
-        }
         self.told
     }
 }
