@@ -421,6 +421,17 @@ impl Actor<'_> {
     /// blobs.
     async fn came_back(&mut self, root: &Digest, tags: &[String], from: i64) {
         let at = Span { from, to: now() };
+        for tag in tags {
+            // A purge may have taken it between the answer and the change.
+            let is_sure = self.repo.tags.get(tag).is_some_and(|tag| tag.sure);
+            let reference = Reference::Tag(TagName::parse(tag).unwrap());
+            if self.purges && !is_sure && !self.is_dangling(root) {
+                let found = self.server.stat(&self.repo.name, &reference).await;
+                if found == Err(Error::ManifestUnknown) {
+                    self.repo.tags.remove(tag);
+                }
+            }
+        }
         self.repo.undelete_tags(tags);
         self.repo.revive(root, at, true);
         let sure = self.repo.unit(root, true);
