@@ -328,6 +328,8 @@ impl Core {
     /// Says that a blob is here, and takes a lease on it. A quarantined one, or
     /// one whose file is missing, is absent, so that a push heals it.
     pub(crate) fn stat(&self, digest: &Digest) -> Result<Stat> {
+        // What its row names is there until it was asked for.
+        let _reading = self.segments.holds.enter();
         match self.lease(digest)? {
             Some((_, row)) if self.is_whole(&row)? => Ok(Stat {
                 digest: *digest,
@@ -342,6 +344,7 @@ impl Core {
     /// are not here. A further digest of a blob that is not here yet pins
     /// nothing: pin it again once it is.
     pub(crate) fn pin(&self, digests: &[Digest]) -> Result<(Pin, Vec<Option<u64>>)> {
+        let _reading = self.segments.holds.enter();
         let mut pin = Pin::new(Arc::clone(&self.presence.leases));
         let mut sizes = Vec::with_capacity(digests.len());
         for digest in digests {

@@ -355,6 +355,14 @@ pub(crate) fn judge(core: &Core, entry: &Entry<'_>) -> Result<Keep> {
                 Form::Inline(place) if place == entry.place => {
                     Keep::Small(Moved::Blob(commit.sha256, entry.lsn))
                 }
+                // All that is left of a blob whose payload did not hold.
+                Form::Inline(_)
+                    if row.state == State::Quarantined
+                        && entry.payload.is_empty()
+                        && commit.size > 0 =>
+                {
+                    Keep::Bare
+                }
                 Form::Inline(_) => commit.upload.map_or(Keep::Drop, Keep::Ended),
             },
             // An earlier life of the blob, and names that were given with it: a

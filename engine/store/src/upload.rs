@@ -337,6 +337,7 @@ impl Upload {
     /// are not dropped for it: the writer finds one absent whose file is missing
     /// or that is in quarantine.
     async fn look_at_present(&self, sha256: &[u8; 32]) -> Result<()> {
+        let _reading = self.core.segments.holds.enter();
         let Some(row) = self.core.blob_row(sha256)? else {
             return Ok(());
         };

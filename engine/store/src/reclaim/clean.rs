@@ -14,6 +14,7 @@ use orlop_format::record::{Kind, Record};
 use orlop_format::row::State;
 use orlop_format::segment::Footer;
 
+use super::account::rows;
 use super::{Did, Reclaimer, Work};
 use crate::core::Core;
 use crate::error::{Error, Result};
@@ -69,10 +70,9 @@ impl Pass<'_> {
         if matches!(keep, Keep::Ended(_)) && entry.lsn < self.floor {
             return Ok(Keep::Drop);
         }
-        if !matches!(
-            entry.kind,
-            Kind::Abandon | Kind::Tombstone | Kind::Quarantine
-        ) {
+        // Tombstones stay for good: they alone tell what was ended from what
+        // never was.
+        if !matches!(entry.kind, Kind::Abandon | Kind::Quarantine) {
             return Ok(keep);
         }
         let record = entry
@@ -80,7 +80,6 @@ impl Pass<'_> {
             .map_err(|error| Error::corrupt(format!("the record with LSN {}", entry.lsn), error))?;
         let is_needed = match record {
             Record::Abandon { .. } => entry.lsn >= self.floor,
-            Record::Tombstone { birth, .. } => birth >= self.floor,
             Record::Quarantine { sha256, birth } => self
                 .core
                 .blob_row(&sha256)?
@@ -180,11 +179,17 @@ impl Reclaimer {
         }
     }
 
-    /// The lowest LSN that a record in another small or meta segment may have.
+    /// The lowest LSN that a record in another small or meta segment may have, 0
+    /// where one is missing that may be put back.
     async fn floor(&mut self, but: &SegmentId) -> Result<u64> {
         let mut floor = u64::MAX;
+        let mut wanted = rows(&self.core)?;
+        wanted.retain(|id, row| {
+            id.class != Class::Raw && !row.removed && (row.sealed || row.live > 0)
+        });
         for class in [Class::Small, Class::Meta] {
             for id in self.core.segments.list(class)? {
+                wanted.remove(&id);
                 if id == *but {
                     continue;
                 }
@@ -199,6 +204,6 @@ impl Reclaimer {
                 floor = floor.min(opened);
             }
         }
-        Ok(floor)
+        Ok(if wanted.is_empty() { floor } else { 0 })
     }
 }

@@ -122,6 +122,8 @@ impl Reclaimer {
             return Ok(Did::Held(Work::Punch(partly)));
         }
         partly.live.sort_unstable();
+        // An upload that committed meanwhile was met twice.
+        partly.live.dedup();
         if !partly.row.sealed {
             self.seal(&partly).await?;
         }

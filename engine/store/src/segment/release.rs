@@ -1,7 +1,5 @@
 //! Taking a segment's file away.
 
-use std::collections::BTreeSet;
-
 use orlop_disk::{Create, File, Kind, Lane, OpenOptions};
 use orlop_format::location::SegmentId;
 use std::sync::Arc;
@@ -45,8 +43,15 @@ impl Segments {
     /// folder is the store's.
     fn forget(&self, id: &SegmentId) -> Result<()> {
         self.handles.lock().remove(id);
-        let is_last = |known: &BTreeSet<SegmentId>| known.len() == 1 && known.contains(id);
-        if self.newest.lock().get(&id.class).is_some_and(is_last) {
+        let others = self.newest.lock().get(&id.class).cloned();
+        let mut is_told = false;
+        for other in others.iter().flatten().rev().filter(|other| *other != id) {
+            is_told |= self.disk.exists(&self.path(other))?;
+            if is_told {
+                break;
+            }
+        }
+        if !is_told {
             let others = self.list(id.class)?;
             if let Some(newest) = others.into_iter().filter(|other| other != id).max() {
                 self.made(newest);
