@@ -32,25 +32,29 @@ pub(crate) async fn retired(
         ..
     } = model;
     for repo in repos {
-        // What went may have been purged at once, and more have gone with it.
-        while look(server, repo, dangling, (at, limits)).await {
+        // More may have gone with what went.
+        while look(server, repo, dangling, (at, limits), &mut |repo| {
             if is_purged_too {
                 let whole = false;
                 repo.purge(Collection { whole, ..at }, buried);
             }
-        }
+        })
+        .await
+        {}
         if at.whole {
             repo.settle(at, limits, is_purged_too);
         }
     }
 }
 
-/// Whether something was deleted.
+/// Whether something was deleted. `gone`: told of each, which may have been
+/// purged at once.
 async fn look(
     server: &Server,
     repo: &mut Repo,
     dangling: &BTreeSet<Digest>,
     (at, limits): (Collection, Limits),
+    gone: &mut (impl FnMut(&mut Repo) + Send),
 ) -> bool {
     let soft = repo.soft(limits.untagged.is_some());
     let visible = repo.visible().map(|(digest, _)| *digest);
@@ -80,13 +84,20 @@ async fn look(
             }
             Err(Error::ManifestUnknown) => {
                 let may_go = repo.may_go(digest, at, limits);
-                assert!(may_go, "{name}@{digest} was in use and is deleted");
-                let gone = Gone {
-                    at: at.at,
-                    number: 0,
-                };
+                assert!(
+                    may_go,
+                    "{name}@{digest} was in use and is deleted at {at:?}: {:?}",
+                    repo.rows.get(digest)
+                );
                 is_less = true;
-                repo.hide(digest, gone);
+                repo.hide(
+                    digest,
+                    Gone {
+                        at: at.at,
+                        number: 0,
+                    },
+                );
+                gone(repo);
             }
             Err(error) => panic!("{name}@{digest}: {error}"),
         }
