@@ -211,8 +211,9 @@ async fn repository(
         )
         .await?;
     let (mut removed, began) = (0u64, Instant::now());
-    for row in &rows {
-        if removed >= STEP_ROWS || began.elapsed() >= STEP_TIME {
+    for (at, row) in rows.iter().enumerate() {
+        // At least one, so that a step which did nothing is the last.
+        if at > 0 && (removed >= STEP_ROWS || began.elapsed() >= STEP_TIME) {
             break;
         }
         let digest = row.bytes(0)?;
@@ -283,8 +284,9 @@ async fn manifests(
         )
         .await?;
     let (mut removed, began) = (0u64, Instant::now());
-    for row in &rows {
-        if removed >= STEP_ROWS || began.elapsed() >= STEP_TIME {
+    for (at, row) in rows.iter().enumerate() {
+        // At least one, so that a step which did nothing is the last.
+        if at > 0 && (removed >= STEP_ROWS || began.elapsed() >= STEP_TIME) {
             break;
         }
         let place = Place {
