@@ -29,7 +29,7 @@ fn g2_g3_a_power_cut_at_any_operation_loses_nothing_acknowledged() {
             seeds: (1, 2),
             step: 1,
             torn: 2,
-            recoveries: 2,
+            recoveries: 3,
         },
         Plan {
             seeds: (1_000, 50),
