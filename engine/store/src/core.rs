@@ -112,6 +112,17 @@ fn name_of(row: Vec<u8>) -> Result<[u8; 32]> {
     row.try_into().map_err(malformed)
 }
 
+impl Stat {
+    /// What a row says of the blob that was asked for by this digest.
+    pub(crate) fn of(digest: Digest, row: &Blob) -> Self {
+        Self {
+            digest,
+            size: row.size,
+            birth: row.birth,
+        }
+    }
+}
+
 impl Core {
     pub(crate) fn new(parts: Parts) -> Self {
         let Parts {
@@ -331,11 +342,7 @@ impl Core {
         // What its row names is there until it was asked for.
         let _reading = self.segments.holds.enter();
         match self.lease(digest)? {
-            Some((_, row)) if self.is_whole(&row)? => Ok(Stat {
-                digest: *digest,
-                size: row.size,
-                birth: row.birth,
-            }),
+            Some((_, row)) if self.is_whole(&row)? => Ok(Stat::of(*digest, &row)),
             _ => Err(Error::missing(format_args!("blob {digest}"))),
         }
     }
@@ -343,13 +350,13 @@ impl Core {
     /// Pins blobs, here or still to come; `None` in the answer for those that
     /// are not here. A further digest of a blob that is not here yet pins
     /// nothing: pin it again once it is.
-    pub(crate) fn pin(&self, digests: &[Digest]) -> Result<(Pin, Vec<Option<u64>>)> {
+    pub(crate) fn pin(&self, digests: &[Digest]) -> Result<(Pin, Vec<Option<Stat>>)> {
         let _reading = self.segments.holds.enter();
         let mut pin = Pin::new(Arc::clone(&self.presence.leases));
-        let mut sizes = Vec::with_capacity(digests.len());
+        let mut found = Vec::with_capacity(digests.len());
         for digest in digests {
             let Some(sha256) = self.resolve(digest)? else {
-                sizes.push(None);
+                found.push(None);
                 continue;
             };
             let shard = self.presence.shard(&sha256);
@@ -359,12 +366,12 @@ impl Core {
                 self.presence.leases.touch(row.ordinal);
             }
             drop(shard);
-            sizes.push(match row {
-                Some(row) if self.is_whole(&row)? => Some(row.size),
+            found.push(match row {
+                Some(row) if self.is_whole(&row)? => Some(Stat::of(*digest, &row)),
                 _ => None,
             });
         }
-        Ok((pin, sizes))
+        Ok((pin, found))
     }
 
     /// Puts a damaged blob into quarantine.

@@ -99,7 +99,7 @@ async fn collect(
 
 /// No group begins at `offset`: there the footer must be, which names as many
 /// groups as there were.
-async fn check_end(
+pub(crate) async fn check_end(
     pool: &Pool,
     segment: &SegmentFile,
     offset: u64,
@@ -115,7 +115,7 @@ async fn check_end(
     }
 }
 
-fn lost(segment: &SegmentFile, offset: u64, reason: impl std::fmt::Display) -> Error {
+pub(crate) fn lost(segment: &SegmentFile, offset: u64, reason: impl std::fmt::Display) -> Error {
     Error::corrupt(
         format!("the group at {offset} of {}", segment.file.path().display()),
         reason,

@@ -341,9 +341,9 @@ impl Store {
     }
 
     /// Holds blobs, here or still to come, until the pin is dropped. The answer
-    /// has the size of each, `None` for those that are not here. A digest other
+    /// says what there is of each, `None` for those that are not here. A digest other
     /// than SHA-256 holds only a blob that is here: pin it again after it came.
-    pub fn pin(&self, digests: &[Digest]) -> Result<(Pin, Vec<Option<u64>>)> {
+    pub fn pin(&self, digests: &[Digest]) -> Result<(Pin, Vec<Option<Stat>>)> {
         if digests.len() > MAX_PIN {
             return Err(Invalid::TooLarge {
                 what: "the count of blobs to pin",
@@ -488,11 +488,7 @@ impl Store {
     pub fn look(&self, digest: &Digest) -> Result<Option<Stat>> {
         let found = self.core.peek(digest)?;
         let found = found.filter(|(_, row)| row.state != State::Dead);
-        Ok(found.map(|(_, row)| Stat {
-            digest: *digest,
-            size: row.size,
-            birth: row.birth,
-        }))
+        Ok(found.map(|(_, row)| Stat::of(*digest, &row)))
     }
 
     /// Whether a lease or a pin holds a blob. The collector asks this.

@@ -24,7 +24,7 @@ use orlop_format::record::{Checkpoint, Commit, HashState, MAX_NOTE, Record, Uplo
 
 use self::extents::Landed;
 use crate::config::CHECKPOINT_EVERY;
-use crate::core::Core;
+use crate::core::{Core, Stat};
 use crate::error::{Error, Invalid, Result};
 use crate::journal::queue::Fate;
 use crate::reach::Reach;
@@ -70,6 +70,8 @@ pub struct Committed {
     pub digest: Digest,
     /// Its bytes.
     pub size: u64,
+    /// LSN of the commit that made it, now or before.
+    pub birth: u64,
     /// Whether the store did not have it before.
     pub new: bool,
 }
@@ -325,10 +327,11 @@ impl Upload {
         }
         self.core.wake_if_full();
         // The answer "it is here" is a promise: it takes its lease.
-        self.core.stat(&expected)?;
+        let Stat { birth, .. } = self.core.stat(&expected)?;
         Ok(Committed {
             digest: expected,
             size,
+            birth,
             new,
         })
     }

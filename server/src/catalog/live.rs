@@ -13,7 +13,7 @@ use orlop_format::digest::Digest;
 use super::Catalog;
 use super::error::CatalogError;
 use super::purge::due;
-use super::read::within;
+use super::read::{whole, within};
 use super::schema::Dialect;
 use super::sql::{Arg, Connection};
 use super::totals::Totals;
@@ -34,8 +34,6 @@ pub struct LiveSet {
     current: Option<Current>,
     /// Manifests that a purge takes which were deleted by this time are left out.
     without: Option<i64>,
-    repositories: u64,
-    manifests: u64,
 }
 
 /// A repository that is being read.
@@ -67,8 +65,6 @@ impl Catalog {
             after: i64::MIN,
             current: None,
             without,
-            repositories: 0,
-            manifests: 0,
         }
     }
 }
@@ -92,12 +88,6 @@ impl LiveSet {
             self.current = within(self.page(current, &mut given)).await?;
         }
         Ok(Some(given))
-    }
-
-    /// Manifests and repositories that were read so far.
-    #[must_use]
-    pub fn read(&self) -> (u64, u64) {
-        (self.manifests, self.repositories)
     }
 
     /// Ends the reading of a set that was read to its end. The sequence of the
@@ -216,12 +206,11 @@ impl LiveSet {
             )));
         }
         self.after = current.id;
-        self.repositories = self.repositories.saturating_add(1);
         Ok(None)
     }
 
     async fn manifests(
-        &mut self,
+        &self,
         connection: &mut Connection,
         current: &mut Current,
         after: &[u8],
@@ -246,8 +235,7 @@ impl LiveSet {
         for row in &rows {
             last = row.bytes(0)?;
             current.counted.add_manifest(&last);
-            self.manifests = self.manifests.saturating_add(1);
-            let digest = decode(&last)?;
+            let digest = whole(&last)?;
             if row.int(1)? != 0 && !current.is_left_out {
                 given.push(digest);
             }
@@ -260,7 +248,7 @@ impl LiveSet {
     }
 
     async fn edges(
-        &mut self,
+        &self,
         connection: &mut Connection,
         current: &mut Current,
         (manifest, kind, digest): (Vec<u8>, i64, Vec<u8>),
@@ -294,7 +282,7 @@ impl LiveSet {
         for row in &rows {
             let (manifest, kind, target) = (row.bytes(0)?, row.int(1)?, row.bytes(2)?);
             current.counted.add_edge(&manifest, kind, &target);
-            let digest = decode(&target)?;
+            let digest = whole(&target)?;
             if row.int(3)? != 0 && !current.is_left_out {
                 given.push(digest);
             }
@@ -306,13 +294,4 @@ impl LiveSet {
 
 fn is_full(rows: usize) -> bool {
     i64::try_from(rows).is_ok_and(|rows| rows >= PAGE)
-}
-
-fn decode(bytes: &[u8]) -> Result<Digest> {
-    match Digest::decode(bytes) {
-        Ok((digest, used)) if used == bytes.len() => Ok(digest),
-        _ => Err(CatalogError::damaged(
-            "a row holds a digest of a wrong form",
-        )),
-    }
 }

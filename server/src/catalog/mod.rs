@@ -63,7 +63,7 @@ use sql::{Connection, Pool};
 pub use totals::Totals;
 pub use types::{Change, ChangeKind, Counters, Edge, EdgeKind, ManifestRow, PutManifest, Referrer};
 pub use types::{Dead, Departed, GcState, Hidden, LinkedBlob, PurgedRows, Reason, Unreached};
-pub use types::{Pull, PullCount, PullOf};
+pub use types::{Pull, PullCount, PullOf, rfc3339};
 pub use untagged::Place as UntaggedPlace;
 use verb::{Progress, Verb};
 use writer::{Change as Queued, Message, QUEUE, Shared, Writer, closed};

@@ -13,9 +13,9 @@ use super::Catalog;
 use super::cache::{Item, Key, KeyRef, Touched};
 use super::change;
 use super::error::CatalogError;
-use super::read::within;
+use super::read::{digest, within};
 use super::sql::{Arg, Connection};
-use super::totals::Totals;
+use super::totals::{read_totals, write_totals};
 use super::types::{ChangeKind, Dead, Departed, PurgedRows};
 use super::verb::{Effect, Progress, Verb};
 
@@ -75,13 +75,7 @@ impl Catalog {
             let after = after.map(|digest| digest.encode()).unwrap_or_default();
             let sql = "SELECT digest FROM departed WHERE digest > $1 ORDER BY digest LIMIT 1000";
             let rows = connection.rows(sql, &[Arg::Bytes(&after)]).await?;
-            rows.iter()
-                .map(|row| {
-                    let digest = Digest::decode(&row.bytes(0)?).map(|(digest, _)| digest);
-                    digest
-                        .map_err(|_| CatalogError::damaged("a row holds a digest of a wrong form"))
-                })
-                .collect()
+            rows.iter().map(|row| digest(row, 0)).collect()
         })
         .await
     }
@@ -325,7 +319,7 @@ async fn manifest(
     if i64::try_from(tags.len()).is_ok_and(|tags| tags >= STEP) {
         return Ok(None);
     }
-    let mut totals = totals(connection, place.id).await?;
+    let mut totals = read_totals(connection, place.id).await?;
     let sql = "SELECT kind, digest FROM edge WHERE repository = $1 AND manifest = $2";
     let edges = connection.rows(sql, &[id, of]).await?;
     depart(connection, place, digest, digest, (deleted_at, now)).await?;
@@ -347,7 +341,7 @@ async fn manifest(
     ] {
         connection.run(sql, &[id, of]).await?;
     }
-    set_totals(connection, place.id, &totals).await?;
+    write_totals(connection, place.id, &totals).await?;
     Ok(Some(edges.len() as u64))
 }
 
@@ -450,38 +444,6 @@ async fn unlinked(
         purged.blobs = purged.blobs.saturating_add(1);
     }
     Ok(())
-}
-
-async fn totals(connection: &mut Connection, repository: i64) -> Result<Totals> {
-    let row = connection
-        .one(
-            "SELECT manifests, manifest_sum, edges, edge_sum FROM repository WHERE id = $1",
-            &[Arg::Int(repository)],
-        )
-        .await?;
-    Ok(Totals {
-        manifests: row.int(0)?,
-        manifest_sum: row.int(1)?,
-        edges: row.int(2)?,
-        edge_sum: row.int(3)?,
-    })
-}
-
-async fn set_totals(connection: &mut Connection, repository: i64, totals: &Totals) -> Result<()> {
-    connection
-        .run(
-            "UPDATE repository SET manifests = $2, manifest_sum = $3, edges = $4, edge_sum = $5 \
-             WHERE id = $1",
-            &[
-                Arg::Int(repository),
-                Arg::Int(totals.manifests),
-                Arg::Int(totals.manifest_sum),
-                Arg::Int(totals.edges),
-                Arg::Int(totals.edge_sum),
-            ],
-        )
-        .await
-        .map(|_| ())
 }
 
 /// Removes links of dead blobs, so many in a step.

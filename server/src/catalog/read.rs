@@ -352,9 +352,13 @@ fn page(n: usize) -> i64 {
     i64::try_from(n.min(PAGE_MAX)).unwrap_or(i64::MAX)
 }
 
-fn digest(row: &Row, place: usize) -> Result<Digest> {
-    let bytes = row.bytes(place)?;
-    match Digest::decode(&bytes) {
+pub(super) fn digest(row: &Row, place: usize) -> Result<Digest> {
+    whole(&row.bytes(place)?)
+}
+
+/// The digest that these bytes are, all of them.
+pub(super) fn whole(bytes: &[u8]) -> Result<Digest> {
+    match Digest::decode(bytes) {
         Ok((digest, used)) if used == bytes.len() => Ok(digest),
         _ => Err(CatalogError::damaged(
             "a row holds a digest of a wrong form",

@@ -85,6 +85,47 @@ impl Totals {
     }
 }
 
+/// The totals that are kept for a repository.
+pub(super) async fn read_totals(
+    connection: &mut Connection,
+    repository: i64,
+) -> Result<Totals, sqlx::Error> {
+    let row = connection
+        .one(
+            "SELECT manifests, manifest_sum, edges, edge_sum FROM repository WHERE id = $1",
+            &[Arg::Int(repository)],
+        )
+        .await?;
+    Ok(Totals {
+        manifests: row.int(0)?,
+        manifest_sum: row.int(1)?,
+        edges: row.int(2)?,
+        edge_sum: row.int(3)?,
+    })
+}
+
+/// Keeps totals for a repository.
+pub(super) async fn write_totals(
+    connection: &mut Connection,
+    repository: i64,
+    totals: &Totals,
+) -> Result<(), sqlx::Error> {
+    connection
+        .run(
+            "UPDATE repository SET manifests = $2, manifest_sum = $3, edges = $4, edge_sum = $5 \
+             WHERE id = $1",
+            &[
+                Arg::Int(repository),
+                Arg::Int(totals.manifests),
+                Arg::Int(totals.manifest_sum),
+                Arg::Int(totals.edges),
+                Arg::Int(totals.edge_sum),
+            ],
+        )
+        .await
+        .map(|_| ())
+}
+
 fn sum(parts: &[&[u8]]) -> i64 {
     const START: u64 = 0xcbf2_9ce4_8422_2325;
     const PRIME: u64 = 0x0100_0000_01b3;

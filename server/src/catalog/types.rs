@@ -1,6 +1,15 @@
 //! What goes into the catalog and what comes out of it. Data only.
 
+use std::time::{Duration, UNIX_EPOCH};
+
 use orlop_format::digest::Digest;
+
+/// A time of a row, in milliseconds since 1970, for people: RFC 3339 in UTC.
+#[must_use]
+pub fn rfc3339(at: i64) -> String {
+    let since = Duration::from_millis(at.max(0).unsigned_abs());
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + since).to_string()
+}
 
 /// What the catalog knows of a manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -252,8 +261,6 @@ pub struct Unreached {
     pub floor: i64,
     /// When what it belonged to was deleted, if a purge took that.
     pub orphaned_at: Option<i64>,
-    /// Its size in bytes.
-    pub size: u64,
 }
 
 /// A row that keeps a blob.

@@ -13,7 +13,7 @@ use orlop_oci::Reference;
 use super::Catalog;
 use super::change;
 use super::error::CatalogError;
-use super::read::within;
+use super::read::{whole, within};
 use super::sql::{Arg, Connection};
 use super::types::{ChangeKind, Hidden};
 use super::verb::{Effect, Verb, find};
@@ -66,10 +66,8 @@ impl Catalog {
                 Reference::Tag(tag) => vec![tag.to_string()],
                 Reference::Digest(_) => tags(&mut connection, id, &encoded, at).await?,
             };
-            let (digest, _) = Digest::decode(&encoded)
-                .map_err(|_| CatalogError::damaged("a row holds a digest of a wrong form"))?;
             Ok(Some(Hidden {
-                digest,
+                digest: whole(&encoded)?,
                 media_type: row.text(2)?,
                 tags,
             }))

@@ -8,7 +8,7 @@ use orlop_format::digest::Digest;
 
 use super::Catalog;
 use super::error::CatalogError;
-use super::read::within;
+use super::read::{whole, within};
 use super::sql::{Arg, Connection};
 use super::types::Unreached;
 use super::verb::Verb;
@@ -50,7 +50,7 @@ impl Catalog {
             for row in &rows {
                 let (name, digest) = (row.text(1)?, row.bytes(2)?);
                 let unreached = look(&mut connection, &name, &digest).await?;
-                found.push((name, decode(&digest)?, unreached));
+                found.push((name, whole(&digest)?, unreached));
                 last = Some((row.int(0)?, digest));
             }
             let is_full = i64::try_from(rows.len()).is_ok_and(|rows| rows >= PAGE);
@@ -97,7 +97,7 @@ impl Catalog {
             for row in &rows {
                 let (name, digest) = (row.text(1)?, row.bytes(2)?);
                 if let Some(unreached) = look(&mut connection, &name, &digest).await? {
-                    found.push((name, decode(&digest)?, unreached));
+                    found.push((name, whole(&digest)?, unreached));
                 }
                 last = Some((row.int(0)?, digest));
             }
@@ -126,7 +126,7 @@ async fn look(
     let row = connection
         .row(
             "SELECT m.pushed_at, COALESCE(m.untagged_at, -1), COALESCE(p.last_pulled, -1), \
-             COALESCE(c.pulls_floor, -1), COALESCE(m.orphaned_at, -1), m.size, \
+             COALESCE(c.pulls_floor, -1), COALESCE(m.orphaned_at, -1), \
              COALESCE(c.untagged_floor, -1) \
              FROM repository r JOIN manifest m ON m.repository = r.id AND m.digest = $2 \
              AND m.deleted_at IS NULL CROSS JOIN catalog c \
@@ -144,9 +144,8 @@ async fn look(
     let Some(row) = row else { return Ok(None) };
     Ok(Some(Unreached {
         used_at: row.int(0)?.max(row.int(1)?).max(row.int(2)?),
-        floor: row.int(3)?.max(row.int(6)?),
+        floor: row.int(3)?.max(row.int(5)?),
         orphaned_at: Some(row.int(4)?).filter(|at| *at >= 0),
-        size: row.int(5)?.unsigned_abs(),
     }))
 }
 
@@ -165,13 +164,4 @@ pub(super) async fn settle(
             .await?;
     }
     Ok(super::verb::Effect::default())
-}
-
-fn decode(bytes: &[u8]) -> Result<Digest> {
-    match Digest::decode(bytes) {
-        Ok((digest, used)) if used == bytes.len() => Ok(digest),
-        _ => Err(CatalogError::damaged(
-            "a row holds a digest of a wrong form",
-        )),
-    }
 }

@@ -5,7 +5,7 @@ use orlop_format::digest::Digest;
 
 use super::Catalog;
 use super::error::CatalogError;
-use super::read::within;
+use super::read::{whole, within};
 use super::sql::Arg;
 use super::types::Reason;
 
@@ -42,12 +42,9 @@ impl Catalog {
                         )
                         .await?;
                     let tags: Result<_, sqlx::Error> = tags.iter().map(|tag| tag.text(0)).collect();
-                    let (manifest, _) = Digest::decode(&manifest).map_err(|_| {
-                        CatalogError::damaged("a row holds a digest of a wrong form")
-                    })?;
                     reasons.push(Reason {
                         repository: row.text(1)?,
-                        manifest,
+                        manifest: whole(&manifest)?,
                         tags: tags?,
                         deleted_at: Some(row.int(3)?).filter(|at| *at >= 0),
                     });

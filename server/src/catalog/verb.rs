@@ -17,7 +17,7 @@ use super::link;
 use super::pulls::{self, Pulls};
 use super::purge;
 use super::sql::{Arg, Connection};
-use super::totals::Totals;
+use super::totals::{Totals, write_totals};
 use super::types::{ChangeKind, Dead, Edge, PurgedRows, PutManifest};
 use super::{undelete, untagged};
 
@@ -243,7 +243,7 @@ async fn put_manifest(
     if insert_manifest(connection, repository.id, &digest, manifest, now).await? {
         repository.totals.add_manifest(&digest);
         insert_edges(connection, &mut repository, &digest, manifest).await?;
-        write_totals(connection, &repository).await?;
+        write_totals(connection, repository.id, &repository.totals).await?;
     }
     changes.push((ChangeKind::ManifestPut, manifest.digest.to_string()));
     revive(connection, repository.id, manifest, &mut changes, now).await?;
@@ -435,24 +435,6 @@ fn insert_edges_statement(rows: usize) -> String {
         );
     }
     sql
-}
-
-async fn write_totals(connection: &mut Connection, repository: &Repository) -> Result<()> {
-    let totals = repository.totals;
-    connection
-        .run(
-            "UPDATE repository SET manifests = $2, manifest_sum = $3, edges = $4, edge_sum = $5 \
-             WHERE id = $1",
-            &[
-                Arg::Int(repository.id),
-                Arg::Int(totals.manifests),
-                Arg::Int(totals.manifest_sum),
-                Arg::Int(totals.edges),
-                Arg::Int(totals.edge_sum),
-            ],
-        )
-        .await?;
-    Ok(())
 }
 
 async fn delete_tag(

@@ -7,8 +7,8 @@ use orlop_engine::{Collected, Collector, Garbage, Sweep, Trailer};
 use orlop_oci::Digest;
 use tokio::task::spawn_blocking;
 
-use super::{DAY, Gc, NAMED, Outcome, Wanted, failed, milliseconds, names, time};
-use crate::catalog::{DEAD_MAX, Dead, JobProgress};
+use super::{DAY, Gc, NAMED, Outcome, Wanted, failed, milliseconds, names};
+use crate::catalog::{DEAD_MAX, Dead, JobProgress, rfc3339};
 use crate::jobs::{Run, Stop};
 
 /// Blobs that die before it is looked again whether anything may.
@@ -199,11 +199,7 @@ impl Gc {
         loop {
             self.pause(run, worked).await?;
             let began = Instant::now();
-            let stepped = blocking(move || {
-                let found = sweep.step()?;
-                Ok((sweep, found))
-            });
-            let (next, found) = stepped.await?;
+            let (next, found) = step(sweep).await?;
             sweep = next;
             let Some(garbage) = found else { break };
             walked = walked.saturating_add(1);
@@ -269,11 +265,7 @@ impl Gc {
         loop {
             self.pause(run, worked).await?;
             let began = Instant::now();
-            let stepped = blocking(move || {
-                let found = sweep.step()?;
-                Ok((sweep, found))
-            });
-            let (next, found) = stepped.await?;
+            let (next, found) = step(sweep).await?;
             sweep = next;
             let Some(found) = found else { break };
             let digests: Vec<Digest> = found.iter().map(|blob| blob.digest).collect();
@@ -287,7 +279,13 @@ impl Gc {
                     named += 1;
                     let why = why.map_or_else(
                         || "no row names it".to_owned(),
-                        |why| format!("{} deleted it at {}", why.repository, time(why.deleted_at)),
+                        |why| {
+                            format!(
+                                "{} deleted it at {}",
+                                why.repository,
+                                rfc3339(why.deleted_at)
+                            )
+                        },
                     );
                     run.log(format!("{} ({} bytes): {why}", blob.digest, blob.size));
                 }
@@ -300,6 +298,15 @@ impl Gc {
         outcome.dead_bytes = garbage.1;
         Ok(sweep.so_far())
     }
+}
+
+/// A step over the blobs.
+async fn step(mut sweep: Sweep) -> Result<(Sweep, Option<Vec<Garbage>>), Stop> {
+    blocking(move || {
+        let found = sweep.step()?;
+        Ok((sweep, found))
+    })
+    .await
 }
 
 /// Runs what reads the index, which blocks.

@@ -24,7 +24,7 @@ use orlop_engine::Store;
 use orlop_oci::Digest;
 use tokio::time::sleep;
 
-use crate::catalog::{Catalog, CatalogError, PurgedRows};
+use crate::catalog::{Catalog, CatalogError, PurgedRows, rfc3339};
 use crate::jobs::{Clock, Run, Stop, Work};
 use crate::registry::{Maintenance, Registry};
 pub use outcome::{Observed, Outcome, Rules, Wanted, Why};
@@ -205,10 +205,7 @@ impl Gc {
         let room = pass.total();
         outcome.freed = room.bytes;
         outcome.freed_segments = room.segments;
-        self.change(|observed| {
-            observed.room = room;
-            observed.freed = observed.freed.saturating_add(room.bytes);
-        });
+        self.change(|observed| observed.freed = observed.freed.saturating_add(room.bytes));
         if room.bytes > 0 || room.held > 0 {
             run.log(format!(
                 "gave {} bytes back to the file system, {} whole segments; {} are in use for now",
@@ -307,7 +304,7 @@ impl Gc {
             self.change(|observed| observed.purged = observed.purged.saturating_add(manifests));
             run.log(format!(
                 "purged {manifests} manifests, {tags} tags, {blobs} deleted blobs and {repositories} repositories, deleted by {}",
-                time(until)
+                rfc3339(until)
             ));
         }
         Ok(())
@@ -347,11 +344,6 @@ fn milliseconds(time: Duration) -> u64 {
 
 fn text(outcome: &Outcome) -> Result<String, Stop> {
     serde_json::to_string(outcome).map_err(|error| Stop::Failed(error.to_string()))
-}
-
-fn time(at: i64) -> String {
-    let since = Duration::from_millis(at.max(0).unsigned_abs());
-    humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + since).to_string()
 }
 
 impl Work for Gc {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use orlop_engine::{Collected, Reclaimed};
+use orlop_engine::Collected;
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::{Departed, Reason};
@@ -113,8 +113,6 @@ pub struct Observed {
     pub took: Duration,
     /// Manifests that were purged since the start.
     pub purged: u64,
-    /// What the last job gave back to the file system.
-    pub room: Reclaimed,
     /// Bytes that were given back since the start.
     pub freed: u64,
 }

@@ -97,11 +97,15 @@ impl Gc {
         digest: &Digest,
         is_due: impl Fn(&Unreached) -> bool,
         outcome: &mut Outcome,
-    ) -> Result<bool, Stop> {
+    ) -> Result<(), Stop> {
         self.go_on(run, Duration::ZERO).await?;
         run.alive();
         let Ok(name) = RepositoryName::parse(repository) else {
-            return Ok(false);
+            tracing::warn!(
+                repository,
+                "the catalog has a repository whose name is none"
+            );
+            return Ok(());
         };
         let still = async {
             let unreached = self.catalog.unreached(repository, digest).await;
@@ -117,7 +121,7 @@ impl Gc {
             outcome.retired = outcome.retired.saturating_add(1);
             tracing::info!(repository, %digest, "deleted a manifest that nothing reaches");
         }
-        Ok(is_deleted)
+        Ok(())
     }
 }
 

@@ -7,12 +7,10 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::{Output, fail, print};
+use super::asking::{Common, Form, answer, ask, end, newest};
+use super::fail;
 use crate::collection::{GC, Outcome, Wanted};
-use crate::control::client::{self, AskError};
 use crate::control::{JobView, Status, Verb, WhyView};
-
-use crate::settings::{self, DataArgs};
 
 /// How often it is asked how far a job is.
 const ASK: Duration = Duration::from_millis(500);
@@ -58,16 +56,6 @@ enum Command {
     Stop(Common),
 }
 
-#[derive(clap::Args, Debug)]
-struct Common {
-    #[command(flatten)]
-    data: DataArgs,
-
-    /// How to report
-    #[arg(long, value_name = "FORMAT", default_value = "text")]
-    output: Output,
-}
-
 /// Flags of `orlop undelete`.
 #[derive(clap::Args, Debug)]
 pub struct UndeleteArgs {
@@ -107,7 +95,9 @@ pub fn run(args: &Args) -> ExitCode {
                 undelete_window: undelete_window.map(milliseconds),
                 ..Wanted::default()
             };
-            answer(common, |folder| wait(folder, start(folder, &wanted)?))
+            answer(common, &FORM, |folder| {
+                wait(folder, start(folder, &wanted)?)
+            })
         }
         Command::Run {
             wait: waits,
@@ -122,7 +112,7 @@ pub fn run(args: &Args) -> ExitCode {
                 unlimited: *unlimited,
                 release: *release,
             };
-            answer(common, |folder| {
+            answer(common, &FORM, |folder| {
                 let started = start(folder, &wanted)?;
                 if *waits {
                     wait(folder, started)
@@ -131,8 +121,8 @@ pub fn run(args: &Args) -> ExitCode {
                 }
             })
         }
-        Command::Status(common) => answer(common, status),
-        Command::Stop(common) => answer(common, stop),
+        Command::Status(common) => answer(common, &FORM, |folder| newest(folder, GC)),
+        Command::Stop(common) => answer(common, &FORM, |folder| end(folder, GC)),
     }
 }
 
@@ -153,7 +143,7 @@ pub fn run_undelete(args: &UndeleteArgs) -> ExitCode {
         repository: repository.to_owned(),
         reference: reference.to_owned(),
     };
-    answer(&args.common, |folder| ask(folder, verb))
+    answer(&args.common, &FORM, |folder| ask(folder, verb))
 }
 
 /// Runs `orlop blob`.
@@ -162,7 +152,7 @@ pub fn run_blob(args: &BlobArgs) -> ExitCode {
     let verb = Verb::BlobWhy {
         digest: digest.clone(),
     };
-    answer(common, |folder| ask(folder, verb))
+    answer(common, &FORM, |folder| ask(folder, verb))
 }
 
 fn start(folder: &Path, wanted: &Wanted) -> Result<Status, String> {
@@ -206,74 +196,20 @@ fn wait(folder: &Path, started: Status) -> Result<Status, String> {
     }
 }
 
-fn collections(folder: &Path) -> Result<Status, String> {
-    let kind = Some(GC.to_owned());
-    ask(folder, Verb::JobList { kind })
-}
-
-/// The newest collection with its log.
-fn status(folder: &Path) -> Result<Status, String> {
-    let mut status = collections(folder)?;
-    if let Some(jobs) = &mut status.jobs {
-        jobs.truncate(1);
-        if let Some(job) = jobs.first() {
-            status.log = ask(folder, Verb::JobLog { id: job.id })?.log;
-        }
-    }
-    if let Some(schedules) = &mut status.schedules {
-        schedules.retain(|schedule| schedule.kind == GC);
-    }
-    Ok(status)
-}
-
-fn stop(folder: &Path) -> Result<Status, String> {
-    let jobs = collections(folder)?.jobs.unwrap_or_default();
-    let active = jobs
-        .iter()
-        .find(|job| job.state == "running" || job.state == "queued");
-    let id = active.ok_or("no collection waits or runs")?.id;
-    ask(folder, Verb::JobCancel { id })
-}
-
-fn ask(folder: &Path, verb: Verb) -> Result<Status, String> {
-    client::ask(folder, verb).map_err(|error| match error {
-        AskError::Nobody => {
-            "no server is running on it, and collection is the server's: start it with `orlop serve`, or pass the --data that it has".to_owned()
-        }
-        error => error.to_string(),
-    })
-}
-
-/// Asks, and prints what comes back.
-fn answer(common: &Common, ask: impl FnOnce(&Path) -> Result<Status, String>) -> ExitCode {
-    let folder = match settings::data_folder(&common.data) {
-        Ok(folder) => folder,
-        Err(error) => return fail(&error),
-    };
-    match (ask(&folder), common.output) {
-        (Ok(status), Output::Text) => print(&as_text(&status), ExitCode::SUCCESS),
-        (Ok(status), Output::Json) => {
-            let job = status.jobs.iter().flatten().next();
-            let report = serde_json::json!({
-                "data": folder,
-                "job": job,
-                "outcome": job.and_then(outcome),
-                "schedules": status.schedules,
-                "log": status.log,
-                "undeleted": status.undeleted,
-                "why": status.why,
-            });
-            print(&format!("{report}\n"), ExitCode::SUCCESS)
-        }
-        (Err(error), Output::Text) => {
-            fail(&format_args!("data folder {}: {error}", folder.display()))
-        }
-        (Err(error), Output::Json) => {
-            let report = serde_json::json!({ "data": folder, "error": error });
-            print(&format!("{report}\n"), ExitCode::FAILURE)
-        }
-    }
-}
+const FORM: Form = Form {
+    text: as_text,
+    json: |status| {
+        let job = status.jobs.iter().flatten().next();
+        serde_json::json!({
+            "job": job,
+            "outcome": job.and_then(outcome),
+            "schedules": status.schedules,
+            "log": status.log,
+            "undeleted": status.undeleted,
+            "why": status.why,
+        })
+    },
+};
 
 fn outcome(job: &JobView) -> Option<Outcome> {
     serde_json::from_str(job.outcome.as_deref()?).ok()

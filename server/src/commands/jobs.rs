@@ -3,14 +3,11 @@
 //! nothing to ask.
 
 use std::fmt::Write as _;
-use std::path::Path;
 use std::process::ExitCode;
 
-use super::{Output, fail, print};
-use crate::control::client::{self, AskError};
+use super::asking::{Common, Form, answer, ask, end, newest};
 use crate::control::{JobView, Status, Verb};
 use crate::jobs::SCRUB;
-use crate::settings::{self, DataArgs};
 
 /// Flags of `orlop jobs`.
 #[derive(clap::Args, Debug)]
@@ -45,16 +42,6 @@ struct One {
     common: Common,
 }
 
-#[derive(clap::Args, Debug)]
-struct Common {
-    #[command(flatten)]
-    data: DataArgs,
-
-    /// How to report
-    #[arg(long, value_name = "FORMAT", default_value = "text")]
-    output: Output,
-}
-
 /// Flags of `orlop scrub`.
 #[derive(clap::Args, Debug)]
 pub struct ScrubArgs {
@@ -77,7 +64,7 @@ pub fn run(args: &Args) -> ExitCode {
     match &args.command {
         Command::List { kind, common } => {
             let verb = Verb::JobList { kind: kind.clone() };
-            answer(common, |folder| ask(folder, verb))
+            answer(common, &FORM, |folder| ask(folder, verb))
         }
         Command::Show(one) => about(one, |id| Verb::JobShow { id }),
         Command::Cancel(one) => about(one, |id| Verb::JobCancel { id }),
@@ -86,7 +73,7 @@ pub fn run(args: &Args) -> ExitCode {
 }
 
 fn about(one: &One, verb: impl FnOnce(i64) -> Verb) -> ExitCode {
-    answer(&one.common, |folder| ask(folder, verb(one.id)))
+    answer(&one.common, &FORM, |folder| ask(folder, verb(one.id)))
 }
 
 /// Runs `orlop scrub`.
@@ -94,79 +81,25 @@ pub fn run_scrub(args: &ScrubArgs) -> ExitCode {
     match &args.command {
         ScrubCommand::Start(common) => {
             let kind = SCRUB.to_owned();
-            answer(common, |folder| {
+            answer(common, &FORM, |folder| {
                 ask(folder, Verb::JobStart { kind, params: None })
             })
         }
-        ScrubCommand::Status(common) => answer(common, status),
-        ScrubCommand::Cancel(common) => answer(common, cancel),
+        ScrubCommand::Status(common) => answer(common, &FORM, |folder| newest(folder, SCRUB)),
+        ScrubCommand::Cancel(common) => answer(common, &FORM, |folder| end(folder, SCRUB)),
     }
 }
 
-fn scrubs(folder: &Path) -> Result<Status, String> {
-    let kind = Some(SCRUB.to_owned());
-    ask(folder, Verb::JobList { kind })
-}
-
-/// The newest scrub with its log.
-fn status(folder: &Path) -> Result<Status, String> {
-    let mut status = scrubs(folder)?;
-    if let Some(jobs) = &mut status.jobs {
-        jobs.truncate(1);
-        if let Some(job) = jobs.first() {
-            status.log = ask(folder, Verb::JobLog { id: job.id })?.log;
-        }
-    }
-    if let Some(schedules) = &mut status.schedules {
-        schedules.retain(|schedule| schedule.kind == SCRUB);
-    }
-    Ok(status)
-}
-
-fn cancel(folder: &Path) -> Result<Status, String> {
-    let jobs = scrubs(folder)?.jobs.unwrap_or_default();
-    let active = jobs
-        .iter()
-        .find(|job| job.state == "running" || job.state == "queued");
-    let id = active.ok_or("no scrub waits or runs")?.id;
-    ask(folder, Verb::JobCancel { id })
-}
-
-fn ask(folder: &Path, verb: Verb) -> Result<Status, String> {
-    client::ask(folder, verb).map_err(|error| match error {
-        AskError::Nobody => {
-            "no server is running on it, and jobs are the server's: start it with `orlop serve`, or pass the --data that it has; on a stopped store `orlop-fsck` looks for damage".to_owned()
-        }
-        error => error.to_string(),
-    })
-}
-
-/// Asks, and prints what comes back.
-fn answer(common: &Common, ask: impl FnOnce(&Path) -> Result<Status, String>) -> ExitCode {
-    let folder = match settings::data_folder(&common.data) {
-        Ok(folder) => folder,
-        Err(error) => return fail(&error),
-    };
-    match (ask(&folder), common.output) {
-        (Ok(status), Output::Text) => print(&as_text(&status), ExitCode::SUCCESS),
-        (Ok(status), Output::Json) => {
-            let report = serde_json::json!({
-                "data": folder,
-                "jobs": status.jobs,
-                "schedules": status.schedules,
-                "log": status.log,
-            });
-            print(&format!("{report}\n"), ExitCode::SUCCESS)
-        }
-        (Err(error), Output::Text) => {
-            fail(&format_args!("data folder {}: {error}", folder.display()))
-        }
-        (Err(error), Output::Json) => {
-            let report = serde_json::json!({ "data": folder, "error": error });
-            print(&format!("{report}\n"), ExitCode::FAILURE)
-        }
-    }
-}
+const FORM: Form = Form {
+    text: as_text,
+    json: |status| {
+        serde_json::json!({
+            "jobs": status.jobs,
+            "schedules": status.schedules,
+            "log": status.log,
+        })
+    },
+};
 
 fn as_text(status: &Status) -> String {
     let mut text = String::new();

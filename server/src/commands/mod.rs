@@ -1,5 +1,6 @@
 //! The commands of `orlop`, one file each.
 
+mod asking;
 pub mod catalog;
 pub mod completions;
 pub mod config;

@@ -1,11 +1,9 @@
 //! Jobs as the control socket tells them.
 
-use std::time::{Duration, UNIX_EPOCH};
-
 use serde::{Deserialize, Serialize};
 
 use super::{Status, Verb};
-use crate::catalog::{Job, JobLine, Schedule};
+use crate::catalog::{Job, JobLine, Schedule, rfc3339};
 use crate::jobs::Jobs;
 
 /// A job. Times are RFC 3339 in UTC.
@@ -59,11 +57,6 @@ pub struct ScheduleView {
     pub next: String,
 }
 
-fn time(at: i64) -> String {
-    let since = Duration::from_millis(at.max(0).unsigned_abs());
-    humantime::format_rfc3339_seconds(UNIX_EPOCH + since).to_string()
-}
-
 impl From<Job> for JobView {
     fn from(job: Job) -> JobView {
         JobView {
@@ -75,10 +68,10 @@ impl From<Job> for JobView {
             unit: job.progress.unit,
             taken: job.epoch,
             cancel: job.cancel,
-            created: time(job.created_at),
-            started: job.started_at.map(time),
-            heartbeat: job.heartbeat.map(time),
-            ended: job.ended_at.map(time),
+            created: rfc3339(job.created_at),
+            started: job.started_at.map(rfc3339),
+            heartbeat: job.heartbeat.map(rfc3339),
+            ended: job.ended_at.map(rfc3339),
             outcome: Some(job.outcome).filter(|text| !text.is_empty()),
         }
     }
@@ -87,7 +80,7 @@ impl From<Job> for JobView {
 impl From<JobLine> for LineView {
     fn from(line: JobLine) -> LineView {
         LineView {
-            at: time(line.at),
+            at: rfc3339(line.at),
             text: line.text,
         }
     }
@@ -98,7 +91,7 @@ impl From<Schedule> for ScheduleView {
         ScheduleView {
             kind: schedule.kind,
             cron: schedule.cron,
-            next: time(schedule.next_at),
+            next: rfc3339(schedule.next_at),
         }
     }
 }

@@ -1,12 +1,10 @@
 //! Names and blobs as the control socket tells them.
 
-use std::time::{Duration, UNIX_EPOCH};
-
 use orlop_oci::{Digest, Reference, RepositoryName};
 use serde::{Deserialize, Serialize};
 
 use super::{Desk, Status, Verb};
-use crate::catalog::Reason;
+use crate::catalog::{Reason, rfc3339};
 use crate::registry::Subject;
 
 /// What came back.
@@ -54,18 +52,13 @@ pub struct WhyView {
     pub purged: Option<String>,
 }
 
-fn time(at: i64) -> String {
-    let since = Duration::from_millis(at.max(0).unsigned_abs());
-    humantime::format_rfc3339_seconds(UNIX_EPOCH + since).to_string()
-}
-
 impl From<Reason> for ReasonView {
     fn from(reason: Reason) -> ReasonView {
         ReasonView {
             repository: reason.repository,
             manifest: reason.manifest.to_string(),
             tags: reason.tags,
-            deleted: reason.deleted_at.map(time),
+            deleted: reason.deleted_at.map(rfc3339),
         }
     }
 }
@@ -112,8 +105,12 @@ pub(super) async fn perform(desk: &Desk, verb: Verb, status: Status) -> Result<S
                     .as_ref()
                     .and_then(|departed| departed.manifest)
                     .map(|manifest| manifest.to_string()),
-                deleted: departed.as_ref().map(|departed| time(departed.deleted_at)),
-                purged: departed.as_ref().map(|departed| time(departed.purged_at)),
+                deleted: departed
+                    .as_ref()
+                    .map(|departed| rfc3339(departed.deleted_at)),
+                purged: departed
+                    .as_ref()
+                    .map(|departed| rfc3339(departed.purged_at)),
                 deleted_from: departed.map(|departed| departed.repository),
             };
             Ok(Status {

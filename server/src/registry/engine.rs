@@ -34,6 +34,15 @@ impl From<engine::Error> for Fault {
     }
 }
 
+impl From<engine::Stat> for Life {
+    fn from(stat: engine::Stat) -> Life {
+        Life {
+            size: stat.size,
+            birth: stat.birth,
+        }
+    }
+}
+
 impl Blobs for Store {
     fn upload_open(&self, owner: &str, also: Option<Algorithm>) -> Result<UploadId, Fault> {
         Ok(Store::upload_open(self, owner, also)?)
@@ -69,8 +78,7 @@ impl Blobs for Store {
     }
 
     fn stat(&self, digest: &Digest) -> Result<Life, Fault> {
-        let engine::Stat { size, birth, .. } = Store::stat(self, digest)?;
-        Ok(Life { size, birth })
+        Ok(Store::stat(self, digest)?.into())
     }
 
     fn read(&self, digest: &Digest) -> Result<Box<dyn Content>, Fault> {
@@ -78,9 +86,9 @@ impl Blobs for Store {
     }
 
     fn pin(&self, digests: &[Digest]) -> Result<Pinned, Fault> {
-        let (pin, sizes) = Store::pin(self, digests)?;
+        let (pin, found) = Store::pin(self, digests)?;
         Ok(Pinned {
-            sizes,
+            found: found.into_iter().map(|of| of.map(Life::from)).collect(),
             guard: Box::new(pin),
         })
     }
@@ -116,10 +124,11 @@ impl Upload for engine::Upload {
         async move { Ok(engine::Upload::checkpoint(self).await?) }.boxed()
     }
 
-    fn commit(self: Box<Self>, expected: Digest) -> BoxFuture<'static, Result<u64, Fault>> {
+    fn commit(self: Box<Self>, expected: Digest) -> BoxFuture<'static, Result<Life, Fault>> {
         async move {
             let committed = engine::Upload::commit(*self, expected, None).await?;
-            Ok(committed.size)
+            let engine::Committed { size, birth, .. } = committed;
+            Ok(Life { size, birth })
         }
         .boxed()
     }

@@ -11,7 +11,7 @@ use orlop_oci::{Algorithm, Digest, Manifest, RefKind, Reference, RepositoryName,
 
 use super::access::{self, Subject, Verb};
 use super::note::{Deletion, Note};
-use super::seam::{Content, Edge, Fault, ManifestRow, NewManifest};
+use super::seam::{Content, Edge, Fault, Life, ManifestRow, NewManifest};
 use super::{Error, ManifestRoom, Registry};
 
 /// A manifest that is pulled.
@@ -146,7 +146,7 @@ impl Registry {
         // The store can hold what is still to come by its SHA-256 only.
         digests.push(Digest::of(Algorithm::Sha256, &bytes));
         let pinned = self.blobs.pin(&digests)?;
-        self.check_references(manifest, &mut new, &pinned.sizes)
+        self.check_references(manifest, &mut new, &pinned.found)
             .await?;
         let note = Note::Manifest {
             repository: new.repository.clone(),
@@ -165,13 +165,13 @@ impl Registry {
     }
 
     /// Checks that what the manifest needs is in the repository, and has the
-    /// size it says. `sizes` are those of the stored blobs, edge by edge. What is
+    /// size it says. `found` is what the store has, pinned, edge by edge. What is
     /// there is to stay there until the manifest is named.
     async fn check_references(
         &self,
         manifest: &Manifest,
         new: &mut NewManifest,
-        sizes: &[Option<u64>],
+        found: &[Option<Life>],
     ) -> Result<(), Error> {
         let required: HashSet<(RefKind, Digest)> = manifest
             .references()
@@ -179,28 +179,20 @@ impl Registry {
             .map(|reference| (reference.kind, reference.descriptor.digest))
             .collect();
         let (mut missing, mut links, mut children) = (Vec::new(), Vec::new(), Vec::new());
-        for (edge, size) in new.edges.iter().zip(sizes) {
+        for (edge, life) in new.edges.iter().zip(found) {
             let may_miss = self.sparse_manifests || !required.contains(&(edge.kind, edge.digest));
             // What is here is checked all the same.
-            match size {
-                Some(stored) if self.is_in(&new.repository, edge).await? => {
-                    if *stored != edge.size {
+            match life {
+                Some(life) if self.is_in(&new.repository, edge).await? => {
+                    if life.size != edge.size {
                         return Err(Error::DescriptorSize {
                             digest: edge.digest,
                             declared: edge.size,
-                            stored: *stored,
+                            stored: life.size,
                         });
                     }
                     match edge.kind {
-                        RefKind::Config | RefKind::Layer => {
-                            // Pinned, so that this is the life which stays.
-                            match self.blobs.stat(&edge.digest) {
-                                Ok(life) => links.push((edge.digest, life)),
-                                Err(Fault::NotFound) if may_miss => {}
-                                Err(Fault::NotFound) => missing.push(edge.digest),
-                                Err(fault) => return Err(fault.into()),
-                            }
-                        }
+                        RefKind::Config | RefKind::Layer => links.push((edge.digest, *life)),
                         RefKind::Child => children.push(edge.digest),
                         RefKind::Subject => {}
                     }

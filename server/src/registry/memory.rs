@@ -154,6 +154,12 @@ impl Memory {
     }
 }
 
+/// Nothing ends here, so that every life is the first.
+fn life(bytes: &Bytes) -> Life {
+    let (size, birth) = (bytes.len() as u64, 1);
+    Life { size, birth }
+}
+
 /// A body of these pieces, which then ends as said.
 pub(crate) fn body(pieces: &[&[u8]], end: Option<BodyFault>) -> Body {
     let pieces: Vec<Result<Bytes, BodyFault>> = pieces
@@ -226,9 +232,7 @@ impl Blobs for Memory {
     fn stat(&self, digest: &Digest) -> Result<Life, Fault> {
         let state = self.state();
         let blob = state.blobs.get(digest).ok_or(Fault::NotFound)?;
-        // Nothing ends here, so that every life is the first.
-        let (size, birth) = (blob.len() as u64, 1);
-        Ok(Life { size, birth })
+        Ok(life(blob))
     }
 
     fn read(&self, digest: &Digest) -> Result<Box<dyn Content>, Fault> {
@@ -241,12 +245,12 @@ impl Blobs for Memory {
     fn pin(&self, digests: &[Digest]) -> Result<Pinned, Fault> {
         let mut state = self.state();
         state.pins.extend_from_slice(digests);
-        let sizes = digests
+        let found = digests
             .iter()
-            .map(|digest| state.blobs.get(digest).map(|bytes| bytes.len() as u64))
+            .map(|digest| state.blobs.get(digest).map(life))
             .collect();
         Ok(Pinned {
-            sizes,
+            found,
             guard: Box::new(Unpin(self.clone(), digests.to_vec())),
         })
     }
@@ -330,7 +334,7 @@ impl Upload for Held {
         .boxed()
     }
 
-    fn commit(self: Box<Self>, expected: Digest) -> BoxFuture<'static, Result<u64, Fault>> {
+    fn commit(self: Box<Self>, expected: Digest) -> BoxFuture<'static, Result<Life, Fault>> {
         async move {
             self.memory.writable()?;
             let bytes = self.with(|session| session.bytes.clone().freeze());
@@ -339,9 +343,9 @@ impl Upload for Held {
             if actual != expected {
                 return Err(Fault::Mismatch(Box::new(Mismatch { expected, actual })));
             }
-            let size = bytes.len() as u64;
+            let life = life(&bytes);
             self.memory.state().blobs.insert(expected, bytes);
-            Ok(size)
+            Ok(life)
         }
         .boxed()
     }

@@ -34,7 +34,7 @@ impl Registry {
             let hidden = registry.names.hidden(&repository, &reference).await?;
             let hidden = hidden.ok_or(Error::ManifestUnknown)?;
             let pinned = registry.blobs.pin(&[hidden.digest])?;
-            if pinned.sizes.contains(&None) {
+            if pinned.found.contains(&None) {
                 return Err(Error::references_unknown(vec![hidden.digest]));
             }
             let mut tags = hidden.tags.chunks(NOTED);

@@ -125,9 +125,8 @@ pub struct Hidden {
 
 /// Blobs held against collection until this is dropped.
 pub struct Pinned {
-    /// For each digest asked for, the size of the blob in bytes; None if it
-    /// is not there.
-    pub sizes: Vec<Option<u64>>,
+    /// For each digest asked for, the life of the blob; None if it is not there.
+    pub found: Vec<Option<Life>>,
     /// Releases the pins when it is dropped.
     pub guard: Box<dyn Any + Send + Sync>,
 }
@@ -186,9 +185,9 @@ pub trait Upload: Send {
     /// Makes what was received durable and says how much that is.
     fn checkpoint(&mut self) -> BoxFuture<'_, Result<u64, Fault>>;
 
-    /// Ends the upload as a durable blob, and says its size in bytes. The
+    /// Ends the upload as a durable blob, and says which life of it that is. The
     /// upload is gone after a Mismatch.
-    fn commit(self: Box<Self>, expected: Digest) -> BoxFuture<'static, Result<u64, Fault>>;
+    fn commit(self: Box<Self>, expected: Digest) -> BoxFuture<'static, Result<Life, Fault>>;
 
     /// Ends the upload without a blob.
     fn cancel(self: Box<Self>) -> BoxFuture<'static, Result<(), Fault>>;

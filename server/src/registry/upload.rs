@@ -160,11 +160,10 @@ impl Registry {
     ) -> Result<(), Error> {
         // The finished upload holds a lease, so the blob outlives the moment
         // until it is linked.
-        let size = upload.commit(expected).await.map_err(upload_error)?;
-        let life = self.blobs.stat(&expected)?;
+        let life = upload.commit(expected).await.map_err(upload_error)?;
         self.link(repository, &expected, life).await?;
         self.verbs.blob_pushes.add(1);
-        self.verbs.blob_push_bytes.add(size);
+        self.verbs.blob_push_bytes.add(life.size);
         Ok(())
     }
 }

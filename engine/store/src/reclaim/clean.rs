@@ -12,13 +12,13 @@ use orlop_format::group::{Entries, Entry, Head, footprint};
 use orlop_format::location::{Class, SegmentId};
 use orlop_format::record::{Kind, Record};
 use orlop_format::row::State;
-use orlop_format::segment::Footer;
 
 use super::account::rows;
 use super::{Did, Reclaimer, Work};
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::journal::files::read;
+use crate::rebuild::{check_end, lost};
 use crate::recycle::{Copier, Keep, judge, place};
 use crate::segment::SegmentFile;
 
@@ -113,21 +113,8 @@ impl Pass<'_> {
             groups.push((base, entries.last_crc()));
             offset = offset.saturating_add(u64::from(head.bytes));
         }
-        let left = usize::try_from(len.saturating_sub(offset)).unwrap_or(BLOCK);
-        let bytes = read(pool, &segment.file, offset, left).await?;
-        match Footer::decode(&segment.header, &bytes) {
-            Ok(footer) if footer.frames == groups => Ok(()),
-            Ok(_) => Err(lost(segment, offset, "its footer names other groups")),
-            Err(error) => Err(lost(segment, offset, error)),
-        }
+        check_end(pool, segment, offset, len, &groups).await
     }
-}
-
-fn lost(segment: &SegmentFile, offset: u64, reason: impl std::fmt::Display) -> Error {
-    Error::corrupt(
-        format!("the group at {offset} of {}", segment.file.path().display()),
-        reason,
-    )
 }
 
 impl Reclaimer {

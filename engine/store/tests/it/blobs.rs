@@ -280,8 +280,8 @@ async fn a_leased_blob_is_held_and_a_pinned_one_too() {
     let bytes = content(1, 100);
     push(&store, &bytes, sha256(&bytes)).await.unwrap();
     let absent = sha256(b"absent");
-    let (pin, sizes) = store.pin(&[sha256(&bytes), absent]).unwrap();
-    assert_eq!(sizes, [Some(100), None]);
+    let (pin, found) = store.pin(&[sha256(&bytes), absent]).unwrap();
+    assert_eq!(found, [Some(store.stat(&sha256(&bytes)).unwrap()), None]);
     assert!(store.held(&sha256(&bytes)).unwrap());
     assert!(!store.held(&absent).unwrap());
     drop(pin);

@@ -344,9 +344,10 @@ impl Run {
                     self.some().digest(algorithm)
                 })
                 .collect();
-            let (pin, sizes) = good("pin", self.store.pin(&wanted))?;
+            let (pin, found) = good("pin", self.store.pin(&wanted))?;
             let mut held = Vec::new();
-            for (digest, size) in wanted.iter().zip(sizes) {
+            for (digest, found) in wanted.iter().zip(found) {
+                let size = found.map(|found| found.size);
                 let known = self.known.resolve(digest);
                 let len = known.map(|(_, blob)| blob.bytes.len() as u64);
                 ensure!(size == len, "pinned {digest} with {size:?}, not {len:?}");
