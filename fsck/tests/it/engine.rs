@@ -21,10 +21,18 @@ async fn open(folder: &Path) -> Store {
 
 /// What a start comes to.
 pub(crate) async fn tried(folder: &Path) -> Result<Store, orlop_engine::Error> {
+    opened(config(folder)).await
+}
+
+pub(crate) fn config(folder: &Path) -> Config {
     let mut config = Config::new(folder.to_owned());
     config.journal_file = 4 << 20;
     config.segment = 16 << 20;
     config.reserve = Some(0);
+    config
+}
+
+pub(crate) async fn opened(config: Config) -> Result<Store, orlop_engine::Error> {
     let index = RocksIndex {
         options: Default::default(),
     };
@@ -35,13 +43,18 @@ pub(crate) async fn tried(folder: &Path) -> Result<Store, orlop_engine::Error> {
 /// Opens the store in a folder, does something and closes it. Upkeep may go on
 /// for a moment behind that; it ends with the runtime.
 pub(crate) fn during(folder: &Path, work: impl AsyncFnOnce(&Store)) {
+    with(open(folder), work);
+}
+
+/// The same of a store that is opened like this.
+pub(crate) fn with(store: impl Future<Output = Store>, work: impl AsyncFnOnce(&Store)) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .unwrap();
     runtime.block_on(async {
-        let store = open(folder).await;
+        let store = store.await;
         work(&store).await;
         store.close().await.unwrap();
     });

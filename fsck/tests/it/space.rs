@@ -3,59 +3,36 @@
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use orlop_disk::Disk;
-use orlop_disk::blocking::Blocking;
-use orlop_engine::{Config, Digest, Progress, RocksIndex, Store, System, Trailer};
+use orlop_engine::{Config, Digest, Store, Trailer};
 use orlop_format::digest::Algorithm;
 use orlop_fsck::{Code, Report};
 
+use crate::engine;
 use crate::v1::content;
 
 /// A store whose leases do not last.
 async fn open(folder: &Path) -> Store {
-    let mut config = Config::new(folder.to_owned());
-    config.lease = Duration::ZERO;
-    config.journal_file = 4 << 20;
-    config.segment = 8 << 20;
-    config.reserve = Some(0);
-    config.background_rate = 1 << 30;
-    let index = RocksIndex {
-        options: Default::default(),
+    let config = Config {
+        lease: Duration::ZERO,
+        segment: 8 << 20,
+        background_rate: 1 << 30,
+        ..engine::config(folder)
     };
-    let disk: Arc<dyn Disk> = Blocking::new(2).unwrap();
-    let progress = Progress::default();
-    let store = Store::open(config, System::start(), disk, &index, &progress);
-    let store = store.await.unwrap();
+    let store = engine::opened(config).await.unwrap();
     store.catalog_seen([7; 16], 1).await.unwrap();
     store
 }
 
 fn during(folder: &Path, work: impl AsyncFnOnce(&Store)) {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        let store = open(folder).await;
-        work(&store).await;
-        store.close().await.unwrap();
-    });
+    engine::with(open(folder), work);
 }
 
 async fn push(store: &Store, seed: u64, len: usize) -> Digest {
     let bytes = content(seed, len);
     let digest = Digest::of(Algorithm::Sha256, &bytes);
-    let id = store.upload_open("a/b", None).unwrap();
-    let mut upload = store.upload_resume(id, "a/b").await.unwrap();
-    for piece in bytes.chunks(300_000) {
-        upload.append(Bytes::copy_from_slice(piece)).await.unwrap();
-    }
-    upload.commit(digest, None).await.unwrap();
+    engine::push(store, &bytes, digest).await;
     digest
 }
 
@@ -114,7 +91,7 @@ fn given_back(folder: &Path) {
         for seed in 100..400 {
             all.push(push(store, seed, 60_000).await);
         }
-        crate::engine::recycled(store, 2).await;
+        engine::recycled(store, 2).await;
         let lives = |number: &usize| *number > 8 && number.is_multiple_of(4);
         live = (0..all.len())
             .filter(lives)
@@ -136,7 +113,7 @@ fn given_back(folder: &Path) {
         for seed in 500..800 {
             push(store, seed, 60_000).await;
         }
-        crate::engine::recycled(store, 3).await;
+        engine::recycled(store, 3).await;
     });
     assert!(
         freed > 20 << 20 && full > room(folder) + (5 << 20),

@@ -29,13 +29,13 @@ impl Gc {
             return Ok(());
         };
         // All manifests are looked at, which is not done each time.
-        let mut looked = *self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        let looked = *self.looked.lock().unwrap_or_else(PoisonError::into_inner);
         if looked.is_some_and(|at| at.elapsed() < EVERY.min(untagged / 10)) {
             return Ok(());
         }
         self.untagged(run, before(now, untagged), outcome).await?;
-        looked = Some(Instant::now());
-        *self.looked.lock().unwrap_or_else(PoisonError::into_inner) = looked;
+        let now = Some(Instant::now());
+        *self.looked.lock().unwrap_or_else(PoisonError::into_inner) = now;
         Ok(())
     }
 
