@@ -209,6 +209,10 @@ pub(crate) struct GcArgs {
     /// Most that the pushes of one pair may store, in GB.
     #[arg(long, default_value = "30", value_parser = clap::value_parser!(u64).range(1..=100_000))]
     pub(crate) max_disk: u64,
+    /// Folder of a filled store that another run kept. Where there is none,
+    /// this one fills it there and keeps it.
+    #[arg(long)]
+    pub(crate) store: Option<PathBuf>,
 }
 
 /// How results are printed.

@@ -12,6 +12,7 @@ mod foreground;
 mod offline;
 pub(crate) mod report;
 mod shape;
+mod store;
 
 use crate::document::{SCHEMA, Skipped};
 use crate::error::{Context as _, Error, Result};
@@ -26,6 +27,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
+use store::Filled;
 
 /// The shortest lease that a server can be told. Everything has it after a
 /// start.
@@ -37,7 +39,7 @@ const START_LIMIT: Duration = Duration::from_secs(600);
 /// How often it is looked whether a collection has ended.
 const LOOK: Duration = Duration::from_millis(10);
 /// Space an image takes, for the look at the disk.
-const SPACE: u64 = 16 * 1024;
+const SPACE: u64 = 8 * 1024;
 /// Space an image takes in a peer.
 const PEER_SPACE: u64 = 128 * 1024;
 /// Images of the store that the goals are meant for.
@@ -64,6 +66,8 @@ pub(crate) struct Gc {
     pub(crate) seconds: f64,
     /// Most that the pushes of a pair may store, in bytes.
     pub(crate) max_disk: u64,
+    /// Folder of a filled store that stays there.
+    pub(crate) store: Option<PathBuf>,
 }
 
 impl Gc {
@@ -73,20 +77,14 @@ impl Gc {
         machine::want_space(&self.root, need, "gc", "--manifests")?;
         let machine = Machine::read(&self.root)?;
         let versions = quick::versions(&self.programs);
-        let full = self.root.join("full");
-        let shape = Shape::new(self.manifests);
+        let full = self.store.clone();
+        let full = full.unwrap_or_else(|| self.root.join("full"));
+        let filled = match Filled::read(&full, self.manifests)? {
+            Some(filled) => filled,
+            None => self.fill(&full)?,
+        };
+        let shape = filled.shape;
         let counts = shape.counts();
-
-        let server = self.start(&full)?;
-        let begin = Instant::now();
-        shape.fill(&server)?;
-        let fill_seconds = begin.elapsed().as_secs_f64();
-        let begin = Instant::now();
-        shape.delete(&server)?;
-        let delete_seconds = begin.elapsed().as_secs_f64();
-        shape.verify(&server, false)?;
-        server.stop()?;
-        let disk_bytes = disk_bytes(&full)?;
 
         let (mut pairs, mut verified) = (Vec::new(), 0);
         for number in 1..=self.pairs {
@@ -95,7 +93,9 @@ impl Gc {
             pairs.push(pair);
             verified = looked_at;
         }
-        remove(&full)?;
+        if self.store.is_none() {
+            remove(&full)?;
+        }
         let peers = self.peers()?;
         Ok(GcReport {
             schema: SCHEMA,
@@ -105,9 +105,9 @@ impl Gc {
             server: self.kind,
             counts,
             goals_for: GOALS_FOR,
-            fill_seconds,
-            delete_seconds,
-            disk_bytes,
+            fill_seconds: filled.fill_seconds,
+            delete_seconds: filled.delete_seconds,
+            disk_bytes: filled.disk_bytes,
             lease_seconds: LEASE.as_secs(),
             quiet_seconds: self.seconds,
             pull_connections: PULLS,
@@ -119,6 +119,28 @@ impl Gc {
             skipped: peers.skipped,
             failed: peers.failed,
         })
+    }
+
+    /// Fills a store and deletes half of it.
+    fn fill(&self, full: &Path) -> Result<Filled> {
+        let shape = Shape::new(self.manifests);
+        let server = self.start(full)?;
+        let begin = Instant::now();
+        shape.fill(&server)?;
+        let fill_seconds = begin.elapsed().as_secs_f64();
+        let begin = Instant::now();
+        shape.delete(&server)?;
+        let delete_seconds = begin.elapsed().as_secs_f64();
+        shape.verify(&server, false)?;
+        server.stop()?;
+        let filled = Filled {
+            shape,
+            fill_seconds,
+            delete_seconds,
+            disk_bytes: disk_bytes(full)?,
+        };
+        filled.write(full)?;
+        Ok(filled)
     }
 
     /// A server that collects only when told to, with the shortest lease.

@@ -185,6 +185,7 @@ fn collect(args: GcArgs) -> Result<bool> {
         pairs: usize::from(args.pairs),
         seconds: args.seconds,
         max_disk: args.max_disk * 1_000_000_000,
+        store: args.store,
     };
     let report = gc.run()?;
     if args.common.output == Output::Table {

@@ -13,7 +13,7 @@ use crate::payload::{Noise, digest_of};
 use crate::push::{self, BlobRef, ManifestPush};
 use crate::server::Server;
 use crate::workers::{self, Task};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -46,9 +46,10 @@ pub(crate) struct Counts {
 }
 
 /// So many images.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Shape {
-    manifests: u64,
+    /// How many.
+    pub(super) manifests: u64,
     seed: u64,
 }
 
