@@ -25,6 +25,8 @@ mod lists;
 mod place;
 #[path = "catalog/pulls.rs"]
 mod pulls;
+#[path = "catalog/steps.rs"]
+mod steps;
 
 use place::{Place, Postgres};
 
@@ -95,6 +97,8 @@ suite!(
     collection::rows_get_no_time_before_the_one_that_is_believed,
     collection::what_purged_rows_named_is_forgotten_when_it_is_named,
     collection::a_live_set_of_other_rows_than_were_written_is_refused,
+    steps::a_purge_takes_manifests_of_any_size_together,
+    steps::links_of_dead_blobs_go_however_many_they_are,
     cases::readers_never_go_back,
     cases::comes_back_as_it_was,
     cases::refuses_newer_and_missing,

@@ -61,6 +61,8 @@ pub struct Collector {
     /// Named, and still to be looked up: in their order that takes a fraction of
     /// the reads.
     named: Vec<[u8; 32]>,
+    /// What is being looked up, in order. Done from its end.
+    sorted: Vec<[u8; 32]>,
     taken: u64,
     absent: u64,
     /// The store's catalog when the cycle began, and the last change of it that
@@ -110,6 +112,7 @@ impl Collector {
             until,
             live: RoaringTreemap::new(),
             named: Vec::new(),
+            sorted: Vec::new(),
             taken: 0,
             absent: 0,
             failed: false,
@@ -139,30 +142,53 @@ impl Collector {
     }
 
     fn mark_part(&mut self, digests: &[Digest]) -> Result<()> {
+        // Whoever does not look up in steps.
+        if self.named.len() >= COLLECT_MARKS {
+            while self.look_up(false)? {}
+        }
         for sha256 in self.core.resolve_all(digests)? {
             match sha256 {
                 Some(sha256) => self.named.push(sha256),
                 None => self.absent = self.absent.saturating_add(1),
             }
         }
-        if self.named.len() < COLLECT_MARKS {
-            return Ok(());
-        }
-        self.look_up()
+        Ok(())
     }
 
-    /// Marks what was named since the last time.
-    fn look_up(&mut self) -> Result<()> {
-        let mut named = std::mem::take(&mut self.named);
-        named.sort_unstable();
-        for part in named.chunks(COLLECT_ROWS) {
-            for row in self.core.blob_rows(part)? {
-                match row {
-                    Some(row) if row.state != State::Dead => {
-                        self.live.insert(row.ordinal);
-                    }
-                    _ => self.absent = self.absent.saturating_add(1),
+    /// Looks up a part of what was named, once much of it was gathered, or is
+    /// `all` there is. Whether there is more to look up now. Who takes the live
+    /// set asks it to after each part, so that no step takes long; what was not
+    /// looked up is at the end.
+    ///
+    /// # Errors
+    /// When it cannot be known what a digest means: the cycle is over then.
+    pub fn look_up(&mut self, all: bool) -> Result<bool> {
+        if self.sorted.is_empty() && (all || self.named.len() >= COLLECT_MARKS) {
+            self.sorted = std::mem::take(&mut self.named);
+            self.sorted.sort_unstable();
+        }
+        if self.sorted.is_empty() {
+            return Ok(false);
+        }
+        let rest = self.sorted.len().saturating_sub(COLLECT_ROWS);
+        let part = self.sorted.split_off(rest);
+        let looked = self.mark_rows(&part);
+        self.failed |= looked.is_err();
+        looked?;
+        if self.sorted.is_empty() {
+            // Its memory, too.
+            self.sorted = Vec::new();
+        }
+        Ok(!self.sorted.is_empty())
+    }
+
+    fn mark_rows(&mut self, named: &[[u8; 32]]) -> Result<()> {
+        for row in self.core.blob_rows(named)? {
+            match row {
+                Some(row) if row.state != State::Dead => {
+                    self.live.insert(row.ordinal);
                 }
+                _ => self.absent = self.absent.saturating_add(1),
             }
         }
         Ok(())
@@ -185,7 +211,7 @@ impl Collector {
                 trailer.digests, self.taken
             )));
         }
-        self.look_up()?;
+        while self.look_up(true)? {}
         let (catalog, sequence) = self.catalog;
         if catalog == [0; 16] || trailer.catalog != catalog {
             return Err(refuse("its catalog is not the store's".to_owned()));
@@ -279,12 +305,16 @@ impl Sweep {
     pub fn names(&self, digests: &[Digest]) -> Result<Vec<bool>> {
         let core = &self.cycle.core;
         let mut named = Vec::with_capacity(digests.len());
-        for digest in digests {
-            let row = match core.resolve(digest)? {
-                Some(sha256) => core.blob_row(&sha256)?,
-                None => None,
-            };
-            named.push(row.is_some_and(|row| self.cycle.live.contains(row.ordinal)));
+        for part in digests.chunks(COLLECT_ROWS) {
+            let known = core.resolve_all(part)?;
+            let present: Vec<[u8; 32]> = known.iter().flatten().copied().collect();
+            let mut rows = core.blob_rows(&present)?.into_iter();
+            let is_live = |row: row::Blob| self.cycle.live.contains(row.ordinal);
+            let each = known.into_iter().map(|known| {
+                let row = known.and_then(|_| rows.next().flatten());
+                row.is_some_and(is_live)
+            });
+            named.extend(each);
         }
         Ok(named)
     }

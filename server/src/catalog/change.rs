@@ -5,6 +5,9 @@
 //! rise by one; the table holds about the last [`KEPT`] of them. Who falls
 //! further behind sees a gap and starts over.
 
+use std::sync::LazyLock;
+
+use super::many::OfRows;
 use super::sql::{Arg, Connection};
 use super::types::{Change, ChangeKind};
 
@@ -39,12 +42,46 @@ impl ChangeKind {
     }
 }
 
+/// A change of a repository, by its number: its kind, and what it is about.
+pub(super) type Of = (i64, ChangeKind, String);
+
+static INSERT: LazyLock<OfRows> = LazyLock::new(|| {
+    OfRows::new(
+        "INSERT INTO change (sequence, kind, repository, object, at) VALUES {rows}",
+        1,
+        "({}, {}, {}, {}, $1)",
+    )
+});
+
 /// Writes changes of one repository. Gives back the number of the last one.
 /// The connection is in the transaction that makes them.
 pub(super) async fn record(
     connection: &mut Connection,
     repository: i64,
     changes: &[(ChangeKind, String)],
+    at: i64,
+) -> Result<i64, sqlx::Error> {
+    let changes = changes
+        .iter()
+        .map(|(kind, object)| (repository, *kind, object.as_str()));
+    write(connection, changes, at).await
+}
+
+/// As [`record`], of any repositories.
+pub(super) async fn record_all(
+    connection: &mut Connection,
+    changes: &[Of],
+    at: i64,
+) -> Result<i64, sqlx::Error> {
+    let changes = changes
+        .iter()
+        .map(|(repository, kind, object)| (*repository, *kind, object.as_str()));
+    write(connection, changes, at).await
+}
+
+async fn write<'a>(
+    connection: &mut Connection,
+    changes: impl ExactSizeIterator<Item = (i64, ChangeKind, &'a str)>,
     at: i64,
 ) -> Result<i64, sqlx::Error> {
     let count = i64::try_from(changes.len()).unwrap_or(i64::MAX);
@@ -56,21 +93,18 @@ pub(super) async fn record(
         .await?
         .int(0)?;
     let first = last.saturating_sub(count).saturating_add(1);
-    for (sequence, (kind, object)) in (first..=last).zip(changes) {
-        connection
-            .run(
-                "INSERT INTO change (sequence, kind, repository, object, at) \
-                 VALUES ($1, $2, $3, $4, $5)",
-                &[
-                    Arg::Int(sequence),
-                    Arg::Int(kind.number()),
-                    Arg::Int(repository),
-                    Arg::Text(object),
-                    Arg::Int(at),
-                ],
-            )
-            .await?;
-    }
+    let rows: Vec<_> = (first..=last)
+        .zip(changes)
+        .map(|(sequence, (repository, kind, object))| {
+            [
+                Arg::Int(sequence),
+                Arg::Int(kind.number()),
+                Arg::Int(repository),
+                Arg::Text(object),
+            ]
+        })
+        .collect();
+    INSERT.run(connection, &[Arg::Int(at)], &rows).await?;
     if last / TRIM_EVERY != last.saturating_sub(count) / TRIM_EVERY {
         connection
             .run(

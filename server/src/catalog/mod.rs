@@ -13,12 +13,14 @@
 
 mod cache;
 mod change;
+mod departed;
 mod error;
 mod gc;
 mod job_verb;
 mod jobs;
 mod link;
 mod live;
+mod many;
 mod marks;
 mod postgres;
 mod pulls;
@@ -48,6 +50,7 @@ use tokio::task::JoinHandle;
 
 use crate::supervisor::Supervisor;
 use cache::Cache;
+pub use departed::DEAD_MAX;
 pub use error::CatalogError;
 pub use jobs::{
     JOB_ATTEMPTS, JOB_LINES, JOB_TEXT_MAX, JOBS_KEPT, Job, JobEnd, JobLine, JobProgress, JobReport,
@@ -56,7 +59,6 @@ pub use jobs::{
 pub use live::LiveSet;
 use marks::Committed;
 pub use pulls::PULLS_MAX;
-pub use purge::DEAD_MAX;
 pub use read::{PAGE_MAX, READ_TIME};
 use schema::{Dialect, Identity};
 use sql::{Connection, Pool};

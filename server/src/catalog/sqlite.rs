@@ -28,6 +28,8 @@ const WAL_BYTES: u64 = 32 << 20;
 /// Pages that the writer keeps in memory, in KiB: keys are random, so that
 /// changes touch all over the tables.
 const WRITER_CACHE_KIB: u64 = 32 * 1024;
+/// Statements that the writer keeps prepared: more than there are.
+const WRITER_STATEMENTS: usize = 256;
 /// After readers kept it from being emptied, it is left alone this long.
 const WAL_REST: Duration = Duration::from_secs(1);
 /// How long a statement waits for another connection's lock.
@@ -69,6 +71,7 @@ pub(super) async fn open(path: &Path, create: bool, readers: u32) -> Result<Open
         .synchronous(SqliteSynchronous::Full)
         .pragma("wal_autocheckpoint", "0")
         .pragma("cache_size", format!("-{WRITER_CACHE_KIB}"))
+        .statement_cache_capacity(WRITER_STATEMENTS)
         .thread_name(|_| "catalog-writer".to_owned());
     let read = plain(path)
         .read_only(true)

@@ -4,29 +4,33 @@
 //! no effect outside of it, so that it may be run again; totals and change
 //! rows are written with the rows they are about; deleting hides.
 
-use std::fmt::Write as _;
 use std::sync::LazyLock;
 
 use orlop_format::digest::Digest;
 
 use super::cache::{Item, Key, KeyRef, Touched};
 use super::change;
+use super::departed;
 use super::gc::GcVerb;
 use super::job_verb::JobVerb;
 use super::link;
+use super::many::OfRows;
 use super::pulls::{self, Pulls};
 use super::purge;
 use super::sql::{Arg, Connection};
 use super::totals::{Totals, write_totals};
-use super::types::{ChangeKind, Dead, Edge, PurgedRows, PutManifest};
+use super::types::{ChangeKind, Dead, PurgedRows, PutManifest};
 use super::{undelete, untagged};
 
 /// Tags that are hidden in one step. More would hold up other changes.
 const TAGS_STEP: i64 = 1000;
-/// Edges that go in with one statement, while there are as many.
-const EDGE_ROWS: usize = 64;
-static INSERT_EDGE: LazyLock<String> = LazyLock::new(|| insert_edges_statement(1));
-static INSERT_EDGES: LazyLock<String> = LazyLock::new(|| insert_edges_statement(EDGE_ROWS));
+static INSERT_EDGES: LazyLock<OfRows> = LazyLock::new(|| {
+    OfRows::new(
+        "INSERT INTO edge (repository, manifest, kind, digest, size, media_type) VALUES {rows}",
+        2,
+        "($1, $2, {}, {}, {}, {})",
+    )
+});
 
 type Result<T> = std::result::Result<T, sqlx::Error>;
 
@@ -166,8 +170,8 @@ impl Verb {
                 undelete::manifest(connection, repository, digest, now).await
             }
             Verb::Purge { until } => purge::step(connection, *until, now).await,
-            Verb::ForgetDead(dead) => purge::forget(connection, dead, now).await,
-            Verb::ForgetDeparted(digests) => purge::forget_departed(connection, digests).await,
+            Verb::ForgetDead(dead) => departed::forget(connection, dead, now).await,
+            Verb::ForgetDeparted(digests) => departed::forget_departed(connection, digests).await,
             Verb::Gc(verb) => verb.apply(connection).await,
             Verb::Settle(manifests) => untagged::settle(connection, manifests).await,
             Verb::Pulls(pulls) => pulls::write(connection, pulls).await,
@@ -397,44 +401,25 @@ async fn insert_edges(
     manifest: &PutManifest,
 ) -> Result<()> {
     let targets: Vec<Vec<u8>> = manifest.edges.iter().map(|e| e.digest.encode()).collect();
-    let rows: Vec<(&Edge, &Vec<u8>)> = manifest.edges.iter().zip(&targets).collect();
-    let (many, single) = rows.as_chunks::<EDGE_ROWS>();
-    let statements = many
+    let rows: Vec<_> = manifest
+        .edges
         .iter()
-        .map(|rows| (INSERT_EDGES.as_str(), rows.as_slice()));
-    let rest = single.chunks(1).map(|row| (INSERT_EDGE.as_str(), row));
-    for (statement, rows) in statements.chain(rest) {
-        let mut arguments = vec![Arg::Int(repository.id), Arg::Bytes(digest)];
-        for (edge, target) in rows {
-            arguments.extend([
+        .zip(&targets)
+        .map(|(edge, target)| {
+            [
                 Arg::Int(edge.kind as i64),
                 Arg::Bytes(target),
                 Arg::Int(clamp(edge.size)),
                 Arg::Text(&edge.media_type),
-            ]);
-        }
-        connection.run(statement, &arguments).await?;
-    }
-    for (edge, target) in rows {
+            ]
+        })
+        .collect();
+    let own = [Arg::Int(repository.id), Arg::Bytes(digest)];
+    INSERT_EDGES.run(connection, &own, &rows).await?;
+    for (edge, target) in manifest.edges.iter().zip(&targets) {
         repository.totals.add_edge(digest, edge.kind as i64, target);
     }
     Ok(())
-}
-
-/// The statement for this many edges of one manifest.
-fn insert_edges_statement(rows: usize) -> String {
-    let mut sql =
-        "INSERT INTO edge (repository, manifest, kind, digest, size, media_type) VALUES".to_owned();
-    for row in 0..rows {
-        let comma = if row == 0 { "" } else { "," };
-        let [kind, target, size, media_type] = [3, 4, 5, 6].map(|first| row * 4 + first);
-        // Writing to a string does not fail.
-        let _ = write!(
-            sql,
-            "{comma} ($1, $2, ${kind}, ${target}, ${size}, ${media_type})"
-        );
-    }
-    sql
 }
 
 async fn delete_tag(

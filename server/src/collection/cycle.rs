@@ -11,8 +11,9 @@ use super::{DAY, Gc, NAMED, Outcome, Wanted, failed, milliseconds, names};
 use crate::catalog::{DEAD_MAX, Dead, JobProgress, rfc3339};
 use crate::jobs::{Run, Stop};
 
-/// Blobs that die before it is looked again whether anything may.
-const PART: usize = 512;
+/// Blobs that die before it is looked again whether anything may, and before a
+/// pause. Their tombstones are in one group of the journal, which pushes wait for.
+const PART: usize = DEAD_MAX;
 
 impl Gc {
     /// One cycle. `plan`: as if rows that were deleted by then were purged, and
@@ -133,17 +134,24 @@ impl Gc {
                 break;
             };
             taken = taken.saturating_add(digests.len() as u64);
-            collector = blocking(move || {
+            let (next, is_full) = blocking(move || {
                 collector.mark(&digests)?;
-                Ok(collector)
+                let is_full = collector.look_up(false)?;
+                Ok((collector, is_full))
             })
             .await?;
+            collector = next;
+            worked = began.elapsed();
+            if is_full {
+                self.pause(run, std::mem::take(&mut worked)).await?;
+                collector = self.look_up(run, collector, false).await?;
+            }
             run.report(
                 progress(taken, expected.max(taken), "references"),
                 b"mark".to_vec(),
             );
-            worked = began.elapsed();
         }
+        collector = self.look_up(run, collector, true).await?;
         let trailer = Trailer {
             digests: taken,
             catalog: self.catalog.id(),
@@ -152,6 +160,29 @@ impl Gc {
         blocking(move || collector.whole(trailer, unlimited))
             .await
             .map(Some)
+    }
+
+    /// Looks up what was named, when enough was gathered or at the end.
+    async fn look_up(
+        &self,
+        run: &Run,
+        mut collector: Collector,
+        is_last: bool,
+    ) -> Result<Collector, Stop> {
+        loop {
+            let began = Instant::now();
+            let (next, is_done) = blocking(move || {
+                let is_done = !collector.look_up(is_last)?;
+                Ok((collector, is_done))
+            })
+            .await?;
+            collector = next;
+            if is_done {
+                return Ok(collector);
+            }
+            run.alive();
+            self.pause(run, began.elapsed()).await?;
+        }
     }
 
     /// Forgets what purged rows named and others name still, or again: it would
@@ -203,15 +234,18 @@ impl Gc {
             sweep = next;
             let Some(garbage) = found else { break };
             walked = walked.saturating_add(1);
+            worked = began.elapsed();
             for part in garbage.chunks(PART) {
+                self.pause(run, worked).await?;
                 if self.is_read_only() {
                     return Ok(None);
                 }
+                let began = Instant::now();
                 self.end(&mut sweep, part, since).await?;
                 run.alive();
+                worked = began.elapsed();
             }
             run.report(progress(walked, 0, "pages"), b"sweep".to_vec());
-            worked = began.elapsed();
         }
         sweep.finish().map(Some).map_err(failed)
     }
@@ -242,11 +276,12 @@ impl Gc {
                     birth: blob.birth,
                 })
                 .collect();
-            for part in dead.chunks(DEAD_MAX) {
-                // Links of what has died do no harm.
-                if let Err(error) = self.catalog.forget_dead(part.to_vec()).await {
-                    tracing::warn!(%error, blobs = part.len(), "links of dead blobs stay in the catalog");
-                }
+            let blobs = dead.len();
+            // Links of what has died do no harm.
+            if blobs > 0
+                && let Err(error) = self.catalog.forget_dead(dead).await
+            {
+                tracing::warn!(%error, blobs, "links of dead blobs stay in the catalog");
             }
         }
         Ok(())

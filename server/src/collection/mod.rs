@@ -13,6 +13,7 @@
 
 mod cycle;
 mod outcome;
+mod pace;
 mod retire;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -22,11 +23,15 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use orlop_engine::Store;
 use orlop_oci::Digest;
+use tokio::task::yield_now;
 use tokio::time::sleep;
 
 use crate::catalog::{Catalog, CatalogError, PurgedRows, rfc3339};
 use crate::jobs::{Clock, Run, Stop, Work};
+use crate::metrics::Busy;
 use crate::registry::{Maintenance, Registry};
+use pace::Pace;
+
 pub use outcome::{Observed, Outcome, Rules, Wanted, Why};
 
 /// The kind's name.
@@ -34,8 +39,6 @@ pub const GC: &str = "gc";
 /// Cycles of one job at most: what is garbage in the first dies in the second,
 /// or in a later one that is not bounded any more.
 const CYCLES: u32 = 8;
-/// The longest pause after a piece of work.
-const PAUSE_MAX: Duration = Duration::from_millis(200);
 /// How often it is looked whether writes are switched on again.
 const LOOK: Duration = Duration::from_secs(1);
 /// No clock is believed before this: 2020.
@@ -61,6 +64,7 @@ pub struct Gc {
     /// When it was looked for untagged manifests last.
     looked: Mutex<Option<Instant>>,
     maintenance: OnceLock<Maintenance>,
+    pace: Mutex<Pace>,
     observed: Mutex<Observed>,
     /// The catalog's sequence at which there was no garbage.
     clean_at: Mutex<Option<u64>>,
@@ -84,6 +88,7 @@ impl Gc {
             believed: Mutex::default(),
             looked: Mutex::default(),
             maintenance: OnceLock::new(),
+            pace: Mutex::new(Pace::beside(Busy::default())),
             observed: Mutex::default(),
             clean_at: Mutex::default(),
         }
@@ -93,6 +98,12 @@ impl Gc {
     /// counts.
     pub fn obey(&self, maintenance: &Maintenance) {
         let _ = self.maintenance.set(maintenance.clone());
+    }
+
+    /// Pauses while somebody is being served, as this says. Before it is told, it
+    /// takes it that nobody is.
+    pub fn yield_to(&self, busy: Busy) {
+        *self.pace.lock().unwrap_or_else(PoisonError::into_inner) = Pace::beside(busy);
     }
 
     /// How it is.
@@ -190,7 +201,10 @@ impl Gc {
     /// Gives the room of what has died back to the file system.
     async fn reclaim(&self, run: &Run, outcome: &mut Outcome) -> Result<(), Stop> {
         let mut pass = self.store.reclaim().await.map_err(failed)?;
+        let mut worked = Duration::ZERO;
         while !self.is_read_only() {
+            self.pause(run, worked).await?;
+            let began = Instant::now();
             tokio::select! {
                 biased;
                 why = run.ended() => return Err(why),
@@ -201,6 +215,7 @@ impl Gc {
                 }
             }
             run.alive();
+            worked = began.elapsed();
         }
         let room = pass.total();
         outcome.freed = room.bytes;
@@ -250,12 +265,22 @@ impl Gc {
         maintenance.is_some_and(|maintenance| maintenance.read_only().is_some())
     }
 
-    /// Pauses for a part of the time that was worked. Ends with the job.
+    /// Pauses after a piece of work that took so long. Ends with the job.
     async fn pause(&self, run: &Run, worked: Duration) -> Result<(), Stop> {
+        let pause = {
+            let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+            pace.pause(worked)
+        };
+        let pause = async {
+            match pause.is_zero() {
+                true => yield_now().await,
+                false => sleep(pause).await,
+            }
+        };
         tokio::select! {
             biased;
             why = run.ended() => Err(why),
-            () = sleep(worked.min(PAUSE_MAX)) => Ok(()),
+            () = pause => Ok(()),
         }
     }
 

@@ -13,6 +13,8 @@ use crate::registry::Fault;
 
 /// How often all manifests are looked at, if anything untagged is to go.
 const EVERY: Duration = Duration::from_secs(3600);
+/// Marks of orphans that one change of the catalog clears.
+const SETTLED: usize = 128;
 
 impl Gc {
     /// Deletes manifests that belonged to something that is gone, and those
@@ -56,8 +58,10 @@ impl Gc {
                     Some(Orphan::Used) | None => settled.push((repository, digest)),
                 }
             }
-            if !settled.is_empty() {
-                self.catalog.settle(settled).await.map_err(names)?;
+            for part in settled.chunks(SETTLED) {
+                let began = Instant::now();
+                self.catalog.settle(part.to_vec()).await.map_err(names)?;
+                self.pause(run, began.elapsed()).await?;
             }
             place = next;
             if place.is_none() {
@@ -100,6 +104,7 @@ impl Gc {
     ) -> Result<(), Stop> {
         self.go_on(run, Duration::ZERO).await?;
         run.alive();
+        let began = Instant::now();
         let Ok(name) = RepositoryName::parse(repository) else {
             tracing::warn!(
                 repository,
@@ -121,7 +126,7 @@ impl Gc {
             outcome.retired = outcome.retired.saturating_add(1);
             tracing::info!(repository, %digest, "deleted a manifest that nothing reaches");
         }
-        Ok(())
+        self.pause(run, began.elapsed()).await
     }
 }
 

@@ -193,6 +193,7 @@ async fn serve(settings: Settings) -> Result<(), Error> {
             status.set_registry(Some(registry));
             say(&format!("ready\n{}", next_commands(&settings, address)));
             service::ready();
+            storage.gc().yield_to(ops.http().busy());
             let watched = Arc::clone(&storage);
             let maintenance = status.maintenance.clone();
             let supervisor = ops.supervisor();

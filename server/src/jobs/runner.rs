@@ -232,7 +232,11 @@ async fn attend(active: &Active, work: &Arc<dyn Work>, run: &Arc<Run>) -> Option
                 tracing::warn!(%error, job = run.id(), "progress of a job was not written; trying again");
             }
         }
-        sleep(BEAT_LEAST).await;
+        tokio::select! {
+            ended = task.join_next() => return Some(judge(run, ended)),
+            _ = run.ended() => {}
+            () = sleep(BEAT_LEAST) => {}
+        }
     }
 }
 

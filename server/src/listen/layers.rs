@@ -24,7 +24,7 @@ use super::forwarded::{self, From};
 use super::{HEADERS_MAX, addresses};
 use crate::api::body::Source;
 use crate::api::{self, Answer, AnswerBody, ApiError, Readiness};
-use crate::metrics::{Class, Http};
+use crate::metrics::{Class, Http, Serving};
 use crate::ops::Ops;
 use crate::registry::Body;
 
@@ -221,10 +221,13 @@ struct AccessLine {
     status: u16,
     sent: u64,
     is_whole: bool,
+    /// It is under way as long as this is there.
+    _serving: Option<Serving>,
 }
 
 impl AccessLine {
     fn new(id: &str, from: From, head: &Parts, counts: &Arc<Http>) -> AccessLine {
+        let class = Class::of(head.uri.path());
         let target = head
             .uri
             .path_and_query()
@@ -232,7 +235,7 @@ impl AccessLine {
         let agent = head.headers.get(header::USER_AGENT);
         AccessLine {
             counts: Arc::clone(counts),
-            class: Class::of(head.uri.path()),
+            class,
             id: id.to_owned(),
             from,
             method: shorten(head.method.as_str()),
@@ -244,6 +247,7 @@ impl AccessLine {
             status: 0,
             sent: 0,
             is_whole: false,
+            _serving: counts.enter(class),
         }
     }
 

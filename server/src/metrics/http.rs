@@ -7,8 +7,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Count;
 use super::text::{Kind, Text};
+use super::{Busy, Count, Serving};
 
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "other"];
 const STATUSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "none"];
@@ -89,6 +89,11 @@ impl Class {
         }
     }
 
+    /// Whether such a request is about images: a probe is not.
+    fn is_work(self) -> bool {
+        !matches!(self, Class::Health | Class::Base | Class::Other)
+    }
+
     fn name(self) -> &'static str {
         match self {
             Class::Health => "health",
@@ -119,6 +124,7 @@ struct OfClass {
 #[derive(Default)]
 pub struct Http {
     classes: [OfClass; CLASSES],
+    busy: Busy,
     accepted: Count,
     ended: Count,
     refused: Count,
@@ -127,6 +133,17 @@ pub struct Http {
 impl Http {
     fn of(&self, class: Class) -> Option<&OfClass> {
         self.classes.get(class as usize)
+    }
+
+    /// Counts a request as under way until the result is dropped, if it is about
+    /// images.
+    pub fn enter(&self, class: Class) -> Option<Serving> {
+        class.is_work().then(|| self.busy.enter())
+    }
+
+    /// How long requests about images were under way.
+    pub fn busy(&self) -> Busy {
+        self.busy.clone()
     }
 
     /// A request is over; status 0 when there was no answer.
@@ -193,6 +210,11 @@ impl Http {
                 text.sample(name, &[("route", class.name())], count(of).get());
             }
         }
+        text.counter(
+            "orlop_http_busy_seconds_total",
+            "Time during which at least one request about images was under way.",
+            self.busy.total().as_secs_f64(),
+        );
         // Read in this order, so that none counts as open below zero.
         let ended = self.ended.get();
         let accepted = self.accepted.get();

@@ -10,11 +10,13 @@
 //!
 //! Refuses to know: who asks, and over which connection.
 
+mod busy;
 mod http;
 mod process;
 mod text;
 mod verbs;
 
+pub use busy::{Busy, Serving};
 pub use http::{Class, Connection, Http};
 pub use process::Process;
 pub use text::{Kind, Text};

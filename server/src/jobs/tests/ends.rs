@@ -80,3 +80,39 @@ async fn i13_schedules_that_panic_are_looked_at_again_and_that_is_counted() {
     running.await.unwrap();
     catalog.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_is_over_at_once_also_right_after_its_progress_was_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let catalog = catalog(folder.path()).await;
+    let (told, mut ended) = tokio::sync::mpsc::unbounded_channel();
+    let (asked, ask) = tokio::sync::watch::channel(0);
+    let work = task("work", move |run| {
+        let (told, mut ask) = (told.clone(), ask.clone());
+        async move {
+            run.log("this is written soon".to_owned());
+            ask.wait_for(|id| *id == run.id()).await.unwrap();
+            told.send(Instant::now()).unwrap();
+            Ok(String::new())
+        }
+    });
+    let jobs = jobs(&catalog, "one").with(work, None);
+    let running = run(&jobs);
+    let mut soonest = LONG;
+    for _ in 0..5 {
+        let id = jobs.start("work", "{}").await.unwrap().id;
+        let began = Instant::now();
+        while jobs.log(id).await.unwrap().is_empty() {
+            assert!(began.elapsed() < LONG, "its log was never written");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        asked.send(id).unwrap();
+        until(&jobs, id, JobState::Done).await;
+        soonest = soonest.min(ended.recv().await.unwrap().elapsed());
+    }
+    // The next progress is written half a second later at the soonest.
+    assert!(soonest < Duration::from_millis(300), "{soonest:?}");
+    jobs.stop().await;
+    running.await.unwrap();
+    catalog.close().await;
+}
