@@ -163,9 +163,11 @@ impl Collector {
     /// # Errors
     /// When it cannot be known what a digest means: the cycle is over then.
     pub fn look_up(&mut self, all: bool) -> Result<bool> {
-        if self.sorted.is_empty() && (all || self.named.len() >= COLLECT_MARKS) {
+        let enough = if all { 1 } else { COLLECT_MARKS };
+        if self.sorted.is_empty() && self.named.len() >= enough {
             self.sorted = std::mem::take(&mut self.named);
             self.sorted.sort_unstable();
+            self.sorted.dedup();
         }
         if self.sorted.is_empty() {
             return Ok(false);
@@ -179,7 +181,8 @@ impl Collector {
             // Its memory, too.
             self.sorted = Vec::new();
         }
-        Ok(!self.sorted.is_empty())
+        // What came meanwhile counts too: it may be all that is left.
+        Ok(!self.sorted.is_empty() || self.named.len() >= enough)
     }
 
     fn mark_rows(&mut self, named: &[[u8; 32]]) -> Result<()> {
@@ -212,6 +215,9 @@ impl Collector {
             )));
         }
         while self.look_up(true)? {}
+        if !self.sorted.is_empty() || !self.named.is_empty() {
+            return Err(refuse("a part of it was not looked up".to_owned()));
+        }
         let (catalog, sequence) = self.catalog;
         if catalog == [0; 16] || trailer.catalog != catalog {
             return Err(refuse("its catalog is not the store's".to_owned()));

@@ -68,10 +68,14 @@ pub const MAX_PIN: usize = 131_072;
 pub const BACKGROUND_RATE: u64 = 50 * 1024 * 1024;
 
 /// Blobs of a live set that are gathered, 32 MiB of them, to be looked up in the
-/// order of the index.
-pub const COLLECT_MARKS: usize = 1 << 20;
+/// order of the index. Few in the simulator, whose live sets are small.
+pub const COLLECT_MARKS: usize = if cfg!(feature = "planted") {
+    8
+} else {
+    1 << 20
+};
 /// Rows that a collection reads together.
-pub const COLLECT_ROWS: usize = 1024;
+pub const COLLECT_ROWS: usize = if cfg!(feature = "planted") { 3 } else { 1024 };
 /// Blobs that a sweep walks over in one step.
 pub const COLLECT_PAGE: usize = 4096;
 /// Tombstones of one request to the journal.

@@ -28,8 +28,8 @@ pub const DEAD_MAX: usize = 128;
 const PAGE: i64 = 512;
 /// Links of dead blobs that one step removes at most.
 const LINKS: usize = 256;
-/// Names that one step forgets since they are too old.
-const OUTDATED: i64 = 100;
+/// Names that a purge forgets since they are too old.
+const OUTDATED: i64 = 1000;
 /// How long it is remembered what purged rows named, if the blobs do not die.
 const KEPT: i64 = 90 * 24 * 3_600_000;
 
@@ -52,7 +52,8 @@ static REMEMBER: LazyLock<OfRows> = LazyLock::new(|| {
         "INSERT INTO departed (digest, repository, manifest, deleted_at, purged_at) \
          VALUES {rows} ON CONFLICT (digest) DO UPDATE SET \
          repository = excluded.repository, manifest = excluded.manifest, \
-         deleted_at = excluded.deleted_at, purged_at = excluded.purged_at",
+         deleted_at = excluded.deleted_at, purged_at = excluded.purged_at \
+         WHERE departed.deleted_at <= excluded.deleted_at",
         2,
         "({}, $1, {}, {}, $2)",
     )

@@ -11,7 +11,9 @@ use std::fmt::Write as _;
 use super::sql::{Arg, Connection, Row};
 
 /// Values of one statement at most, and where there are few.
-const WIDTHS: [usize; 2] = [64, 8];
+const WIDTHS: [usize; 2] = [WIDEST, 8];
+/// The longest list that one statement is about.
+pub(super) const WIDEST: usize = 64;
 /// Rows of one statement.
 const HEIGHTS: [usize; 3] = [64, 8, 1];
 

@@ -15,6 +15,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use super::error::CatalogError;
 use super::schema::{self, Dialect, Identity};
 use super::sql::{Arg, Connection, Pool};
+use super::sqlite::WRITER_STATEMENTS;
 
 /// PostgreSQL 15.0.
 const OLDEST: i64 = 150_000;
@@ -54,7 +55,7 @@ pub(super) async fn open(url: &str, create: bool, readers: u32) -> Result<Opened
     let writer = PgPoolOptions::new()
         .max_connections(1)
         .acquire_timeout(ACQUIRE_WAIT)
-        .connect_with(plain.clone())
+        .connect_with(plain.clone().statement_cache_capacity(WRITER_STATEMENTS))
         .await?;
     let writer = Pool::Postgres(writer);
     let identity = match check(&writer, &plain, create).await {

@@ -28,7 +28,9 @@ use super::verb::{Effect, Progress, Verb};
 /// meanwhile.
 const STEP: i64 = 64;
 /// Manifests that are removed together; then it is looked how long the step took.
+/// What is read of them is read by one statement.
 const TOGETHER: usize = 16;
+const _: () = assert!(TOGETHER <= super::many::WIDEST);
 /// Rows after which a step goes on to no further manifest.
 const STEP_ROWS: u64 = 500;
 /// Time after which it does not either.
@@ -214,6 +216,7 @@ impl Step<'_> {
         let sql = "SELECT digest FROM manifest WHERE repository = $1 ORDER BY digest LIMIT $2";
         let arguments = [Arg::Int(id), Arg::Int(STEP)];
         let rows = self.connection.rows(sql, &arguments).await?;
+        self.began = Instant::now();
         let due = rows.iter().map(|row| Ok((row.bytes(0)?, deleted_at)));
         let due = due.collect::<Result<Vec<Due>>>()?;
         if due.is_empty() {
@@ -255,6 +258,9 @@ impl Step<'_> {
         );
         let arguments = [Arg::Int(self.until), Arg::Int(STEP)];
         let rows = self.connection.rows(sql, &arguments).await?;
+        // To find them may take longer than to remove them, where many are kept
+        // by indexes. So as many go as may: it is not to be done for each alone.
+        self.began = Instant::now();
         let mut of: BTreeMap<Place, Vec<Due>> = BTreeMap::new();
         for row in &rows {
             let (id, name) = (row.int(0)?, row.text(1)?);
@@ -372,7 +378,11 @@ impl Step<'_> {
             match *kind {
                 CHILD => children.entry(*at).or_default().push(target),
                 CONFIG | LAYER => {
-                    named.insert(target.clone(), (manifest.clone(), *at));
+                    let of = named.entry(target.clone());
+                    let of = of.or_insert_with(|| (manifest.clone(), *at));
+                    if of.1 < *at {
+                        *of = (manifest.clone(), *at);
+                    }
                 }
                 _ => {}
             }

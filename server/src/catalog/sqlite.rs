@@ -29,7 +29,7 @@ const WAL_BYTES: u64 = 32 << 20;
 /// changes touch all over the tables.
 const WRITER_CACHE_KIB: u64 = 32 * 1024;
 /// Statements that the writer keeps prepared: more than there are.
-const WRITER_STATEMENTS: usize = 256;
+pub(super) const WRITER_STATEMENTS: usize = 256;
 /// After readers kept it from being emptied, it is left alone this long.
 const WAL_REST: Duration = Duration::from_secs(1);
 /// How long a statement waits for another connection's lock.

@@ -14,7 +14,7 @@ use super::types::Unreached;
 use super::verb::Verb;
 
 /// Rows in one read.
-const PAGE: i64 = 1000;
+const PAGE: i64 = 128;
 
 type Result<T> = std::result::Result<T, CatalogError>;
 

@@ -152,6 +152,9 @@ impl Gc {
             );
         }
         collector = self.look_up(run, collector, true).await?;
+        if without.is_none() && self.is_read_only() {
+            return Ok(None);
+        }
         let trailer = Trailer {
             digests: taken,
             catalog: self.catalog.id(),
@@ -162,7 +165,8 @@ impl Gc {
             .map(Some)
     }
 
-    /// Looks up what was named, when enough was gathered or at the end.
+    /// Looks up what was named, when enough was gathered or at the end. Not to
+    /// the end while writes are switched off.
     async fn look_up(
         &self,
         run: &Run,
@@ -177,7 +181,7 @@ impl Gc {
             })
             .await?;
             collector = next;
-            if is_done {
+            if is_done || self.is_read_only() {
                 return Ok(collector);
             }
             run.alive();

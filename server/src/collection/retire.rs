@@ -43,9 +43,12 @@ impl Gc {
 
     async fn orphans(&self, run: &Run, until: i64, outcome: &mut Outcome) -> Result<(), Stop> {
         let mut place: Option<UntaggedPlace> = None;
+        let mut worked = Duration::ZERO;
         loop {
-            self.go_on(run, Duration::ZERO).await?;
+            self.go_on(run, worked).await?;
+            let began = Instant::now();
             let (orphans, next) = self.catalog.orphans(place.take()).await.map_err(names)?;
+            worked = began.elapsed();
             let mut settled = Vec::new();
             for (repository, digest, unreached) in orphans {
                 let is_due = move |of: &Unreached| orphan(of, until) == Orphan::Due;

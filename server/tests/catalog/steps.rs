@@ -81,18 +81,25 @@ pub(crate) async fn a_purge_takes_manifests_of_any_size_together(place: &Place) 
     assert_eq!(live(&catalog).await, kept);
     // What went explains all that is gone, and what stays, as much of it as it
     // named too.
+    let (mut latest, mut of_common) = (0, 0);
     for (name, digests) in &named {
         let digests: Vec<Digest> = digests.iter().copied().collect();
         let departed = catalog.departed(&digests).await.unwrap();
         assert_eq!(departed.len(), digests.len());
         for (of, why) in digests.iter().zip(departed) {
-            let why = why.unwrap_or_else(|| panic!("{of} of {name}"));
-            if *of != digest("common layer") {
+            assert!(why.is_some(), "{of} of {name}");
+            let why = why.unwrap();
+            latest = latest.max(why.deleted_at);
+            if *of == digest("common layer") {
+                of_common = why.deleted_at;
+            } else {
                 assert_eq!(why.repository, name[..1]);
                 assert_eq!(why.manifest, Some(digest(name)));
             }
         }
     }
+    // What named it last.
+    assert_eq!(of_common, latest);
     let missing: Vec<Digest> = (0..100).map(|number| digest(&number.to_string())).collect();
     let departed = catalog.departed(&missing).await.unwrap();
     assert_eq!(departed, vec![None; 100]);

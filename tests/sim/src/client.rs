@@ -219,6 +219,8 @@ impl<'a> Client<'a> {
             .collect();
         for part in live.chunks(3) {
             collector.mark(part)?;
+            // Not to the end each time.
+            collector.look_up(false)?;
             self.world
                 .machine
                 .runtime()

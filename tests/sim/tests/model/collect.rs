@@ -57,7 +57,12 @@ impl Run {
 
     async fn cycle(&mut self, live: &[Digest], named: &[Digest]) -> Outcome {
         let mut collector = good("collect", self.store.collect().await)?;
-        good("mark", collector.mark(named))?;
+        for part in named.chunks(5) {
+            good("mark", collector.mark(part))?;
+            if self.random.chance(50) {
+                good("look up", collector.look_up(false))?;
+            }
+        }
         let (catalog, sequence) = self.known.catalog.unwrap_or(([0; 16], 0));
         let is_short = self.random.chance(10);
         let trailer = Trailer {
