@@ -126,7 +126,7 @@ struct Inner {
 
 impl Catalog {
     /// Opens a catalog, and brings an older one up to date. Needs a tokio
-    /// runtime, on which its tasks run.
+    /// runtime, on which its tasks run; its writer has a thread.
     ///
     /// # Errors
     /// `Missing` when there is none and none may be made, `Newer` when a later
@@ -146,7 +146,7 @@ impl Catalog {
                     readers: opened.readers,
                     told,
                 };
-                let catalog = start.run(location, &options);
+                let catalog = start.run(location, &options)?;
                 let shared = Arc::clone(catalog.shared());
                 let supervisor = catalog.inner.supervisor.clone();
                 let checkpoints =
@@ -163,7 +163,7 @@ impl Catalog {
                     readers: opened.readers,
                     told,
                 };
-                Ok(start.run(location, &options))
+                start.run(location, &options)
             }
         }
     }
@@ -462,7 +462,7 @@ struct Start {
 }
 
 impl Start {
-    fn run(self, location: Location, options: &Options) -> Catalog {
+    fn run(self, location: Location, options: &Options) -> Result<Catalog, CatalogError> {
         let shared = Arc::new(Shared {
             id: self.identity.id,
             committed: Committed::new(self.identity.sequence.unsigned_abs()),
@@ -484,8 +484,8 @@ impl Start {
             shared: Arc::clone(&shared),
             commits: self.told,
         };
-        let task = tokio::spawn(writer.run(jobs));
-        Catalog {
+        let task = writer.start(jobs)?;
+        Ok(Catalog {
             inner: Arc::new(Inner {
                 shared,
                 queue,
@@ -497,7 +497,7 @@ impl Start {
                 misses: AtomicU64::new(0),
                 tasks: Mutex::new(vec![task]),
             }),
-        }
+        })
     }
 }
 

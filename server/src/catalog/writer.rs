@@ -17,7 +17,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures_util::FutureExt as _;
+use tokio::runtime::Builder;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 
 use super::cache::Cache;
 use super::error::{CatalogError, Fault, sort};
@@ -145,8 +147,34 @@ pub(super) struct Writer {
 }
 
 impl Writer {
+    /// Runs it on a thread of its own: it waits for the database at each statement,
+    /// and among the tasks of a busy server it would get its turn late each time.
+    /// Gives what ends with it.
+    pub(super) fn start(
+        self,
+        queue: mpsc::Receiver<Message>,
+    ) -> Result<JoinHandle<()>, CatalogError> {
+        let (over, ended) = oneshot::channel::<()>();
+        let runtime = Builder::new_current_thread().enable_all().build();
+        let thread = runtime.and_then(|runtime| {
+            let name = "catalog".to_owned();
+            let thread = std::thread::Builder::new().name(name);
+            thread.spawn(move || {
+                runtime.block_on(self.run(queue));
+                drop(over);
+            })
+        });
+        thread.map_err(|error| {
+            CatalogError::Unavailable(format!("there is no thread for its writer: {error}"))
+        })?;
+        Ok(tokio::spawn(async move {
+            // Nothing is sent: it ends with the thread.
+            let _ = ended.await;
+        }))
+    }
+
     /// Runs until the queue is closed, or it panics.
-    pub(super) async fn run(self, mut queue: mpsc::Receiver<Message>) {
+    async fn run(self, mut queue: mpsc::Receiver<Message>) {
         let written = AssertUnwindSafe(self.write(&mut queue))
             .catch_unwind()
             .await;
