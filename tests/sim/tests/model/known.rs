@@ -52,6 +52,9 @@ pub struct Known {
     pub catalog: Option<([u8; 16], u64)>,
     /// What the last collection condemned.
     pub condemned: BTreeSet<Digest>,
+    /// What live sets named since then that did not come whole: it may be
+    /// condemned no more.
+    pub doubtful: BTreeSet<Digest>,
     /// When the store was opened.
     pub opened: Duration,
 }
@@ -128,6 +131,7 @@ impl Known {
     pub fn restarted(&mut self, now: Duration) {
         self.pins.clear();
         self.condemned.clear();
+        self.doubtful.clear();
         for blob in self.blobs.values_mut() {
             (blob.used, blob.pins) = (None, 0);
         }
