@@ -8,6 +8,7 @@
 //! The writer is held as long as a step takes. So it ends soon, and its rows go
 //! by a statement for many of them.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
@@ -28,7 +29,7 @@ use super::verb::{Effect, Progress, Verb};
 /// meanwhile.
 const STEP: i64 = 64;
 /// Manifests that are removed together; then it is looked how long the step took.
-const TOGETHER: usize = 16;
+const TOGETHER: usize = 32;
 /// Rows after which a step goes on to no further manifest.
 const STEP_ROWS: u64 = 500;
 /// Time after which it does not either.
@@ -261,6 +262,9 @@ impl Step<'_> {
             let due = of.entry(Place { id, name }).or_default();
             due.push((row.bytes(2)?, row.int(3)?));
         }
+        // Where most is to be done first: it costs as many statements as the least.
+        let mut of: Vec<(Place, Vec<Due>)> = of.into_iter().collect();
+        of.sort_by_key(|(_, due)| Reverse(due.len()));
         for (place, mut due) in of {
             due.sort_unstable();
             self.take(&place, due).await?;

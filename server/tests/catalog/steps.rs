@@ -86,7 +86,7 @@ pub(crate) async fn a_purge_takes_manifests_of_any_size_together(place: &Place) 
         let departed = catalog.departed(&digests).await.unwrap();
         assert_eq!(departed.len(), digests.len());
         for (of, why) in digests.iter().zip(departed) {
-            let why = why.unwrap_or_else(|| panic!("{of} of {name}"));
+            let why = why.ok_or((of, name)).unwrap();
             if *of != digest("common layer") {
                 assert_eq!(why.repository, name[..1]);
                 assert_eq!(why.manifest, Some(digest(name)));
