@@ -98,6 +98,7 @@ suite!(
     collection::what_purged_rows_named_is_forgotten_when_it_is_named,
     collection::a_live_set_of_other_rows_than_were_written_is_refused,
     steps::a_purge_takes_manifests_of_any_size_together,
+    steps::what_comes_back_while_a_purge_looks_ahead_stays,
     steps::links_of_dead_blobs_go_however_many_they_are,
     cases::readers_never_go_back,
     cases::comes_back_as_it_was,

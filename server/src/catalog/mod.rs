@@ -59,6 +59,7 @@ pub use jobs::{
 pub use live::LiveSet;
 use marks::Committed;
 pub use pulls::PULLS_MAX;
+pub use purge::Purge;
 pub use read::{PAGE_MAX, READ_TIME};
 use schema::{Dialect, Identity};
 use sql::{Connection, Pool};

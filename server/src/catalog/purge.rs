@@ -19,17 +19,22 @@ use super::change;
 use super::departed::{self, Named};
 use super::error::CatalogError;
 use super::many::OfList;
+use super::read::within;
 use super::sql::{Arg, Connection};
 use super::totals::{Totals, read_totals, write_totals};
 use super::types::{ChangeKind, PurgedRows};
 use super::verb::{Effect, Progress, Verb};
 
+/// Manifests that are looked for ahead, without holding the writer.
+const AHEAD: i64 = 2048;
+/// Manifests that one step is asked to remove.
+const MANIFESTS: usize = 64;
 /// Manifests, tags or links that one step removes at most. Other changes wait
 /// meanwhile.
 const STEP: i64 = 64;
 /// Manifests that are removed together; then it is looked how long the step took.
 /// What is read of them is read by one statement.
-const TOGETHER: usize = 16;
+const TOGETHER: usize = 32;
 const _: () = assert!(TOGETHER <= super::many::WIDEST);
 /// Rows after which a step goes on to no further manifest.
 const STEP_ROWS: u64 = 500;
@@ -41,43 +46,6 @@ const EDGES: usize = 500;
 const TAGS: usize = 100;
 
 type Result<T> = std::result::Result<T, sqlx::Error>;
-
-impl Catalog {
-    /// Removes some of the rows that were deleted at `until` or earlier, in
-    /// milliseconds since 1970. None when none was left.
-    ///
-    /// # Errors
-    /// As [`Catalog::put_manifest`].
-    pub async fn purge(&self, until: i64) -> std::result::Result<Option<PurgedRows>, CatalogError> {
-        Ok(match self.step(Verb::Purge { until }).await? {
-            Progress::Purged(rows) => Some(rows),
-            _ => None,
-        })
-    }
-}
-
-/// One step: whatever comes first of repositories, manifests, tags, blobs.
-pub(super) async fn step(connection: &mut Connection, until: i64, now: i64) -> Result<Effect> {
-    let mut step = Step {
-        connection,
-        until,
-        now,
-        began: Instant::now(),
-        rows: 0,
-        purged: PurgedRows::default(),
-        totals: BTreeMap::new(),
-        changes: Vec::new(),
-    };
-    // What came first goes on until nothing of it is left.
-    let is_done = step.repository().await?
-        || step.manifests().await?
-        || step.tags().await?
-        || step.unlinked().await?;
-    if !is_done {
-        departed::forget_outdated(step.connection, now).await?;
-    }
-    step.end().await
-}
 
 /// Whether manifest `m` was deleted by then and a purge takes it.
 macro_rules! due {
@@ -96,10 +64,127 @@ macro_rules! due {
 }
 pub(super) use due;
 
+impl Catalog {
+    /// A purge of the rows that were deleted at `until` or earlier, in
+    /// milliseconds since 1970.
+    #[must_use]
+    pub fn purge(&self, until: i64) -> Purge {
+        Purge {
+            catalog: self.clone(),
+            until,
+            due: Vec::new(),
+        }
+    }
+}
+
+/// A purge on its way. It looks ahead, so that manifests of one repository go
+/// together however their deletes were mixed with others.
+pub struct Purge {
+    catalog: Catalog,
+    until: i64,
+    /// Manifests that were due when it was looked.
+    due: Vec<(Place, Vec<Vec<u8>>)>,
+}
+
+impl Purge {
+    /// Removes some rows. None when none was left.
+    ///
+    /// # Errors
+    /// As [`Catalog::put_manifest`].
+    pub async fn next(&mut self) -> std::result::Result<Option<PurgedRows>, CatalogError> {
+        loop {
+            if self.due.is_empty() {
+                self.due = within(look_ahead(&self.catalog, self.until)).await?;
+            }
+            let Some((place, mut digests)) = self.due.pop() else {
+                let verb = Verb::Purge { until: self.until };
+                return Ok(match self.catalog.step(verb).await? {
+                    Progress::Purged(rows) => Some(rows),
+                    _ => None,
+                });
+            };
+            let rest = digests.split_off(digests.len().min(MANIFESTS));
+            let verb = Verb::PurgeManifests {
+                until: self.until,
+                place: place.clone(),
+                digests: digests.clone(),
+            };
+            let done = self.catalog.step(verb).await?;
+            if !rest.is_empty() {
+                self.due.push((place.clone(), rest));
+            }
+            // None of them is due any more otherwise.
+            if let Progress::Purged(rows) = done {
+                if rows.manifests < digests.len() as u64 {
+                    self.due.push((place, digests));
+                }
+                return Ok(Some(rows));
+            }
+        }
+    }
+}
+
+/// Manifests that are due, a repository's together.
+async fn look_ahead(
+    catalog: &Catalog,
+    until: i64,
+) -> std::result::Result<Vec<(Place, Vec<Vec<u8>>)>, CatalogError> {
+    let mut connection = catalog.reader().await?;
+    let sql = concat!(
+        "SELECT m.repository, r.name, m.digest FROM manifest m \
+         JOIN repository r ON r.id = m.repository WHERE ",
+        due!("$1"),
+        " ORDER BY m.deleted_at LIMIT $2"
+    );
+    let arguments = [Arg::Int(until), Arg::Int(AHEAD)];
+    let mut of: BTreeMap<Place, Vec<Vec<u8>>> = BTreeMap::new();
+    for row in connection.rows(sql, &arguments).await? {
+        let (id, name) = (row.int(0)?, row.text(1)?);
+        of.entry(Place { id, name })
+            .or_default()
+            .push(row.bytes(2)?);
+    }
+    Ok(of.into_iter().collect())
+}
+
+/// One step: whatever comes first of repositories, tags, blobs.
+pub(super) async fn step(connection: &mut Connection, until: i64, now: i64) -> Result<Effect> {
+    let mut step = Step::begin(connection, until, now);
+    // What came first goes on until nothing of it is left.
+    let is_done = step.repository().await? || step.tags().await? || step.unlinked().await?;
+    if !is_done {
+        departed::forget_outdated(step.connection, now).await?;
+    }
+    step.end().await
+}
+
+/// Removes those of some manifests of a repository that are due still, or the
+/// first of them.
+pub(super) async fn manifests(
+    connection: &mut Connection,
+    until: i64,
+    (place, digests): (&Place, &[Vec<u8>]),
+    now: i64,
+) -> Result<Effect> {
+    let mut step = Step::begin(connection, until, now);
+    step.manifests(place, digests).await?;
+    step.end().await
+}
+
 const CONFIG: i64 = 1;
 const LAYER: i64 = 2;
 const CHILD: i64 = 3;
 
+static DUE: LazyLock<OfList> = LazyLock::new(|| {
+    OfList::new(
+        concat!(
+            "SELECT m.digest, m.deleted_at FROM manifest m \
+             WHERE m.repository = $1 AND m.digest IN ({list}) AND ",
+            due!("$2")
+        ),
+        2,
+    )
+});
 // By the manifests alone: beside the repository, SQLite may rather read all of
 // that one's tags.
 static TAGS_OF: LazyLock<OfList> = LazyLock::new(|| {
@@ -157,7 +242,7 @@ static UNLINKED_GONE: LazyLock<OfList> = LazyLock::new(|| {
 
 /// A repository as rows name it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
+pub(super) struct Place {
     id: i64,
     name: String,
 }
@@ -182,7 +267,20 @@ struct Step<'a> {
     changes: Vec<change::Of>,
 }
 
-impl Step<'_> {
+impl<'a> Step<'a> {
+    fn begin(connection: &'a mut Connection, until: i64, now: i64) -> Step<'a> {
+        Step {
+            connection,
+            until,
+            now,
+            began: Instant::now(),
+            rows: 0,
+            purged: PurgedRows::default(),
+            totals: BTreeMap::new(),
+            changes: Vec::new(),
+        }
+    }
+
     /// Writes what goes with the rows that went.
     async fn end(self) -> Result<Effect> {
         for (repository, totals) in &self.totals {
@@ -246,35 +344,16 @@ impl Step<'_> {
         Ok(())
     }
 
-    /// Hidden manifests of repositories that stay, unless an index that is not
-    /// hidden lists them: who pulls that needs them, so that they stay for an
-    /// undelete.
-    async fn manifests(&mut self) -> Result<bool> {
-        let sql = concat!(
-            "SELECT m.repository, r.name, m.digest, m.deleted_at FROM manifest m \
-             JOIN repository r ON r.id = m.repository WHERE ",
-            due!("$1"),
-            " ORDER BY m.deleted_at LIMIT $2"
-        );
-        let arguments = [Arg::Int(self.until), Arg::Int(STEP)];
-        let rows = self.connection.rows(sql, &arguments).await?;
-        // To find them may take longer than to remove them, where many are kept
-        // by indexes. So as many go as may: it is not to be done for each alone.
-        self.began = Instant::now();
-        let mut of: BTreeMap<Place, Vec<Due>> = BTreeMap::new();
-        for row in &rows {
-            let (id, name) = (row.int(0)?, row.text(1)?);
-            let due = of.entry(Place { id, name }).or_default();
-            due.push((row.bytes(2)?, row.int(3)?));
-        }
-        for (place, mut due) in of {
-            due.sort_unstable();
-            self.take(&place, due).await?;
-            if self.is_over() {
-                break;
-            }
-        }
-        Ok(!rows.is_empty())
+    /// Hidden manifests, unless an index that is not hidden lists them: who pulls
+    /// that needs them, so that they stay for an undelete.
+    async fn manifests(&mut self, place: &Place, digests: &[Vec<u8>]) -> Result<()> {
+        let own = [Arg::Int(place.id), Arg::Int(self.until)];
+        let list = digests.iter().map(|digest| Arg::Bytes(digest));
+        let rows = DUE.rows(self.connection, &own, list).await?;
+        let due = rows.iter().map(|row| Ok((row.bytes(0)?, row.int(1)?)));
+        let mut due = due.collect::<Result<Vec<Due>>>()?;
+        due.sort_unstable();
+        self.take(place, due).await
     }
 
     /// Removes manifests of one repository, in the order of their digests, until

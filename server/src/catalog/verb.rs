@@ -74,6 +74,12 @@ pub(super) enum Verb {
     Purge {
         until: i64,
     },
+    /// The same, of manifests of one repository.
+    PurgeManifests {
+        until: i64,
+        place: purge::Place,
+        digests: Vec<Vec<u8>>,
+    },
     ForgetDead(Vec<Dead>),
     /// What is remembered of blobs that are named again.
     ForgetDeparted(Vec<Vec<u8>>),
@@ -170,6 +176,11 @@ impl Verb {
                 undelete::manifest(connection, repository, digest, now).await
             }
             Verb::Purge { until } => purge::step(connection, *until, now).await,
+            Verb::PurgeManifests {
+                until,
+                place,
+                digests,
+            } => purge::manifests(connection, *until, (place, digests), now).await,
             Verb::ForgetDead(dead) => departed::forget(connection, dead, now).await,
             Verb::ForgetDeparted(digests) => departed::forget_departed(connection, digests).await,
             Verb::Gc(verb) => verb.apply(connection).await,

@@ -302,10 +302,11 @@ impl Gc {
     async fn purge(&self, run: &Run, until: i64, outcome: &mut Outcome) -> Result<(), Stop> {
         let mut all = PurgedRows::default();
         let mut worked = Duration::ZERO;
+        let mut purge = self.catalog.purge(until);
         loop {
             self.go_on(run, worked).await?;
             let began = Instant::now();
-            let Some(rows) = self.catalog.purge(until).await.map_err(names)? else {
+            let Some(rows) = purge.next().await.map_err(names)? else {
                 break;
             };
             all += rows;

@@ -26,7 +26,8 @@ async fn live(catalog: &Catalog, without: Option<i64>) -> Result<Vec<Digest>, Ca
 
 async fn purge(catalog: &Catalog, until: i64) -> PurgedRows {
     let mut all = PurgedRows::default();
-    while let Some(rows) = catalog.purge(until).await.unwrap() {
+    let mut purge = catalog.purge(until);
+    while let Some(rows) = purge.next().await.unwrap() {
         all += rows;
     }
     all
@@ -138,7 +139,7 @@ pub(crate) async fn only_what_was_deleted_long_enough_ago_is_purged(place: &Plac
              UPDATE tag SET deleted_at = 1000 WHERE manifest = {text}"
         ))
         .await;
-    assert_eq!(catalog.purge(999).await.unwrap(), None);
+    assert_eq!(catalog.purge(999).next().await.unwrap(), None);
     // As a plan sees it.
     let without = live(&catalog, Some(1000)).await.unwrap();
     assert!(!without.contains(&digest("old")));
@@ -199,7 +200,7 @@ pub(crate) async fn a_repository_goes_whole_and_in_steps(place: &Place) {
     }
     catalog.unlink_blob("gone", &digest("blob")).await.unwrap();
     catalog.delete_repository("gone").await.unwrap();
-    let first = catalog.purge(ALL).await.unwrap().unwrap();
+    let first = catalog.purge(ALL).next().await.unwrap().unwrap();
     assert!(first.manifests > 0 && first.manifests < 250, "{first:?}");
     // Whoever is killed in between leaves totals that are right.
     catalog.close().await;

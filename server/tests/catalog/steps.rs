@@ -7,7 +7,7 @@ use orlop::catalog::{
 };
 use orlop_oci::Digest;
 
-use crate::cases::{digest, manifest};
+use crate::cases::{digest, manifest, tag};
 use crate::place::Place;
 
 /// Later than any row.
@@ -72,7 +72,8 @@ pub(crate) async fn a_purge_takes_manifests_of_any_size_together(place: &Place) 
         assert!(deleted.unwrap(), "{name}");
     }
     let mut all = PurgedRows::default();
-    while let Some(rows) = catalog.purge(ALL).await.unwrap() {
+    let mut purge = catalog.purge(ALL);
+    while let Some(rows) = purge.next().await.unwrap() {
         assert_ne!(rows, PurgedRows::default());
         all += rows;
         live(&catalog).await;
@@ -87,8 +88,7 @@ pub(crate) async fn a_purge_takes_manifests_of_any_size_together(place: &Place) 
         let departed = catalog.departed(&digests).await.unwrap();
         assert_eq!(departed.len(), digests.len());
         for (of, why) in digests.iter().zip(departed) {
-            assert!(why.is_some(), "{of} of {name}");
-            let why = why.unwrap();
+            let why = why.ok_or((of, name)).unwrap();
             latest = latest.max(why.deleted_at);
             if *of == digest("common layer") {
                 of_common = why.deleted_at;
@@ -162,5 +162,39 @@ pub(crate) async fn links_of_dead_blobs_go_however_many_they_are(place: &Place) 
     // Only links of later lives are left: that is the end too.
     catalog.forget_dead(dead).await.unwrap();
     assert_eq!(catalog.sequence(), sequence + old);
+    catalog.close().await;
+}
+
+pub(crate) async fn what_comes_back_while_a_purge_looks_ahead_stays(place: &Place) {
+    let catalog = place.open().await;
+    let names: Vec<String> = (0..200).map(|number| format!("m{number}")).collect();
+    for name in &names {
+        let put = manifest("r", name, &[name]);
+        catalog.put_manifest(put).await.unwrap();
+    }
+    for name in &names {
+        catalog.delete_manifest("r", &digest(name)).await.unwrap();
+    }
+    let mut purge = catalog.purge(ALL);
+    let first = purge.next().await.unwrap().unwrap();
+    assert!(first.manifests > 0 && first.manifests < 200, "{first:?}");
+    // What it has looked at already is asked for again before it goes.
+    let mut back = 0;
+    for name in &names {
+        back += u64::from(catalog.undelete("r", &tag(name)).await.unwrap());
+    }
+    assert_eq!(back, 200 - first.manifests);
+    assert_eq!(purge.next().await.unwrap(), None);
+    let manifests = place.number("SELECT count(*) FROM manifest").await;
+    assert_eq!(manifests.unsigned_abs(), back);
+    for name in names.iter().rev().take(3) {
+        catalog.delete_manifest("r", &digest(name)).await.unwrap();
+    }
+    let mut gone = 0;
+    while let Some(rows) = purge.next().await.unwrap() {
+        gone += rows.manifests;
+    }
+    assert!(gone <= 3);
+    assert_eq!(live(&catalog).await.len() as u64, 3 * (back - gone));
     catalog.close().await;
 }
