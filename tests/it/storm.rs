@@ -266,7 +266,8 @@ impl Pusher {
     fn delete(&mut self) {
         let Some(row) = self.some_row() else { return };
         let digest = row.manifest.digest.clone();
-        if self.rows.values().any(|of| of.children.contains(&digest)) {
+        let mut others = self.rows.values().chain(self.loose.values());
+        if others.any(|of| of.children.contains(&digest)) {
             return;
         }
         self.client
@@ -349,6 +350,14 @@ impl Pusher {
             let blobs = row.blobs.keys().cloned();
             blobs.chain([digest.clone()])
         })
+    }
+
+    /// What is kept: also what rows list and are about, though that was deleted.
+    fn named(rows: &BTreeMap<String, Row>) -> impl Iterator<Item = String> {
+        let manifests = rows
+            .values()
+            .flat_map(|row| row.children.iter().chain(&row.subject).cloned());
+        Pusher::contents(rows).chain(manifests)
     }
 }
 
@@ -471,7 +480,7 @@ fn a_push_storm_beside_collections_loses_nothing() {
 fn all_else_is_gone(server: &Server, pushers: &[Pusher], collected: &mut Collected) {
     let kept: BTreeSet<String> = pushers
         .iter()
-        .flat_map(|of| Pusher::contents(&of.rows).chain(Pusher::contents(&of.loose)))
+        .flat_map(|of| Pusher::named(&of.rows).chain(Pusher::named(&of.loose)))
         .collect();
     let gone: BTreeSet<String> = pushers
         .iter()
