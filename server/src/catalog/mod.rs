@@ -35,6 +35,8 @@ mod undelete;
 mod untagged;
 mod users;
 mod verb;
+#[cfg(test)]
+pub(crate) mod work;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -403,8 +405,29 @@ impl Catalog {
         self.tasks().push(task);
     }
 
+    /// Tells this of each read, each push of a manifest that is to be written, and
+    /// each commit before and after it.
+    #[cfg(test)]
+    pub(crate) fn tell(&self, hook: writer::Hook) {
+        let mut place = self
+            .shared()
+            .hook
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *place = Some(hook);
+    }
+
     /// A connection that cannot write.
     async fn reader(&self) -> Result<Connection, CatalogError> {
+        #[cfg(test)]
+        self.shared().at("read")?;
+        Ok(self.inner.readers.acquire().await?)
+    }
+
+    /// The same, for rows that a request asks for.
+    async fn row_reader(&self) -> Result<Connection, CatalogError> {
+        #[cfg(test)]
+        self.shared().at("row")?;
         Ok(self.inner.readers.acquire().await?)
     }
 
@@ -415,6 +438,10 @@ impl Catalog {
 
     async fn step(&self, verb: Verb) -> Result<Progress, CatalogError> {
         self.shared().check()?;
+        #[cfg(test)]
+        if matches!(verb, Verb::PutManifest(_)) {
+            self.shared().at("push")?;
+        }
         let (answer, answered) = oneshot::channel();
         let message = Message::Change(Queued { verb, answer });
         self.inner
@@ -474,6 +501,8 @@ impl Start {
             checkpoints: AtomicU64::new(0),
             #[cfg(test)]
             panics: Mutex::default(),
+            #[cfg(test)]
+            hook: Mutex::default(),
         });
         let (queue, jobs) = mpsc::channel(QUEUE);
         let writer = Writer {

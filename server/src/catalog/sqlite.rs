@@ -89,7 +89,10 @@ pub(super) async fn open(path: &Path, create: bool, readers: u32) -> Result<Open
             return Err(error);
         }
     };
-    let readers = SqlitePoolOptions::new()
+    let pool = SqlitePoolOptions::new();
+    #[cfg(test)]
+    let pool = super::work::counted(pool, path);
+    let readers = pool
         .max_connections(readers)
         .idle_timeout(IDLE)
         .max_lifetime(None)
@@ -118,7 +121,10 @@ fn plain(path: &Path) -> SqliteConnectOptions {
 
 /// A pool of one connection, which stays open.
 async fn one(options: SqliteConnectOptions) -> Result<Pool> {
-    let pool = SqlitePoolOptions::new()
+    let pool = SqlitePoolOptions::new();
+    #[cfg(test)]
+    let pool = super::work::counted(pool, options.get_filename());
+    let pool = pool
         .max_connections(1)
         .idle_timeout(None)
         .max_lifetime(None)

@@ -58,7 +58,14 @@ pub(super) struct Shared {
     /// Where a test wants a panic, once each.
     #[cfg(test)]
     pub(super) panics: Mutex<Vec<&'static str>>,
+    /// What a test wants to happen at some places.
+    #[cfg(test)]
+    pub(super) hook: Mutex<Option<Hook>>,
 }
+
+/// Told of each place that is passed; an error is one of the database.
+#[cfg(test)]
+pub(crate) type Hook = Arc<dyn Fn(&'static str) -> Result<(), sqlx::Error> + Send + Sync>;
 
 impl Shared {
     /// Ends all writing, if this failure is one that does. Tells the reason.
@@ -74,6 +81,17 @@ impl Shared {
         self.poison
             .get()
             .map_or(Ok(()), |reason| Err(CatalogError::Poisoned(reason.clone())))
+    }
+
+    /// Does what a test wants here.
+    #[cfg(test)]
+    pub(super) fn at(&self, place: &'static str) -> Result<(), sqlx::Error> {
+        let hook = self
+            .hook
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        hook.map_or(Ok(()), |hook| hook(place))
     }
 
     /// Panics if a test wants that here.
@@ -234,7 +252,11 @@ impl Writer {
         }
         #[cfg(test)]
         self.shared.pass("transaction");
+        #[cfg(test)]
+        self.shared.at("commit")?;
         connection.run("COMMIT", &[]).await?;
+        #[cfg(test)]
+        self.shared.at("committed")?;
         Ok(outcomes)
     }
 
