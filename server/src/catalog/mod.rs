@@ -375,6 +375,15 @@ impl Catalog {
         sqlite::run_on_file(path, sql).await
     }
 
+    /// Links of blobs, and what is remembered of purged rows, in a SQLite catalog
+    /// that is closed: how many.
+    #[cfg(test)]
+    pub(crate) async fn links_on_file(path: &Path) -> Result<(i64, i64), CatalogError> {
+        let links = sqlite::count_on_file(path, "SELECT count(*) FROM link").await?;
+        let departed = sqlite::count_on_file(path, "SELECT count(*) FROM departed").await?;
+        Ok((links, departed))
+    }
+
     /// Finishes the changes that were taken and closes the catalog. Later
     /// changes are refused, later reads fail.
     pub async fn close(&self) {

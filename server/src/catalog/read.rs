@@ -50,6 +50,8 @@ impl Catalog {
         // Before the read begins: what is committed later may not be in it.
         let sequence = self.sequence();
         let row = within(self.find_manifest(repository, reference)).await?;
+        #[cfg(test)]
+        self.shared().at("answered")?;
         if let Some(row) = &row {
             let found = Found::Manifest(row.clone());
             self.shared().cache.fill(key, found, sequence);
@@ -104,6 +106,8 @@ impl Catalog {
         }
         let sequence = self.sequence();
         let linked = within(self.find_link(repository, digest)).await?;
+        #[cfg(test)]
+        self.shared().at("answered")?;
         if linked {
             self.shared().cache.fill(key, Found::Linked, sequence);
         }

@@ -335,6 +335,17 @@ pub(super) async fn run_on_file(path: &Path, sql: String) -> Result<()> {
     Ok(())
 }
 
+/// How many rows a statement counts in a catalog that is closed.
+#[cfg(test)]
+pub(super) async fn count_on_file(path: &Path, sql: &'static str) -> Result<i64> {
+    let pool = one(plain(path)).await?;
+    let mut connection = pool.acquire().await?;
+    let count = connection.one(sql, &[]).await?.int(0)?;
+    drop(connection);
+    pool.close().await;
+    Ok(count)
+}
+
 async fn copy_part(path: &Path, part: &Path, id: [u8; 16], sequence: u64) -> Result<u64> {
     let target = part.to_str().ok_or_else(|| {
         CatalogError::Unavailable(format!("cannot copy to {}: not UTF-8", part.display()))

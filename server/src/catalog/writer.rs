@@ -63,9 +63,9 @@ pub(super) struct Shared {
     pub(super) hook: Mutex<Option<Hook>>,
 }
 
-/// Told of each place that is passed; an error is one of the database.
+/// Told of each place that is passed. False: the database is busy there.
 #[cfg(test)]
-pub(crate) type Hook = Arc<dyn Fn(&'static str) -> Result<(), sqlx::Error> + Send + Sync>;
+pub(crate) type Hook = Arc<dyn Fn(&'static str) -> bool + Send + Sync>;
 
 impl Shared {
     /// Ends all writing, if this failure is one that does. Tells the reason.
@@ -91,7 +91,10 @@ impl Shared {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
-        hook.map_or(Ok(()), |hook| hook(place))
+        match hook {
+            Some(hook) if !hook(place) => Err(sqlx::Error::PoolTimedOut),
+            _ => Ok(()),
+        }
     }
 
     /// Panics if a test wants that here.
