@@ -3,6 +3,7 @@
 
 mod faults;
 mod further;
+mod kills;
 mod scale;
 mod watched;
 mod wrongly;
