@@ -11,6 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -39,7 +40,17 @@ const TAGS: u64 = 12;
 /// The shortest lease that can be set.
 const LEASE: Duration = Duration::from_secs(60);
 
-fn layer(number: u64) -> Vec<u8> {
+/// A layer, which all that have it share.
+fn layer(number: u64) -> Arc<Vec<u8>> {
+    static MADE: Mutex<BTreeMap<u64, Arc<Vec<u8>>>> = Mutex::new(BTreeMap::new());
+    let mut made = MADE.lock().unwrap();
+    let layer = made
+        .entry(number)
+        .or_insert_with(|| Arc::new(new_layer(number)));
+    Arc::clone(layer)
+}
+
+fn new_layer(number: u64) -> Vec<u8> {
     let len = match number % 10 {
         0 => 700_000,
         1..=3 => 90_000,
@@ -59,7 +70,7 @@ fn config(recipe: u64) -> Vec<u8> {
 struct Row {
     manifest: Manifest,
     /// Its config and its layers.
-    blobs: BTreeMap<String, Vec<u8>>,
+    blobs: BTreeMap<String, Arc<Vec<u8>>>,
     children: Vec<String>,
     subject: Option<String>,
 }
@@ -185,7 +196,7 @@ impl Pusher {
         for _ in 0..=choice.below(3) {
             let bytes = layer(recipe * LAYERS / RECIPES + choice.below(LAYERS));
             let digest = data::sha256(&bytes);
-            if blobs.insert(digest.clone(), bytes.clone()).is_none() {
+            if blobs.insert(digest.clone(), Arc::clone(&bytes)).is_none() {
                 layers.push(descriptor(oci::LAYER, &digest, bytes.len()));
             }
         }
@@ -199,7 +210,7 @@ impl Pusher {
         if let Some(subject) = subject {
             value["subject"] = subject.descriptor();
         }
-        blobs.insert(digest, settings);
+        blobs.insert(digest, Arc::new(settings));
         for (digest, bytes) in &blobs {
             self.have(digest, bytes);
         }
