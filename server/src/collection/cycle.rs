@@ -297,6 +297,14 @@ impl Gc {
             }
         }
         for (garbage, is_explained) in [(explained, true), (others, false)] {
+            // Without a count of the last ones there would be no bound.
+            if !is_explained && let Err(error) = self.count(ends).await {
+                if is_end_of_names(&error) {
+                    return Err(names(error));
+                }
+                skip(run, sweep, &garbage, ends, &error)?;
+                continue;
+            }
             let dead = end_each(run, sweep, garbage, is_explained, ends).await?;
             let unexplained = dead.iter().filter(|blob| !is_explained && !blob.internal);
             ends.uncounted = ends.uncounted.saturating_add(unexplained.count() as u64);
