@@ -48,6 +48,7 @@ mod repair;
 mod scrub;
 mod starting;
 mod stopping;
+mod storm;
 
 // As it is released.
 mod container;

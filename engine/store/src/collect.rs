@@ -11,6 +11,8 @@
 //!
 //! Knows no names and no reasons: those are the caller's.
 
+mod further;
+
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -21,8 +23,10 @@ use orlop_format::row::{self, State};
 use orlop_index::Table;
 use roaring::RoaringTreemap;
 
+use self::further::Further;
 use crate::config::{
-    COLLECT_DELETES, COLLECT_MARKS, COLLECT_PAGE, COLLECT_ROWS, UNEXPLAINED_MIN, UNEXPLAINED_SHARE,
+    COLLECT_DELETES, COLLECT_MARKS, COLLECT_PAGE, COLLECT_ROWS, COLLECT_SKIPS, UNEXPLAINED_MIN,
+    UNEXPLAINED_SHARE,
 };
 use crate::core::Core;
 use crate::error::{Error, Invalid, Result};
@@ -239,6 +243,8 @@ impl Collector {
             cycle: self,
             next: Some(0),
             condemned: RoaringTreemap::new(),
+            further: Further::default(),
+            skipped: Vec::new(),
         })
     }
 }
@@ -279,6 +285,8 @@ pub struct Collected {
     pub dead_bytes: u64,
     /// Blobs that the bound on unexplained deaths kept.
     pub bounded: u64,
+    /// Blobs that were passed over, since their rows could not be read.
+    pub skipped: u64,
 }
 
 /// Ordinals with their blobs, and the ordinal that comes next.
@@ -292,6 +300,8 @@ pub struct Sweep {
     next: Option<u64>,
     condemned: RoaringTreemap,
     unexplained_left: u64,
+    further: Further,
+    skipped: Vec<Digest>,
     done: Collected,
 }
 
@@ -326,10 +336,11 @@ impl Sweep {
     }
 
     /// Walks on over some blobs. Gives those of them that may die; `None` when
-    /// all were walked over. The rest of the garbage is condemned.
+    /// all were walked over. The rest of the garbage is condemned. A blob whose
+    /// row cannot be read is passed over, which keeps it.
     ///
     /// # Errors
-    /// When the index cannot be read: the cycle is over then.
+    /// When the index cannot be read. The next call tries the same blobs again.
     pub fn step(&mut self) -> Result<Option<Vec<Garbage>>> {
         let Some(from) = self.next else {
             return Ok(None);
@@ -339,7 +350,13 @@ impl Sweep {
         let is_unnamed = |(ordinal, _): &(u64, [u8; 32])| !self.cycle.live.contains(*ordinal);
         let unnamed: Vec<(u64, [u8; 32])> = page.into_iter().filter(is_unnamed).collect();
         let names: Vec<[u8; 32]> = unnamed.iter().map(|(_, sha256)| *sha256).collect();
-        let rows = self.cycle.core.blob_rows(&names)?;
+        let last = unnamed.iter().rev().map(|(ordinal, _)| *ordinal);
+        let mut candidates = last.filter(|ordinal| self.cycle.last.ordinals.contains(*ordinal));
+        if let Some(last) = candidates.next() {
+            let Self { further, cycle, .. } = self;
+            further.reach(&cycle.core, (from, last), &cycle.last.ordinals)?;
+        }
+        let rows = self.rows(&names)?;
         self.next = next;
         let named = all.saturating_sub(unnamed.len()) as u64;
         self.done.blobs = self.done.blobs.saturating_add(named);
@@ -364,6 +381,47 @@ impl Sweep {
             });
         }
         Ok(Some(garbage))
+    }
+
+    /// Rows of blobs. Where they cannot be read together they are one by one, and
+    /// those that still cannot are passed over.
+    fn rows(&mut self, names: &[[u8; 32]]) -> Result<Vec<Option<row::Blob>>> {
+        let core = Arc::clone(&self.cycle.core);
+        match core.blob_rows(names) {
+            Err(Error::Io { .. }) => {}
+            rows => return rows,
+        }
+        let (mut rows, mut skipped) = (Vec::with_capacity(names.len()), Vec::new());
+        for sha256 in names {
+            match core.blob_rows(std::slice::from_ref(sha256)) {
+                Ok(row) => rows.extend(row),
+                Err(Error::Io { .. })
+                    if self.skipped.len().saturating_add(skipped.len()) < COLLECT_SKIPS =>
+                {
+                    rows.push(None);
+                    skipped.push(
+                        Digest::new(Algorithm::Sha256, sha256)
+                            .map_err(|error| Error::corrupt("a row of the index", error))?,
+                    );
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.done.skipped = self.done.skipped.saturating_add(skipped.len() as u64);
+        self.skipped.append(&mut skipped);
+        Ok(rows)
+    }
+
+    /// The blobs that were passed over since their rows could not be read.
+    #[must_use]
+    pub fn skipped(&self) -> &[Digest] {
+        &self.skipped
+    }
+
+    /// The further digests of a blob that the last step gave.
+    #[must_use]
+    pub fn further(&self, blob: &Garbage) -> &[Digest] {
+        self.further.of(&blob.sha256)
     }
 
     /// The next ordinals that are taken, and where it goes on behind them.
@@ -428,22 +486,25 @@ impl Sweep {
     pub async fn end(&mut self, garbage: &[Garbage], explained: bool) -> Result<Vec<Garbage>> {
         let mut dead = Vec::new();
         for part in garbage.chunks(COLLECT_DELETES) {
-            let mut batch = Vec::with_capacity(part.len());
+            let (mut batch, mut bounded) = (Vec::with_capacity(part.len()), Vec::new());
+            let mut left = self.unexplained_left;
             for blob in part {
                 if !self.may_condemn(blob) || !self.cycle.last.ordinals.contains(blob.ordinal) {
                     continue;
                 }
                 if !explained && !blob.internal {
-                    if self.unexplained_left == 0 {
-                        self.done.bounded = self.done.bounded.saturating_add(1);
-                        self.condemn(blob.ordinal, blob.size);
+                    if left == 0 {
+                        bounded.push(*blob);
                         continue;
                     }
-                    self.unexplained_left = self.unexplained_left.saturating_sub(1);
+                    left = left.saturating_sub(1);
                 }
                 batch.push(*blob);
             }
             self.tombstones(batch, &mut dead).await?;
+            self.unexplained_left = left;
+            self.done.bounded = self.done.bounded.saturating_add(bounded.len() as u64);
+            self.keep(&bounded);
         }
         Ok(dead)
     }

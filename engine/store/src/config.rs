@@ -78,6 +78,11 @@ pub const COLLECT_MARKS: usize = if cfg!(feature = "planted") {
 pub const COLLECT_ROWS: usize = if cfg!(feature = "planted") { 3 } else { 1024 };
 /// Blobs that a sweep walks over in one step.
 pub const COLLECT_PAGE: usize = 4096;
+/// Blobs that may die of which the further digests are read together.
+pub const COLLECT_FURTHER: usize = 1 << 16;
+/// Blobs that a sweep passes over since their rows cannot be read, before it gives
+/// up.
+pub const COLLECT_SKIPS: usize = 1000;
 /// Tombstones of one request to the journal.
 pub const COLLECT_DELETES: usize = 512;
 /// Deaths in one cycle that nothing explains, at most: this many, or this part of

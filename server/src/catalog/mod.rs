@@ -37,6 +37,8 @@ mod undelete;
 mod untagged;
 mod users;
 mod verb;
+#[cfg(test)]
+pub(crate) mod work;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -376,6 +378,15 @@ impl Catalog {
         sqlite::run_on_file(path, sql).await
     }
 
+    /// Links of blobs, and what is remembered of purged rows, in a SQLite catalog
+    /// that is closed: how many.
+    #[cfg(test)]
+    pub(crate) async fn links_on_file(path: &Path) -> Result<(i64, i64), CatalogError> {
+        let links = sqlite::count_on_file(path, "SELECT count(*) FROM link").await?;
+        let departed = sqlite::count_on_file(path, "SELECT count(*) FROM departed").await?;
+        Ok((links, departed))
+    }
+
     /// Finishes the changes that were taken and closes the catalog. Later
     /// changes are refused, later reads fail.
     pub async fn close(&self) {
@@ -406,8 +417,29 @@ impl Catalog {
         self.tasks().push(task);
     }
 
+    /// Tells this of each read, each push of a manifest that is to be written, and
+    /// each commit before and after it.
+    #[cfg(test)]
+    pub(crate) fn tell(&self, hook: writer::Hook) {
+        let mut place = self
+            .shared()
+            .hook
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *place = Some(hook);
+    }
+
     /// A connection that cannot write.
     async fn reader(&self) -> Result<Connection, CatalogError> {
+        #[cfg(test)]
+        self.shared().at("read")?;
+        Ok(self.inner.readers.acquire().await?)
+    }
+
+    /// The same, for rows that a request asks for.
+    async fn row_reader(&self) -> Result<Connection, CatalogError> {
+        #[cfg(test)]
+        self.shared().at("row")?;
         Ok(self.inner.readers.acquire().await?)
     }
 
@@ -418,6 +450,10 @@ impl Catalog {
 
     async fn step(&self, verb: Verb) -> Result<Progress, CatalogError> {
         self.shared().check()?;
+        #[cfg(test)]
+        if matches!(verb, Verb::PutManifest(_)) {
+            self.shared().at("push")?;
+        }
         let (answer, answered) = oneshot::channel();
         let message = Message::Change(Queued { verb, answer });
         self.inner
@@ -477,6 +513,8 @@ impl Start {
             checkpoints: AtomicU64::new(0),
             #[cfg(test)]
             panics: Mutex::default(),
+            #[cfg(test)]
+            hook: Mutex::default(),
         });
         let (queue, jobs) = mpsc::channel(QUEUE);
         let writer = Writer {

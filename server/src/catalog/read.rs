@@ -50,6 +50,8 @@ impl Catalog {
         // Before the read begins: what is committed later may not be in it.
         let sequence = self.sequence();
         let row = within(self.find_manifest(repository, reference)).await?;
+        #[cfg(test)]
+        self.shared().at("answered")?;
         if let Some(row) = &row {
             let found = Found::Manifest(row.clone());
             self.shared().cache.fill(key, found, sequence);
@@ -63,7 +65,7 @@ impl Catalog {
         reference: &Reference,
     ) -> Result<Option<ManifestRow>> {
         self.inner.misses.fetch_add(1, Ordering::Relaxed);
-        let mut connection = self.inner.readers.acquire().await?;
+        let mut connection = self.row_reader().await?;
         let row = match reference {
             Reference::Tag(tag) => {
                 let sql = "SELECT m.digest, m.media_type, m.size FROM repository r \
@@ -104,6 +106,8 @@ impl Catalog {
         }
         let sequence = self.sequence();
         let linked = within(self.find_link(repository, digest)).await?;
+        #[cfg(test)]
+        self.shared().at("answered")?;
         if linked {
             self.shared().cache.fill(key, Found::Linked, sequence);
         }
@@ -112,7 +116,7 @@ impl Catalog {
 
     async fn find_link(&self, repository: &str, digest: &Digest) -> Result<bool> {
         self.inner.misses.fetch_add(1, Ordering::Relaxed);
-        let mut connection = self.inner.readers.acquire().await?;
+        let mut connection = self.row_reader().await?;
         let row = connection
             .row(
                 "SELECT l.size FROM repository r \
@@ -130,7 +134,7 @@ impl Catalog {
     /// When it cannot be known.
     pub async fn holders(&self, digest: &Digest, n: usize) -> Result<Vec<String>> {
         within(async {
-            let mut connection = self.inner.readers.acquire().await?;
+            let mut connection = self.row_reader().await?;
             let rows = connection
                 .rows(
                     "SELECT r.name FROM link l JOIN repository r ON r.id = l.repository \
@@ -157,7 +161,7 @@ impl Catalog {
         n: usize,
     ) -> Result<Option<Vec<String>>> {
         within(async {
-            let mut connection = self.inner.readers.acquire().await?;
+            let mut connection = self.row_reader().await?;
             let Some(id) = connection.row(REPOSITORY, &[Arg::Text(repository)]).await? else {
                 return Ok(None);
             };
@@ -185,7 +189,7 @@ impl Catalog {
     /// When it cannot be known.
     pub async fn repositories(&self, last: Option<&str>, n: usize) -> Result<Vec<String>> {
         within(async {
-            let mut connection = self.inner.readers.acquire().await?;
+            let mut connection = self.row_reader().await?;
             let rows = connection
                 .rows(
                     "SELECT name FROM repository WHERE name > $1 AND deleted_at IS NULL \
@@ -277,7 +281,7 @@ impl Catalog {
     /// When it cannot be known.
     pub async fn changes(&self, sequence: u64, n: usize) -> Result<Vec<Change>> {
         within(async {
-            let mut connection = self.inner.readers.acquire().await?;
+            let mut connection = self.row_reader().await?;
             let sequence = i64::try_from(sequence).unwrap_or(i64::MAX);
             Ok(change::after(&mut connection, sequence, page(n)).await?)
         })
@@ -291,7 +295,7 @@ impl Catalog {
     /// When it cannot be known.
     pub async fn totals(&self, repository: &str) -> Result<Option<(Totals, Totals)>> {
         within(async {
-            let mut connection = self.inner.readers.acquire().await?;
+            let mut connection = self.row_reader().await?;
             // The transaction ends with the connection, however this ends.
             connection.close_on_drop();
             let begin = match self.inner.dialect {

@@ -92,7 +92,10 @@ pub(super) async fn open(path: &Path, create: bool, readers: u32) -> Result<Open
             return Err(error);
         }
     };
-    let readers = SqlitePoolOptions::new()
+    let pool = SqlitePoolOptions::new();
+    #[cfg(test)]
+    let pool = super::work::counted(pool, path);
+    let readers = pool
         .max_connections(readers)
         .idle_timeout(IDLE)
         .max_lifetime(None)
@@ -121,7 +124,10 @@ fn plain(path: &Path) -> SqliteConnectOptions {
 
 /// A pool of one connection, which stays open.
 async fn one(options: SqliteConnectOptions) -> Result<Pool> {
-    let pool = SqlitePoolOptions::new()
+    let pool = SqlitePoolOptions::new();
+    #[cfg(test)]
+    let pool = super::work::counted(pool, options.get_filename());
+    let pool = pool
         .max_connections(1)
         .idle_timeout(None)
         .max_lifetime(None)
@@ -330,6 +336,17 @@ pub(super) async fn run_on_file(path: &Path, sql: String) -> Result<()> {
     drop(connection);
     pool.close().await;
     Ok(())
+}
+
+/// How many rows a statement counts in a catalog that is closed.
+#[cfg(test)]
+pub(super) async fn count_on_file(path: &Path, sql: &'static str) -> Result<i64> {
+    let pool = one(plain(path)).await?;
+    let mut connection = pool.acquire().await?;
+    let count = connection.one(sql, &[]).await?.int(0)?;
+    drop(connection);
+    pool.close().await;
+    Ok(count)
 }
 
 async fn copy_part(path: &Path, part: &Path, id: [u8; 16], sequence: u64) -> Result<u64> {

@@ -60,7 +60,14 @@ pub(super) struct Shared {
     /// Where a test wants a panic, once each.
     #[cfg(test)]
     pub(super) panics: Mutex<Vec<&'static str>>,
+    /// What a test wants to happen at some places.
+    #[cfg(test)]
+    pub(super) hook: Mutex<Option<Hook>>,
 }
+
+/// Told of each place that is passed. False: the database is busy there.
+#[cfg(test)]
+pub(crate) type Hook = Arc<dyn Fn(&'static str) -> bool + Send + Sync>;
 
 impl Shared {
     /// Ends all writing, if this failure is one that does. Tells the reason.
@@ -76,6 +83,20 @@ impl Shared {
         self.poison
             .get()
             .map_or(Ok(()), |reason| Err(CatalogError::Poisoned(reason.clone())))
+    }
+
+    /// Does what a test wants here.
+    #[cfg(test)]
+    pub(super) fn at(&self, place: &'static str) -> Result<(), sqlx::Error> {
+        let hook = self
+            .hook
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        match hook {
+            Some(hook) if !hook(place) => Err(sqlx::Error::PoolTimedOut),
+            _ => Ok(()),
+        }
     }
 
     /// Panics if a test wants that here.
@@ -262,7 +283,11 @@ impl Writer {
         }
         #[cfg(test)]
         self.shared.pass("transaction");
+        #[cfg(test)]
+        self.shared.at("commit")?;
         connection.run("COMMIT", &[]).await?;
+        #[cfg(test)]
+        self.shared.at("committed")?;
         Ok(outcomes)
     }
 

@@ -6,14 +6,22 @@ use std::time::{Duration, Instant};
 use orlop_engine::{Collected, Collector, Garbage, Sweep, Trailer};
 use orlop_oci::Digest;
 use tokio::task::spawn_blocking;
+use tokio::time::sleep;
 
+use super::skips::{Skips, is_end, is_end_of_names};
 use super::{DAY, Gc, NAMED, Outcome, Wanted, failed, milliseconds, names};
-use crate::catalog::{DEAD_MAX, Dead, JobProgress, rfc3339};
+use crate::catalog::{CatalogError, DEAD_MAX, Dead, Departed, JobProgress, rfc3339};
 use crate::jobs::{Run, Stop};
 
 /// Blobs that die before it is looked again whether anything may, and before a
 /// pause. Their tombstones are in one group of the journal, which pushes wait for.
 const PART: usize = DEAD_MAX;
+/// Sizes in which they are ended, where a larger part fails.
+const PARTS: [usize; 3] = [PART, 32, 1];
+/// How often a step over the blobs that fails is tried.
+const STEP_TRIES: u32 = 4;
+/// How long is waited in between.
+const STEP_WAIT: Duration = Duration::from_millis(200);
 
 impl Gc {
     /// One cycle. `plan`: as if rows that were deleted by then were purged, and
@@ -64,6 +72,7 @@ impl Gc {
         outcome.condemned_bytes = done.condemned_bytes;
         outcome.dead = outcome.dead.saturating_add(done.dead);
         outcome.dead_bytes = outcome.dead_bytes.saturating_add(done.dead_bytes);
+        outcome.skipped = outcome.skipped.saturating_add(done.skipped);
         if plan.is_none() {
             self.told(run, done, (marked, took));
         }
@@ -88,6 +97,7 @@ impl Gc {
             dead = done.dead,
             dead_bytes = done.dead_bytes,
             bounded = done.bounded,
+            skipped = done.skipped,
             marked = ?marked,
             took = ?took,
             "a cycle of collection ended"
@@ -104,6 +114,12 @@ impl Gc {
             marked.as_secs_f64(),
             took.as_secs_f64()
         ));
+        if done.skipped > 0 {
+            run.log(format!(
+                "{} blobs were skipped; the next collection tries them again",
+                done.skipped
+            ));
+        }
         if done.bounded > 0 {
             tracing::warn!(
                 blobs = done.bounded,
@@ -231,10 +247,15 @@ impl Gc {
             now
         };
         let (mut walked, mut worked) = (0u64, Duration::ZERO);
+        let mut ends = Ends {
+            since,
+            uncounted: 0,
+            skips: Skips::default(),
+        };
         loop {
             self.pause(run, worked).await?;
             let began = Instant::now();
-            let (next, found) = step(sweep).await?;
+            let (next, found) = self.walk(run, sweep).await?;
             sweep = next;
             let Some(garbage) = found else { break };
             walked = walked.saturating_add(1);
@@ -245,50 +266,133 @@ impl Gc {
                     return Ok(None);
                 }
                 let began = Instant::now();
-                self.end(&mut sweep, part, since).await?;
+                self.end(run, &mut sweep, part, &mut ends).await?;
                 run.alive();
                 worked = began.elapsed();
             }
             run.report(progress(walked, 0, "pages"), b"sweep".to_vec());
         }
-        sweep.finish().map(Some).map_err(failed)
+        // A bound that lost count would be none.
+        self.count(&mut ends).await.map_err(names)?;
+        ends.skips.name(
+            run,
+            sweep.skipped(),
+            "their rows in the index cannot be read",
+        );
+        let done = sweep.finish().map_err(failed)?;
+        Ok(Some(Collected {
+            skipped: ends.skips.blobs,
+            ..done
+        }))
     }
 
-    /// Ends some blobs, then their links.
-    async fn end(&self, sweep: &mut Sweep, garbage: &[Garbage], since: i64) -> Result<(), Stop> {
-        let digests: Vec<Digest> = garbage.iter().map(|blob| blob.digest).collect();
-        let departed = self.catalog.departed(&digests).await.map_err(names)?;
+    /// A step over the blobs, tried again if it fails.
+    async fn walk(
+        &self,
+        run: &Run,
+        mut sweep: Sweep,
+    ) -> Result<(Sweep, Option<Vec<Garbage>>), Stop> {
+        for _ in 1..STEP_TRIES {
+            let (next, found) = step(sweep).await?;
+            match found {
+                Err(error) if !is_end(&error) => {
+                    tracing::warn!(job = run.id(), %error, "a step of a collection is tried again");
+                    sweep = next;
+                    tokio::select! {
+                        biased;
+                        why = run.ended() => return Err(why),
+                        () = sleep(STEP_WAIT) => {}
+                    }
+                }
+                found => return Ok((next, found.map_err(failed)?)),
+            }
+        }
+        let (sweep, found) = step(sweep).await?;
+        Ok((sweep, found.map_err(failed)?))
+    }
+
+    /// Counts deaths that nothing explains, for the bound of the day.
+    async fn count(&self, ends: &mut Ends) -> Result<(), CatalogError> {
+        if ends.uncounted > 0 {
+            let counted = self.catalog.add_unexplained(ends.uncounted, ends.since);
+            counted.await?;
+            ends.uncounted = 0;
+        }
+        Ok(())
+    }
+
+    /// Ends some blobs, then their links. What fails is passed over.
+    async fn end(
+        &self,
+        run: &Run,
+        sweep: &mut Sweep,
+        garbage: &[Garbage],
+        ends: &mut Ends,
+    ) -> Result<(), Stop> {
+        let why = match self.explained(sweep, garbage).await {
+            Ok(why) => why,
+            Err(error) if is_end_of_names(&error) => return Err(names(error)),
+            Err(error) => return skip(run, sweep, garbage, ends, &error),
+        };
         let (mut explained, mut others) = (Vec::new(), Vec::new());
-        for (blob, why) in garbage.iter().zip(departed) {
+        for (blob, why) in garbage.iter().zip(why) {
             match why {
                 Some(_) => explained.push(*blob),
                 None => others.push(*blob),
             }
         }
         for (garbage, is_explained) in [(explained, true), (others, false)] {
-            let dead = sweep.end(&garbage, is_explained).await.map_err(failed)?;
-            let unexplained = dead.iter().filter(|blob| !is_explained && !blob.internal);
-            let unexplained = unexplained.count() as u64;
-            if unexplained > 0 {
-                let counted = self.catalog.add_unexplained(unexplained, since).await;
-                counted.map_err(names)?;
+            // Without a count of the last ones there would be no bound.
+            if !is_explained && let Err(error) = self.count(ends).await {
+                if is_end_of_names(&error) {
+                    return Err(names(error));
+                }
+                skip(run, sweep, &garbage, ends, &error)?;
+                continue;
             }
-            let dead: Vec<Dead> = dead
-                .iter()
-                .map(|blob| Dead {
-                    digest: blob.digest,
-                    birth: blob.birth,
-                })
-                .collect();
-            let blobs = dead.len();
-            // Links of what has died do no harm.
-            if blobs > 0
-                && let Err(error) = self.catalog.forget_dead(dead).await
-            {
-                tracing::warn!(%error, blobs, "links of dead blobs stay in the catalog");
+            let dead = end_each(run, sweep, garbage, is_explained, ends).await?;
+            let unexplained = dead.iter().filter(|blob| !is_explained && !blob.internal);
+            ends.uncounted = ends.uncounted.saturating_add(unexplained.count() as u64);
+            if let Err(error) = self.count(ends).await {
+                if is_end_of_names(&error) {
+                    return Err(names(error));
+                }
+                ends.skips.add(run, &[], &error)?;
+            }
+            let names_of = |blob: &Garbage| {
+                let birth = blob.birth;
+                let digests = std::iter::once(blob.digest).chain(sweep.further(blob).to_vec());
+                digests.map(move |digest| Dead { digest, birth })
+            };
+            let dead: Vec<Dead> = dead.iter().flat_map(names_of).collect();
+            for part in dead.chunks(DEAD_MAX) {
+                // Links of what has died do no harm.
+                if let Err(error) = self.catalog.forget_dead(part.to_vec()).await {
+                    tracing::warn!(%error, blobs = part.len(), "links of dead blobs stay in the catalog");
+                }
             }
         }
         Ok(())
+    }
+
+    /// Why blobs are garbage, by any of their digests.
+    async fn explained(
+        &self,
+        sweep: &Sweep,
+        garbage: &[Garbage],
+    ) -> Result<Vec<Option<Departed>>, CatalogError> {
+        let (mut digests, mut counts) = (Vec::with_capacity(garbage.len()), Vec::new());
+        for blob in garbage {
+            let further = sweep.further(blob);
+            counts.push(further.len().saturating_add(1));
+            digests.push(blob.digest);
+            digests.extend_from_slice(further);
+        }
+        let mut found = self.catalog.departed(&digests).await?.into_iter();
+        let why = counts
+            .into_iter()
+            .map(|count| found.by_ref().take(count).flatten().last());
+        Ok(why.collect())
     }
 
     /// Says what would die, and ends nothing.
@@ -304,11 +408,10 @@ impl Gc {
         loop {
             self.pause(run, worked).await?;
             let began = Instant::now();
-            let (next, found) = step(sweep).await?;
+            let (next, found) = self.walk(run, sweep).await?;
             sweep = next;
             let Some(found) = found else { break };
-            let digests: Vec<Digest> = found.iter().map(|blob| blob.digest).collect();
-            let departed = self.catalog.departed(&digests).await.map_err(names)?;
+            let departed = self.explained(&sweep, &found).await.map_err(names)?;
             for (blob, why) in found.iter().zip(departed) {
                 garbage = (
                     garbage.0.saturating_add(1),
@@ -339,14 +442,78 @@ impl Gc {
     }
 }
 
+/// What the ends of a sweep add up to.
+struct Ends {
+    /// Since when unexplained deaths are counted.
+    since: i64,
+    /// Unexplained deaths that the catalog has not counted yet.
+    uncounted: u64,
+    skips: Skips,
+}
+
+/// Ends lives, all together. Where that cannot be read or written, in smaller
+/// parts, so that one blob holds up no other. Gives those that have died.
+async fn end_each(
+    run: &Run,
+    sweep: &mut Sweep,
+    garbage: Vec<Garbage>,
+    is_explained: bool,
+    ends: &mut Ends,
+) -> Result<Vec<Garbage>, Stop> {
+    let (mut dead, mut left) = (Vec::new(), vec![garbage]);
+    let mut why = None;
+    for size in PARTS {
+        let parts: Vec<Vec<Garbage>> = left
+            .iter()
+            .flat_map(|part| part.chunks(size).map(<[Garbage]>::to_vec))
+            .collect();
+        let tried = parts.len();
+        left = Vec::new();
+        for part in parts {
+            match sweep.end(&part, is_explained).await {
+                Ok(some) => dead.extend(some),
+                Err(error) if is_end(&error) => return Err(failed(error)),
+                Err(error) => {
+                    why = Some(error);
+                    left.push(part);
+                }
+            }
+        }
+        let is_all = tried > 1 && left.len() == tried;
+        if left.is_empty() || is_all || !matches!(why, Some(orlop_engine::Error::Io { .. })) {
+            break;
+        }
+    }
+    if let Some(why) = why.filter(|_| !left.is_empty()) {
+        skip(run, sweep, &left.concat(), ends, &why)?;
+    }
+    Ok(dead)
+}
+
+/// Leaves blobs condemned for another collection.
+fn skip(
+    run: &Run,
+    sweep: &mut Sweep,
+    garbage: &[Garbage],
+    ends: &mut Ends,
+    why: &impl std::fmt::Display,
+) -> Result<(), Stop> {
+    sweep.keep(garbage);
+    let digests: Vec<Digest> = garbage.iter().map(|blob| blob.digest).collect();
+    ends.skips.add(run, &digests, why)
+}
+
 /// A step over the blobs.
-async fn step(mut sweep: Sweep) -> Result<(Sweep, Option<Vec<Garbage>>), Stop> {
+async fn step(mut sweep: Sweep) -> Result<(Sweep, Step), Stop> {
     blocking(move || {
-        let found = sweep.step()?;
+        let found = sweep.step();
         Ok((sweep, found))
     })
     .await
 }
+
+/// What a step gave.
+type Step = orlop_engine::Result<Option<Vec<Garbage>>>;
 
 /// Runs what reads the index, which blocks.
 async fn blocking<T: Send + 'static>(

@@ -5,8 +5,8 @@
 //! Owns: what the server tells the store of names, and what it does with what
 //! the store gives back. [`Gc`] is the way in.
 //!
-//! Invariants: whatever cannot be read ends the job with nothing deleted by
-//! it; rows go before blobs, blobs before their links; while writes are switched
+//! Invariants: what cannot be read of a live set ends the job with nothing deleted
+//! by it; what cannot be ended is passed over, said, and left to the next; rows go before blobs, blobs before their links; while writes are switched
 //! off nothing is deleted.
 //!
 //! Refuses to know: SQL, where bytes are, and how they come back.
@@ -15,6 +15,7 @@ mod cycle;
 mod outcome;
 mod pace;
 mod retire;
+mod skips;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -174,6 +175,8 @@ impl Gc {
             self.reclaim(run, &mut outcome).await?;
             return text(&outcome);
         }
+        // What was passed over is tried once more.
+        let mut again = true;
         for _ in 0..CYCLES {
             if self
                 .rules
@@ -188,9 +191,14 @@ impl Gc {
                 self.go_on(run, Duration::ZERO).await?;
                 continue;
             };
-            let is_clean = collected.blobs == collected.live && collected.condemned == 0;
+            let is_clean = collected.blobs == collected.live
+                && collected.condemned == 0
+                && outcome.skipped == 0;
             *self.clean_at() = is_clean.then_some(sequence);
-            if collected.condemned <= collected.bounded {
+            let waiting = collected.condemned.saturating_sub(collected.bounded);
+            if waiting == 0
+                || (waiting <= collected.skipped && !std::mem::replace(&mut again, false))
+            {
                 break;
             }
         }

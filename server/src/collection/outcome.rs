@@ -67,6 +67,10 @@ pub struct Outcome {
     pub dead_bytes: u64,
     /// Those that nothing explains and the bound kept.
     pub bounded: u64,
+    /// Blobs and manifests that were passed over, since reading or ending them
+    /// failed, each as often as that was. They live until it is tried again.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub skipped: u64,
     /// Bytes that went back to the file system.
     pub freed: u64,
     /// Segments that were removed.
@@ -85,6 +89,11 @@ pub struct Outcome {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
 fn is_false(value: &bool) -> bool {
     !value
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_zero(value: &u64) -> bool {
+    *value == 0
 }
 
 /// What keeps a blob.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use orlop_oci::{Digest, RepositoryName};
 
+use super::skips::{FAILURES_MAX, Skips};
 use super::{Gc, Outcome, before, names};
 use crate::catalog::{Unreached, UntaggedPlace};
 use crate::jobs::{Run, Stop};
@@ -120,14 +121,20 @@ impl Gc {
             let unreached = unreached.map_err(Fault::from)?;
             Ok(unreached.is_some_and(|unreached| is_due(&unreached)))
         };
-        let is_deleted = self
-            .registry
-            .retire(&name, digest, still)
-            .await
-            .map_err(|error| Stop::Failed(error.to_string()))?;
-        if is_deleted {
-            outcome.retired = outcome.retired.saturating_add(1);
-            tracing::info!(repository, %digest, "deleted a manifest that nothing reaches");
+        match self.registry.retire(&name, digest, still).await {
+            Ok(true) => {
+                outcome.retired = outcome.retired.saturating_add(1);
+                tracing::info!(repository, %digest, "deleted a manifest that nothing reaches");
+            }
+            Ok(false) => {}
+            // One manifest holds up no other.
+            Err(error) => {
+                outcome.skipped = outcome.skipped.saturating_add(1);
+                Skips::default().add(run, &[*digest], &error)?;
+                if outcome.skipped > FAILURES_MAX {
+                    return Err(Stop::Failed(error.to_string()));
+                }
+            }
         }
         self.pause(run, began.elapsed()).await
     }

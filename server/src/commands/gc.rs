@@ -319,6 +319,13 @@ fn tell(text: &mut String, outcome: &Outcome) {
             outcome.bounded
         );
     }
+    if outcome.skipped > 0 {
+        let _ = writeln!(
+            text,
+            "  {} were skipped, since reading or ending them failed; the job's log names some, and the next collection tries again",
+            outcome.skipped
+        );
+    }
     if outcome.cut {
         text.push_str("  its time was up; the next one goes on\n");
     }

@@ -335,11 +335,13 @@ impl Actor<'_> {
         };
         let is_sure = self.repo.rows[&digest].sure && !self.soft().contains(&digest);
         let (from, name) = (now(), self.repo.name.clone());
-        match self.server.delete(&name, &digest).await {
-            Err(Error::ManifestUnknown) if !is_sure => {}
+        let done = self.server.delete(&name, &digest).await;
+        let mut gone = self.gone(from);
+        match done {
+            // A collection deleted it, nobody knows when.
+            Err(Error::ManifestUnknown) if !is_sure => gone.at.from = 0,
             done => done.unwrap(),
         }
-        let gone = self.gone(from);
         self.repo.hide(&digest, gone);
     }
 

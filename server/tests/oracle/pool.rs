@@ -124,6 +124,18 @@ impl Pool {
     }
 }
 
+/// An image of one layer.
+pub(crate) fn plain(config: &Blob, layer: &Blob) -> Bytes {
+    let part = |kind: &str, blob: &Blob| descriptor(kind, &blob.sha256, blob.bytes.len());
+    let text = json!({
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "config": part("application/vnd.oci.image.config.v1+json", config),
+        "layers": [part("application/vnd.oci.image.layer.v1.tar", layer)],
+    });
+    text.to_string().into()
+}
+
 pub(crate) fn index(children: &[(&str, Digest, usize)]) -> Bytes {
     let children: Vec<_> = children
         .iter()

@@ -1,13 +1,17 @@
 //! Single incidents, on stores of their own.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use orlop::registry::{Algorithm, Digest};
+use orlop::registry::{Algorithm, Digest, Reference};
+use orlop_figures as figures;
 
 use crate::check;
-use crate::pool::Blob;
+use crate::model::SLACK;
+use crate::pool::{self, Blob, MANIFEST};
 use crate::random::Random;
 use crate::server::{Rules, Server, now, outcome};
 use crate::world::World;
@@ -117,5 +121,102 @@ async fn i06_a_push_after_a_collection_stores_the_bytes_again() {
         assert_eq!(server.job("{}").await.dead, 1);
     }
     server.stop().await;
+    check::fsck(folder.path());
+}
+
+/// A content that is garbage since a delete: when that was acknowledged.
+struct Ended {
+    digest: Digest,
+    at: i64,
+}
+
+/// Pushes images of contents of their own and deletes them at once.
+async fn wasteful(server: Arc<Server>, number: u64, over: Arc<AtomicBool>) -> Vec<Ended> {
+    let mut ended = Vec::new();
+    let mut random = Random::part(36, number);
+    while !over.load(Ordering::Relaxed) {
+        let name = format!("w{number}");
+        let mut layers = Vec::new();
+        for _ in 0..2 {
+            let blob = Blob::new(random.any().to_le_bytes().to_vec().into());
+            server
+                .upload(&name, blob.sha256, &blob.bytes, 1)
+                .await
+                .unwrap();
+            layers.push(blob);
+        }
+        let bytes = pool::plain(&layers[0], &layers[1]);
+        let digest = Digest::of(Algorithm::Sha256, &bytes);
+        let reference = Reference::Digest(digest);
+        // A lease that is over is a push in vain: its layers are garbage too.
+        if server
+            .push(&name, &reference, MANIFEST, &bytes)
+            .await
+            .is_ok()
+        {
+            server.delete(&name, &digest).await.unwrap();
+        }
+        let digests = layers.iter().map(|of| of.sha256).chain([digest]);
+        let at = now();
+        ended.extend(digests.map(|digest| Ended { digest, at }));
+        tokio::time::sleep(Duration::from_millis(1 + random.below(6))).await;
+    }
+    ended
+}
+
+/// What was deleted longer ago than the grace (the undelete window and two terms
+/// of a lease) is gone with the first collection that begins after that, so that
+/// there is never more garbage than grows in the grace and a collection.
+#[tokio::test(flavor = "multi_thread")]
+async fn g13_garbage_is_never_above_grace_times_rate() {
+    let rules = Rules {
+        lease: Duration::from_millis(40),
+        window: Duration::from_millis(60),
+        untagged: None,
+    };
+    let grace = rules.window + 2 * rules.lease;
+    let grace = i64::try_from(grace.as_millis()).unwrap() + SLACK;
+    let folder = crate::world::folder();
+    let server = Arc::new(Server::start(folder.path(), rules).await);
+    let over = Arc::new(AtomicBool::new(false));
+    let clients: Vec<_> = (0..3)
+        .map(|number| tokio::spawn(wasteful(Arc::clone(&server), number, Arc::clone(&over))))
+        .collect();
+    let (began, mut jobs) = (now(), Vec::new());
+    for _ in 0..figures::choose(6, 40, 2_000) {
+        let from = now();
+        let done = server.job("{}").await;
+        jobs.push((from, now(), done.held + done.condemned));
+        assert_eq!(done.bounded, 0);
+    }
+    over.store(true, Ordering::Relaxed);
+    let mut all = Vec::new();
+    for client in clients {
+        all.extend(client.await.unwrap());
+    }
+    let took = now() - began;
+    let rate = all.len() as f64 / took as f64;
+    let mut most = 0;
+    for (from, to, left) in &jobs {
+        // What may be left: what came after the grace began, up to its end, and
+        // what three clients have under way.
+        let young = |of: &&Ended| of.at > from - grace;
+        let bound = all.iter().filter(|of| of.at <= *to).filter(young).count() as u64 + 3 * 3;
+        assert!(*left <= bound, "{left} are left, and {bound} may be");
+        most = most.max(*left);
+    }
+    let (last, _, _) = jobs[jobs.len() - 1];
+    let mut old = 0;
+    for of in all.iter().filter(|of| of.at < last - grace) {
+        assert!(!server.has(&of.digest).await, "{} is kept", of.digest);
+        old += 1;
+    }
+    println!(
+        "{} contents were garbage, {rate:.1} a millisecond; at most {most} at a time; {old} of {} are past the grace of {grace} ms",
+        all.len(),
+        all.len()
+    );
+    assert!(old > most, "nothing was past the grace");
+    Arc::into_inner(server).unwrap().stop().await;
     check::fsck(folder.path());
 }

@@ -50,6 +50,7 @@ pub(crate) struct Told {
     pub(crate) cancelled: u64,
     pub(crate) restarts: u64,
     pub(crate) restored: u64,
+    pub(crate) held: u64,
     pub(crate) dangling: u64,
 }
 
@@ -110,6 +111,7 @@ impl World {
             53..=55 => return self.restart().await,
             56..=58 => return self.save().await,
             59..=61 => return self.restore().await,
+            62..=63 => return self.held().await,
             _ => self.act().await,
         }
         self
@@ -297,6 +299,39 @@ impl World {
         self.told.dead += done.dead;
         self.told.collections += 1;
         self.after(How::Restarted, from, true).await;
+        self
+    }
+
+    /// Something holds collection up, as a catalog does that repair made without
+    /// some names: nothing goes, until an operator says that it is right.
+    async fn held(mut self) -> World {
+        let (folder, rules) = (self.server.folder.clone(), self.server.rules);
+        self.server.stop().await;
+        let options = sqlx::sqlite::SqliteConnectOptions::new();
+        let options = options.filename(folder.join("catalog.db"));
+        let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
+        let sql = "UPDATE catalog SET gc_hold = 'names are missing'";
+        sqlx::query(sql).execute(&pool).await.unwrap();
+        pool.close().await;
+        self.server = Server::start(&folder, rules).await;
+        self.told.restarts += 1;
+        self.server.leases_end().await;
+        let here = self.here().await;
+        for params in ["{}", r#"{"undelete_window":0,"unlimited":true}"#] {
+            let id = self.server.job_start(params).await;
+            let job = self.server.job_end(id).await;
+            assert_eq!(job.state.name(), "failed", "{}", job.outcome);
+            assert!(job.outcome.contains("names are missing"), "{}", job.outcome);
+        }
+        assert_eq!(self.here().await, here, "a collection that is held deleted");
+        self.names(false).await;
+        self.server.leases_end().await;
+        let from = now();
+        let done = self.server.job(r#"{"release":true}"#).await;
+        self.told.dead += done.dead;
+        self.told.collections += 1;
+        self.told.held += 1;
+        self.after(How::Normal, from, true).await;
         self
     }
 

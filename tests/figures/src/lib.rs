@@ -89,6 +89,7 @@ pub const FIGURES: &[Figure] = &[
     figure("payload flips", 20_000, 1_000_000),
     figure("model sequences of 80 operations", 2_000, 1_000_000),
     figure("steps of the collection oracle", 10_000, 10_000_000),
+    figure("seconds of the push storm", 20, 600),
     figure("kills of the real process", 50, 2_000),
     figure("power cuts of the real process", 30, 5_000),
     figure("scenarios", 12, 12),

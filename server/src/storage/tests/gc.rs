@@ -1,6 +1,11 @@
 //! The whole of a collection, from a push to the end of its bytes: registry,
 //! catalog, store and job are the real ones.
 
+mod faults;
+mod further;
+mod kills;
+mod scale;
+mod watched;
 mod wrongly;
 
 use std::future::ready;
@@ -42,7 +47,12 @@ struct Running {
 
 impl Running {
     async fn start(folder: &Path, change: impl FnOnce(&mut Settings)) -> Running {
-        let storage = Arc::new(open_with(folder, change).await);
+        Running::of(open_with(folder, change).await)
+    }
+
+    /// Runs the jobs of a storage.
+    fn of(storage: Storage) -> Running {
+        let storage = Arc::new(storage);
         let maintenance = Maintenance::default();
         let (watched, obeyed) = (Arc::clone(&storage), maintenance.clone());
         let watch = tokio::spawn(async move {
@@ -237,7 +247,7 @@ impl Running {
                 _ => self.registry.blob_open(WHO, &name, &digest).await.unwrap(),
             };
             let bytes = content.bytes(1 << 20).await.unwrap();
-            assert_eq!(crate::storage::tests::digest(&bytes), digest);
+            assert_eq!(Digest::of(digest.algorithm(), &bytes), digest);
         }
         true
     }
