@@ -28,12 +28,12 @@ use super::verb::{Effect, Progress, Verb};
 /// Manifests that are looked for ahead, without holding the writer.
 const AHEAD: i64 = 2048;
 /// Manifests that one step is asked to remove.
-const MANIFESTS: usize = 64;
+const MANIFESTS: usize = 32;
 /// Manifests, tags or links that one step removes at most. Other changes wait
 /// meanwhile.
 const STEP: i64 = 64;
 /// Manifests that are removed together; then it is looked how long the step took.
-const TOGETHER: usize = 32;
+const TOGETHER: usize = MANIFESTS;
 /// Rows after which a step goes on to no further manifest.
 const STEP_ROWS: u64 = 500;
 /// Time after which it does not either.
