@@ -28,13 +28,13 @@ use super::verb::{Effect, Progress, Verb};
 /// Manifests that are looked for ahead, without holding the writer.
 const AHEAD: i64 = 2048;
 /// Manifests that one step is asked to remove.
-const MANIFESTS: usize = 64;
+const MANIFESTS: usize = 32;
 /// Manifests, tags or links that one step removes at most. Other changes wait
 /// meanwhile.
 const STEP: i64 = 64;
 /// Manifests that are removed together; then it is looked how long the step took.
 /// What is read of them is read by one statement.
-const TOGETHER: usize = 32;
+const TOGETHER: usize = MANIFESTS;
 const _: () = assert!(TOGETHER <= super::many::WIDEST);
 /// Rows after which a step goes on to no further manifest.
 const STEP_ROWS: u64 = 500;
