@@ -1,9 +1,15 @@
 //! The whole of a collection, from a push to the end of its bytes: registry,
 //! catalog, store and job are the real ones.
 
+#![expect(
+    clippy::print_stdout,
+    reason = "random tests print their seeds, counting ones their counts"
+)]
+
 mod faults;
 mod further;
 mod kills;
+mod races;
 mod scale;
 mod watched;
 mod wrongly;
