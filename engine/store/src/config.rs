@@ -93,6 +93,16 @@ pub const UNEXPLAINED_SHARE: u64 = 20;
 
 /// Bytes that one step of a reclaimer gives back at most.
 pub const RELEASE_STEP: u64 = 16 * 1024 * 1024;
+/// A segment that is open for extents is closed once this part of what it may
+/// hold is dead.
+pub const OPEN_SHARE: u64 = 8;
+/// How often, and how far apart, a thorough pass comes back to what somebody
+/// held.
+pub const HELD_ROUNDS: u32 = 20;
+/// See [`HELD_ROUNDS`].
+pub const HELD_PAUSE: Duration = Duration::from_millis(250);
+/// Time after which a pass leaves the rest to the next; a thorough one goes on.
+pub const PASS_TIME: Duration = Duration::from_secs(3600);
 /// Extents that a reclaimer keeps in memory while it looks for dead ones. Of
 /// segments beyond it a later pass takes care.
 pub const LIVE_EXTENTS: usize = 1024 * 1024;

@@ -73,8 +73,10 @@ async fn end(core: &Core, id: UploadId, owner: &str) -> Result<bool> {
         Err(Error::NotFound { .. } | Error::Busy { .. }) => return Ok(false),
         Err(error) => return Err(error),
     };
-    // May be written even if this fails: then the next request asks the log.
+    // May be written even if this fails, or is not waited for: then the next
+    // request asks the log.
     state.queued = true;
+    state.cool();
     let record = Record::Abandon { upload: id };
     core.queue
         .append(vec![(record, Bytes::new())], Vec::new())

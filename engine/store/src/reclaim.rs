@@ -13,11 +13,13 @@
 
 mod account;
 mod clean;
+mod close;
 mod live;
 mod punch;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use orlop_format::location::{Class, SegmentId};
@@ -28,7 +30,7 @@ use orlop_format::superblock::RELEASES;
 pub use self::account::Space;
 use self::live::Scan;
 use self::punch::Partly;
-use crate::config::{META_LOOKS, RELEASE_STEP};
+use crate::config::{HELD_PAUSE, HELD_ROUNDS, META_LOOKS, PASS_TIME, RELEASE_STEP};
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::journal::queue::Fate;
@@ -42,6 +44,8 @@ pub(crate) struct Memory {
     punched: bool,
     /// Whether the file system can punch, once that is known.
     can_punch: Option<bool>,
+    /// Segments of which a punch failed in this process.
+    refused: BTreeSet<SegmentId>,
     /// LSN of the first record of small and meta segments.
     opened: BTreeMap<SegmentId, u64>,
     /// Behind the meta segment that was looked at last, and how many blobs had
@@ -130,6 +134,14 @@ pub struct Reclaimer {
     /// What somebody held, to be tried once more.
     held: Vec<Work>,
     is_last: bool,
+    /// Whether all room is wanted that there is.
+    is_thorough: bool,
+    /// Whether uploads write to a closed segment, of which it is not known yet
+    /// what is dead.
+    is_written: bool,
+    /// How often a thorough pass still comes back.
+    rounds: u32,
+    began: Duration,
     total: Reclaimed,
 }
 
@@ -143,7 +155,7 @@ impl std::fmt::Debug for Reclaimer {
 }
 
 impl Reclaimer {
-    pub(crate) async fn begin(core: &Arc<Core>) -> Result<Self> {
+    pub(crate) async fn begin(core: &Arc<Core>, is_thorough: bool) -> Result<Self> {
         core.poison.check()?;
         let memory = Arc::clone(&core.reclaim)
             .try_lock_owned()
@@ -158,14 +170,20 @@ impl Reclaimer {
             work: VecDeque::new(),
             held: Vec::new(),
             is_last: false,
+            is_thorough,
+            is_written: false,
+            rounds: HELD_ROUNDS,
+            began: core.runtime.now(),
             total: Reclaimed::default(),
         };
+        reclaimer.close_open().await?;
         reclaimer.plan()?;
         Ok(reclaimer)
     }
 
     /// Does a part: at most [`RELEASE_STEP`] bytes, one segment or one page of
-    /// rows. Says what came back by it; `None` at the end.
+    /// rows. Says what came back by it; `None` at the end, which comes after
+    /// [`PASS_TIME`] at the latest unless all room is wanted.
     ///
     /// # Errors
     /// [`Error::Poisoned`], [`Error::Busy`] when the store is closed, or when the
@@ -173,12 +191,16 @@ impl Reclaimer {
     /// An error of one segment leaves that one as it is.
     pub async fn step(&mut self) -> Result<Option<Reclaimed>> {
         self.core.poison.check()?;
+        let took = self.core.runtime.now().saturating_sub(self.began);
+        if took >= PASS_TIME && !self.is_thorough {
+            return Ok(None);
+        }
         if self.work.is_empty() && !self.is_last {
             self.is_last = true;
             self.work.extend(self.held.drain(..));
         }
         let Some(work) = self.work.pop_front() else {
-            return Ok(None);
+            return self.come_back().await;
         };
         let (segment, is_scan) = (work.segment(), matches!(work, Work::Scan(_)));
         let mut done = Reclaimed::default();
@@ -211,9 +233,25 @@ impl Reclaimer {
         self.total
     }
 
+    /// Looks again at what somebody held, if all room is wanted.
+    async fn come_back(&mut self) -> Result<Option<Reclaimed>> {
+        let is_held = self.total.held > 0 || self.is_written;
+        if !self.is_thorough || !is_held || self.rounds == 0 {
+            return Ok(None);
+        }
+        self.rounds = self.rounds.saturating_sub(1);
+        self.core.runtime.sleep(HELD_PAUSE).await;
+        (self.total.held, self.is_last) = (0, false);
+        // What those who let go had queued.
+        self.core.queue.append(Vec::new(), Vec::new()).await?;
+        self.plan()?;
+        Ok(Some(Reclaimed::default()))
+    }
+
     /// Looks what there is to do.
     fn plan(&mut self) -> Result<()> {
         let core = Arc::clone(&self.core);
+        self.is_written = false;
         let rows = account::rows(&core)?;
         let barrier = core.segments.holds.barrier();
         let mut partly = Vec::new();
@@ -227,7 +265,11 @@ impl Reclaimer {
                         .push_back(Work::Unlink(Unlink { id, barrier, holes }));
                     continue;
                 }
-                if !account::is_closed(&core, &id, row) || core.segments.holds.is_written(&id) {
+                if !account::is_closed(&core, &id, row) {
+                    continue;
+                }
+                if core.segments.holds.is_written(&id) {
+                    self.is_written = true;
                     continue;
                 }
                 let (live, used) = row.map_or((0, 0), |row| (row.live, row.used));
@@ -235,9 +277,10 @@ impl Reclaimer {
                     Class::Raw if live == 0 => self.work.push_back(Work::Remove(id)),
                     Class::Raw => {
                         let row = row.filter(|row| row.dead() > 0 || !row.sealed);
+                        let row = row.filter(|row| !self.memory.refused.contains(&row.segment));
                         partly.extend(row.cloned());
                     }
-                    Class::Small if clean::is_sparse(live, used) => {
+                    Class::Small if clean::is_sparse(live, used, self.is_thorough) => {
                         self.work.push_back(Work::Clean(id));
                     }
                     Class::Meta => meta.push(id),
@@ -347,10 +390,13 @@ impl Reclaimer {
         }
         drop(file);
         segments.unlink(&id)?;
-        // What is let go next rests on this file being gone.
-        segments
-            .sync_names(&id)
-            .map_err(|error| self.core.poison.set(&error))?;
+        let synced = segments.sync_names(&id);
+        match id.class {
+            // A start takes one away again that comes back.
+            Class::Raw => synced?,
+            // What is let go next rests on this file being gone for good.
+            _ => synced.map_err(|error| self.core.poison.set(&error))?,
+        }
         self.core.metrics.removed_segment();
         Ok(Did::Removed(len.saturating_sub(unlink.holes)))
     }
@@ -358,19 +404,22 @@ impl Reclaimer {
 
 /// Ends removals that an earlier process had recorded.
 pub(crate) fn finish(core: &Core) -> Result<()> {
+    let mut removed = account::rows(core)?;
+    removed.retain(|_, row| row.removed);
     for class in [Class::Raw, Class::Small, Class::Meta] {
-        let mut last = None;
+        let Some(any) = removed.keys().find(|id| id.class == class) else {
+            continue;
+        };
         for id in core.segments.list(class)? {
-            if core.segment_row(&id)?.is_some_and(|row| row.removed) {
-                match core.segments.unlink(&id) {
-                    Ok(()) => last = Some(id),
-                    Err(error) => tracing::warn!(%error, "a removed segment is still there"),
-                }
+            if removed.contains_key(&id)
+                && let Err(error) = core.segments.unlink(&id)
+            {
+                tracing::warn!(%error, "a removed segment is still there");
             }
         }
-        if let Some(last) = last {
-            core.segments.sync_names(&last)?;
-        }
+        // Also where the name is gone already: nobody may have lived to make that
+        // durable, and what is let go next rests on it.
+        core.segments.sync_names(any)?;
     }
     Ok(())
 }

@@ -106,17 +106,17 @@ fn flush(core: &Core) -> Result<u64> {
     })
 }
 
-/// Seals raw segments that were filled.
-async fn seal(core: &Core) -> Result<()> {
+/// Seals raw segments that take no more. Uploads may still write to them, and a
+/// failed sync would be known to one of both only: it ends all writes.
+pub(crate) async fn seal(core: &Core) -> Result<()> {
+    let _turn = core.segments.sealing().lock().await;
     while let Some(full) = core.segments.next_full() {
         match core.segments.seal(&full, 0).await {
             Ok(record) => core.record(vec![record]).await?,
-            Err(error @ Error::Full { .. }) => {
-                core.segments.put_back(full);
-                return Err(error);
-            }
+            Err(error @ Error::Full { .. }) => return Err(error),
             Err(error) => return Err(core.poison.set(&error)),
         }
+        core.segments.sealed(&full);
     }
     Ok(())
 }
@@ -267,6 +267,7 @@ async fn copy(
     meta: &mut Copier,
 ) -> Result<()> {
     let volume = file.volume();
+    let covered = covered(core)?;
     let mut offset = BLOCK as u32;
     while offset < end {
         let block = read(&core.pool, &file.shared, u64::from(offset), BLOCK).await?;
@@ -286,7 +287,8 @@ async fn copy(
             }
             let Some(entry) = entries.next() else { break };
             let entry = entry.map_err(|error| damage(file, offset, error))?;
-            place(core, &entry, judge(core, &entry)?, small, meta).await?;
+            let keep = judge(core, &entry, covered)?;
+            place(core, &entry, keep, small, meta).await?;
         }
         offset = offset.saturating_add(head.bytes);
     }
@@ -343,8 +345,8 @@ pub(crate) async fn place(
     }
 }
 
-/// Whether a record still matters.
-pub(crate) fn judge(core: &Core, entry: &Entry<'_>) -> Result<Keep> {
+/// Whether a record still matters, if notes below the LSN `covered` do not.
+pub(crate) fn judge(core: &Core, entry: &Entry<'_>, covered: u64) -> Result<Keep> {
     let record = entry
         .record()
         .map_err(|error| Error::corrupt(format!("the record with LSN {}", entry.lsn), error))?;
@@ -368,7 +370,7 @@ pub(crate) fn judge(core: &Core, entry: &Entry<'_>) -> Result<Keep> {
             // An earlier life of the blob, and names that were given with it: a
             // further digest goes on naming the blob.
             _ if !commit.aliases.is_empty() => Keep::Bare,
-            _ if !commit.note.is_empty() && !covered(core, entry.lsn)? => Keep::Bare,
+            _ if !commit.note.is_empty() && entry.lsn >= covered => Keep::Bare,
             _ => commit.upload.map_or(Keep::Drop, Keep::Ended),
         },
         Record::Checkpoint(checkpoint) => match core.upload_row(&checkpoint.upload)? {
@@ -382,7 +384,7 @@ pub(crate) fn judge(core: &Core, entry: &Entry<'_>) -> Result<Keep> {
             Some(_) => Keep::Meta,
             None => Keep::Drop,
         },
-        Record::Note(_) if covered(core, entry.lsn)? => Keep::Drop,
+        Record::Note(_) if entry.lsn < covered => Keep::Drop,
         Record::Note(_) => Keep::Meta,
         Record::Copy { .. } => {
             let names = core.names()?;
@@ -410,10 +412,20 @@ pub(crate) fn judge(core: &Core, entry: &Entry<'_>) -> Result<Keep> {
     })
 }
 
-/// Whether both copies of the catalog are newer than a note: then they have it.
-fn covered(core: &Core, lsn: u64) -> Result<bool> {
-    let names = core.names()?;
-    Ok(names.copies.len() >= 2 && names.copies.first().is_some_and(|copy| copy.lsn > lsn))
+/// Notes below this LSN are in both copies of the catalog: 0 while there are not
+/// two, or one is in quarantine or lacks a file.
+pub(crate) fn covered(core: &Core) -> Result<u64> {
+    let copies = core.names()?.copies;
+    let Some(oldest) = copies.first().filter(|_| copies.len() >= 2) else {
+        return Ok(0);
+    };
+    for copy in &copies {
+        match core.blob_row(&copy.sha256)? {
+            Some(row) if core.is_whole(&row)? => {}
+            _ => return Ok(0),
+        }
+    }
+    Ok(oldest.lsn)
 }
 
 fn damage(file: &JournalFile, offset: u32, error: orlop_format::Malformed) -> Error {

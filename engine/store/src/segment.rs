@@ -1,10 +1,10 @@
-//! Segment files: opening, creating, allocating, sealing.
+//! Segment files: opening, creating, and the pen that fills small and meta ones.
 //!
-//! Owns: which segment takes new extents, the handles of open files, the ids
-//! that were given out. Invariants: a segment is only appended to; a segment
+//! Owns: the handles of open files, the ids that were given out. Invariants: a segment is only appended to; a segment
 //! that an earlier process may have been writing takes no more; its header
 //! block is durable before anything refers to it. Knows no blobs.
 
+mod raw;
 mod release;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,12 +18,14 @@ use orlop_format::location::{Class, Home, SegmentId};
 use orlop_format::record::Record;
 use orlop_format::segment::{FileHeader, Footer, MAX_FRAMES, UNSEALED, file_name, parse_name};
 
+use self::raw::Raw;
+pub(crate) use self::raw::{Intake, Slot};
 use crate::config::{MAX_OPEN_SEGMENTS, SEGMENT_AHEAD};
 use crate::error::{Error, Result};
-use crate::holds::{Holds, Writing};
+use crate::holds::Holds;
 use crate::layout::Layout;
 use crate::runtime::{Runtime, random_u64};
-use crate::sync::{Mutex, TaskMutex};
+use crate::sync::Mutex;
 
 /// Files of a class that tell its folder from that of another file system.
 const WITNESSES: usize = 16;
@@ -63,15 +65,7 @@ struct Open {
     chain: u32,
 }
 
-/// Room for one frame.
-pub(crate) struct Slot {
-    pub(crate) segment: Arc<SegmentFile>,
-    pub(crate) offset: u32,
-    /// Keeps the segment until the log knows what is written here.
-    pub(crate) hold: Arc<Writing>,
-}
-
-/// A segment that was just filled: to be sealed by whoever learns of it.
+/// A segment that takes no more and is to be sealed.
 pub(crate) struct Full {
     pub(crate) segment: Arc<SegmentFile>,
     pub(crate) used: u32,
@@ -91,8 +85,7 @@ pub(crate) struct Segments {
     /// The newest files of each class, at most [`WITNESSES`]: where none of them
     /// is, the folder is not the store's.
     newest: Mutex<BTreeMap<Class, BTreeSet<SegmentId>>>,
-    raw: TaskMutex<Option<Open>>,
-    full: Mutex<Vec<Full>>,
+    raw: Raw,
     /// Who uses them.
     pub(crate) holds: Arc<Holds>,
 }
@@ -117,8 +110,7 @@ impl Segments {
             handles: Mutex::default(),
             next_id: Mutex::new(1),
             newest: Mutex::default(),
-            raw: TaskMutex::new(None),
-            full: Mutex::default(),
+            raw: Raw::default(),
             holds: Arc::default(),
         };
         for class in Class::ALL {
@@ -220,6 +212,11 @@ impl Segments {
     /// Whether a segment's file is open or there.
     pub(crate) fn exists(&self, id: &SegmentId) -> Result<bool> {
         Ok(self.handles.lock().contains_key(id) || self.disk.exists(&self.path(id))?)
+    }
+
+    /// Bytes of one segment.
+    pub(crate) fn size(&self) -> u64 {
+        self.size
     }
 
     /// The id that the next new segment gets.
@@ -373,33 +370,6 @@ impl Segments {
         Ok(())
     }
 
-    /// Room for an extent of `len` bytes, whole blocks, in the open raw
-    /// segment. `crc` is the checksum of the extent's body, for the footer.
-    pub(crate) async fn allocate(&self, len: u64, crc: u32) -> Result<Slot> {
-        let mut raw = self.raw.lock().await;
-        let mut open = match raw.take() {
-            Some(open) if self.fits(&open, len) => open,
-            full => {
-                if let Some(open) = full {
-                    self.full.lock().push(filled(open));
-                }
-                self.create(Class::Raw, 0).await?
-            }
-        };
-        let result = self.extend(&mut open, len);
-        let slot = Slot {
-            segment: Arc::clone(&open.segment),
-            offset: u32::try_from(open.tail).unwrap_or(u32::MAX),
-            hold: Arc::new(self.holds.write(open.segment.id())),
-        };
-        if result.is_ok() {
-            open.frames.push((slot.offset, crc));
-            open.tail = open.tail.saturating_add(len);
-        }
-        *raw = Some(open);
-        result.map(|()| slot)
-    }
-
     fn fits(&self, open: &Open, len: u64) -> bool {
         open.tail.saturating_add(len) <= self.size && open.frames.len() < MAX_FRAMES
     }
@@ -415,41 +385,6 @@ impl Segments {
             open.allocated = target;
         }
         Ok(())
-    }
-
-    /// A segment that was filled and waits to be sealed.
-    pub(crate) fn next_full(&self) -> Option<Full> {
-        self.full.lock().pop()
-    }
-
-    /// Whether a segment waits to be sealed.
-    pub(crate) fn has_full(&self) -> bool {
-        !self.full.lock().is_empty()
-    }
-
-    /// Gives back a segment that could not be sealed.
-    pub(crate) fn put_back(&self, full: Full) {
-        self.full.lock().push(full);
-    }
-
-    /// Writes a filled segment's footer, durable on return.
-    pub(crate) async fn seal(&self, full: &Full, lsn: u64) -> Result<Record> {
-        let bytes = full.footer.encode(&full.segment.header, lsn);
-        let end = u64::from(full.used).saturating_add(bytes.len() as u64);
-        full.segment.file.set_len(end)?;
-        let mut buf = self.pool.take_now(bytes.len());
-        buf.clear();
-        buf.extend(&bytes);
-        Arc::clone(&full.segment.file)
-            .write_at(u64::from(full.used), buf)
-            .await
-            .0?;
-        full.segment.sync().await?;
-        Ok(Record::Seal {
-            segment: full.segment.id(),
-            used: full.used,
-            hash: full.footer.hash(),
-        })
     }
 }
 

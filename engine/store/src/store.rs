@@ -282,7 +282,17 @@ impl Store {
     /// # Errors
     /// [`Error::Busy`] while another one runs.
     pub async fn reclaim(&self) -> Result<Reclaimer> {
-        Reclaimer::begin(&self.core).await
+        Reclaimer::begin(&self.core, false).await
+    }
+
+    /// As [`Store::reclaim`], for whoever wants all room now: segments that are
+    /// open for extents are closed for any dead bytes, and what readers and
+    /// uploads hold is waited for a while.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] while another one runs.
+    pub async fn reclaim_all(&self) -> Result<Reclaimer> {
+        Reclaimer::begin(&self.core, true).await
     }
 
     /// How the bytes of the segments are accounted for.

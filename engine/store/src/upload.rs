@@ -319,7 +319,13 @@ impl Upload {
         };
         let data = self.unsynced().await?;
         let records = vec![(Record::Commit(commit), payload)];
-        let fates = self.append_records(records, data).await?;
+        let fates = self
+            .append_records(records, data)
+            .await
+            .map_err(|error| match error {
+                Error::Invalid(Invalid::Stale) => busy(self.session.id),
+                other => other,
+            })?;
         self.end();
         let new = !matches!(fates.first(), Some(Fate::Present));
         if !new {

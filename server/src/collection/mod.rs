@@ -172,7 +172,7 @@ impl Gc {
         // What came to nothing leaves room without a change of names.
         if *self.clean_at() == Some(sequence) {
             outcome.idle = true;
-            self.reclaim(run, &mut outcome).await?;
+            self.reclaim(run, &wanted, began, &mut outcome).await?;
             return text(&outcome);
         }
         // What was passed over is tried once more.
@@ -202,17 +202,33 @@ impl Gc {
                 break;
             }
         }
-        self.reclaim(run, &mut outcome).await?;
+        self.reclaim(run, &wanted, began, &mut outcome).await?;
         text(&outcome)
     }
 
-    /// Gives the room of what has died back to the file system.
-    async fn reclaim(&self, run: &Run, outcome: &mut Outcome) -> Result<(), Stop> {
-        let mut pass = self.store.reclaim().await.map_err(failed)?;
+    /// Gives the room of what has died back to the file system: all of it to who
+    /// asks for another window than the server's.
+    async fn reclaim(
+        &self,
+        run: &Run,
+        wanted: &Wanted,
+        began: Instant,
+        outcome: &mut Outcome,
+    ) -> Result<(), Stop> {
+        let pass = match wanted.undelete_window {
+            Some(_) => self.store.reclaim_all().await,
+            None => self.store.reclaim().await,
+        };
+        let mut pass = pass.map_err(failed)?;
         let mut worked = Duration::ZERO;
         while !self.is_read_only() {
             self.pause(run, worked).await?;
-            let began = Instant::now();
+            let limit = self.rules.limit;
+            if limit.is_some_and(|limit| began.elapsed() > limit) {
+                outcome.cut = true;
+                break;
+            }
+            let piece = Instant::now();
             tokio::select! {
                 biased;
                 why = run.ended() => return Err(why),
@@ -223,16 +239,16 @@ impl Gc {
                 }
             }
             run.alive();
-            worked = began.elapsed();
+            worked = piece.elapsed();
         }
         let room = pass.total();
         outcome.freed = room.bytes;
         outcome.freed_segments = room.segments;
         self.change(|observed| observed.freed = observed.freed.saturating_add(room.bytes));
-        if room.bytes > 0 || room.held > 0 {
+        if room.bytes > 0 || room.held > 0 || room.failed > 0 {
             run.log(format!(
-                "gave {} bytes back to the file system, {} whole segments; {} are in use for now",
-                room.bytes, room.segments, room.held
+                "gave {} bytes back to the file system, {} whole segments; {} are in use for now, {} could not be, see the log",
+                room.bytes, room.segments, room.held, room.failed
             ));
         }
         Ok(())

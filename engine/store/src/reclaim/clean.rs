@@ -19,12 +19,13 @@ use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::journal::files::read;
 use crate::rebuild::{check_end, lost};
-use crate::recycle::{Copier, Keep, judge, place};
+use crate::recycle::{Copier, Keep, covered, judge, place};
 use crate::segment::SegmentFile;
 
-/// Whether so little of a small segment is live that it is worth to be copied.
-pub(super) fn is_sparse(live: u64, used: u64) -> bool {
-    live.saturating_mul(4) <= used
+/// Whether so little of a small segment is live that it is worth to be copied: a
+/// quarter, or half where all room is wanted.
+pub(super) fn is_sparse(live: u64, used: u64, is_thorough: bool) -> bool {
+    live.saturating_mul(if is_thorough { 2 } else { 4 }) <= used
 }
 
 /// What becomes of the records of a segment.
@@ -33,6 +34,8 @@ struct Pass<'a> {
     /// No other file that is there, and nothing that was kept, has a record
     /// below this LSN.
     floor: u64,
+    /// Notes below this LSN are in copies of the catalog.
+    covered: u64,
     small: Copier,
     meta: Copier,
     /// Only counts.
@@ -66,7 +69,7 @@ impl Pass<'_> {
     /// Recycling's rule, and beyond it: what ends something matters only as
     /// long as that is somewhere.
     fn judge(&self, entry: &Entry<'_>) -> Result<Keep> {
-        let keep = judge(self.core, entry)?;
+        let keep = judge(self.core, entry, self.covered)?;
         if matches!(keep, Keep::Ended(_)) && entry.lsn < self.floor {
             return Ok(Keep::Drop);
         }
@@ -150,6 +153,7 @@ impl Reclaimer {
         let mut pass = Pass {
             core,
             floor,
+            covered: covered(core)?,
             small: Copier::new(Class::Small),
             meta: Copier::new(Class::Meta),
             is_look,

@@ -15,7 +15,7 @@ use orlop_format::segment::Footer;
 
 use super::{Did, Reclaimer, Work};
 use crate::config::RELEASE_STEP;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::segment::Full;
 
 /// An extent that is referred to.
@@ -110,7 +110,7 @@ impl Reclaimer {
                 self.memory.punched = true;
                 return Ok(Did::nothing());
             };
-            self.dig(&file, &partly.row.holes).await?;
+            self.dig(&file, &partly.row, &[], &partly.row.holes).await?;
             return Ok(Did::nothing());
         }
         // One whose end is not known has to end first.
@@ -147,12 +147,50 @@ impl Reclaimer {
         self.memory.punched = false;
         let record = Record::Punch { segment: id, holes };
         self.core.record(vec![record]).await?;
-        self.dig(&file, &new).await?;
+        self.dig(&file, &partly.row, &partly.row.holes, &new)
+            .await?;
         Ok(Did::More(gain, Vec::new()))
     }
 
-    /// Punches holes that are recorded, durable on return.
-    async fn dig(&mut self, file: &Arc<dyn File>, holes: &[Hole]) -> Result<()> {
+    /// Punches holes that are recorded, durable on return; those `before` are
+    /// there. Where the disk fails, the log is told which of them are none, and
+    /// the segment is left alone until a restart: others are punched.
+    async fn dig(
+        &mut self,
+        file: &Arc<dyn File>,
+        row: &row::Segment,
+        before: &[Hole],
+        new: &[Hole],
+    ) -> Result<()> {
+        let mut done = Vec::new();
+        if let Err(error) = self.dig_all(file, new, &mut done).await {
+            let is_apart = |old: &&Hole| {
+                let touches = |hole: &Hole| {
+                    u64::from(hole.offset) < old.end() && u64::from(old.offset) < hole.end()
+                };
+                !done.iter().any(touches)
+            };
+            let mut holes: Vec<Hole> = before.iter().filter(is_apart).copied().collect();
+            holes.append(&mut done);
+            holes.sort_unstable_by_key(|hole| hole.offset);
+            let segment = row.segment;
+            self.core
+                .record(vec![Record::Punch { segment, holes }])
+                .await?;
+            self.memory.refused.insert(segment);
+            self.memory.punched = true;
+            return Err(error);
+        }
+        self.memory.punched = true;
+        Ok(())
+    }
+
+    async fn dig_all(
+        &self,
+        file: &Arc<dyn File>,
+        holes: &[Hole],
+        done: &mut Vec<Hole>,
+    ) -> Result<()> {
         for hole in holes {
             let mut at = u64::from(hole.offset);
             while at < hole.end() {
@@ -161,13 +199,13 @@ impl Reclaimer {
                 file.punch(at, len)?;
                 at = at.saturating_add(len);
             }
+            done.push(*hole);
         }
-        Arc::clone(file)
-            .sync_data()
-            .await
-            .map_err(|error| self.core.poison.set(&error))?;
-        self.memory.punched = true;
-        Ok(())
+        let synced = Arc::clone(file).sync_data().await;
+        synced.map_err(|error| {
+            done.clear();
+            error.into()
+        })
     }
 
     /// Whether the file system can punch, found by a punch behind the end of a
@@ -204,10 +242,8 @@ impl Reclaimer {
                     .collect(),
             },
         };
-        match self.core.segments.seal(&full, 0).await {
-            Ok(record) => self.core.record(vec![record]).await,
-            Err(error @ Error::Full { .. }) => Err(error),
-            Err(error) => Err(self.core.poison.set(&error)),
-        }
+        // Nobody writes to it any more: a failure is one of this segment alone.
+        let record = self.core.segments.seal(&full, 0).await?;
+        self.core.record(vec![record]).await
     }
 }

@@ -18,7 +18,7 @@ use orlop_format::{BLOCK, checksum};
 use super::Upload;
 use crate::config::{BUFFER_WAIT, SHORT_EXTENTS, WRITE_AHEAD};
 use crate::error::{Error, Invalid, Result};
-use crate::segment::{SegmentFile, Slot};
+use crate::segment::{Intake, SegmentFile, Slot};
 use crate::sync::oneshot;
 
 /// How a write ended, and its bytes.
@@ -126,7 +126,7 @@ impl Upload {
         let slot = self
             .core
             .segments
-            .allocate(total as u64, header.checksum())
+            .allocate(Intake::Clients, total as u64, header.checksum())
             .await?;
         let (block, body) = header.encode(&slot.segment.header, 0);
         if let Some(front) = buffer.as_mut_slice().get_mut(..BLOCK) {

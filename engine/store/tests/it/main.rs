@@ -14,9 +14,11 @@ mod collect_errors; // an index that cannot be read while blobs die, and what a 
 mod damage; // flipped bytes and torn tails, case by case
 mod lost; // pushes of what lies in a segment file that is missing
 mod mounts; // segment files that are missing, one by one or all of them
+mod open_segment; // what died where bytes still come in
 mod reading; // slow readers, a disk that errs while it reads
 mod real; // real files, RocksDB, ring and pool
 mod rebuild; // an index made again agrees with the one that was lost
+mod room_errors; // a pass on a disk that errs costs no more than it must
 mod scrub; // what a scrub finds, and what it leaves alone
 mod scrub_errors; // a scrub on a disk that errs, its rate, its end
 mod space; // room that comes back, over crashes, failures and readers

@@ -18,15 +18,19 @@ use orlop_format::superblock::{FILES, RELEASES, Superblock};
 use crate::support::{config, content, disk, folder, pull, push, sha256};
 use crate::upkeep::{names, until};
 
-const CATALOG: [u8; 16] = [7; 16];
+pub(crate) const CATALOG: [u8; 16] = [7; 16];
 const SEGMENT: u64 = 4 << 20;
 
 /// A store with small segments, whose leases do not last.
-async fn open(sim: &Arc<Sim>, index: &dyn IndexFactory) -> Result<Store, Error> {
+pub(crate) async fn open(sim: &Arc<Sim>, index: &dyn IndexFactory) -> Result<Store, Error> {
     open_with(sim, index, SEGMENT).await
 }
 
-async fn open_with(sim: &Arc<Sim>, index: &dyn IndexFactory, segment: u64) -> Result<Store, Error> {
+pub(crate) async fn open_with(
+    sim: &Arc<Sim>,
+    index: &dyn IndexFactory,
+    segment: u64,
+) -> Result<Store, Error> {
     let mut config = config();
     config.lease = Duration::ZERO;
     config.segment = segment;
@@ -35,7 +39,7 @@ async fn open_with(sim: &Arc<Sim>, index: &dyn IndexFactory, segment: u64) -> Re
     Store::open(config, System::start(), disk, index, &Progress::default()).await
 }
 
-async fn new(seed: u64) -> (Arc<Sim>, MemoryIndex, Store) {
+pub(crate) async fn new(seed: u64) -> (Arc<Sim>, MemoryIndex, Store) {
     let (sim, index) = (disk(seed), MemoryIndex::default());
     let store = open(&sim, &index).await.unwrap();
     store.catalog_seen(CATALOG, 1).await.unwrap();
@@ -43,7 +47,11 @@ async fn new(seed: u64) -> (Arc<Sim>, MemoryIndex, Store) {
 }
 
 /// Blobs of these seeds.
-async fn put(store: &Store, seeds: impl IntoIterator<Item = u64>, len: usize) -> Vec<Bytes> {
+pub(crate) async fn put(
+    store: &Store,
+    seeds: impl IntoIterator<Item = u64>,
+    len: usize,
+) -> Vec<Bytes> {
     let mut blobs = Vec::new();
     for seed in seeds {
         let bytes = content(seed, len);
@@ -53,12 +61,12 @@ async fn put(store: &Store, seeds: impl IntoIterator<Item = u64>, len: usize) ->
     blobs
 }
 
-fn digests<'a>(blobs: impl IntoIterator<Item = &'a Bytes>) -> Vec<Digest> {
+pub(crate) fn digests<'a>(blobs: impl IntoIterator<Item = &'a Bytes>) -> Vec<Digest> {
     blobs.into_iter().map(|bytes| sha256(bytes)).collect()
 }
 
 /// Ends everything but what is live.
-async fn keep(store: &Store, live: &[Digest]) {
+pub(crate) async fn keep(store: &Store, live: &[Digest]) {
     for _ in 0..2 {
         let mut collector = store.collect().await.unwrap();
         collector.mark(live).unwrap();
@@ -75,13 +83,13 @@ async fn keep(store: &Store, live: &[Digest]) {
     }
 }
 
-async fn reclaim(store: &Store) -> Result<Reclaimed, Error> {
+pub(crate) async fn reclaim(store: &Store) -> Result<Reclaimed, Error> {
     let mut pass = store.reclaim().await?;
     while pass.step().await?.is_some() {}
     Ok(pass.total())
 }
 
-async fn holds(store: &Store, live: &[Bytes], dead: &[Bytes]) {
+pub(crate) async fn holds(store: &Store, live: &[Bytes], dead: &[Bytes]) {
     for bytes in live {
         assert!(pull(store, &sha256(bytes)).await.unwrap() == bytes);
     }
@@ -91,17 +99,17 @@ async fn holds(store: &Store, live: &[Bytes], dead: &[Bytes]) {
     }
 }
 
-fn used(sim: &Sim) -> u64 {
+pub(crate) fn used(sim: &Sim) -> u64 {
     let space = sim.space(&folder()).unwrap();
     space.total - space.available
 }
 
-fn files(sim: &Sim, class: &str) -> BTreeSet<String> {
+pub(crate) fn files(sim: &Sim, class: &str) -> BTreeSet<String> {
     names(sim, &format!("data/{class}")).into_iter().collect()
 }
 
 /// Waits until every segment that was filled is sealed.
-async fn sealed(sim: &Sim, store: &Store) {
+pub(crate) async fn sealed(sim: &Sim, store: &Store) {
     let wait = || async {
         let raw = files(sim, "raw").len() as u64;
         let space = store.space().await.unwrap();
@@ -111,7 +119,7 @@ async fn sealed(sim: &Sim, store: &Store) {
     tokio::time::sleep(Duration::from_millis(100)).await;
 }
 
-async fn scrubbed(store: &Store) {
+pub(crate) async fn scrubbed(store: &Store) {
     let mut scrub = store.scrub(true, None).await.unwrap();
     while let Some(found) = scrub.step().await.unwrap() {
         assert!(found.is_empty(), "{found:?}");
@@ -119,12 +127,12 @@ async fn scrubbed(store: &Store) {
 }
 
 /// 24 blobs in four segments: of the first segment nothing lives, of the others
-/// every third.
-async fn layers(store: &Store) -> (Vec<Bytes>, Vec<Bytes>) {
+/// every third. The open one behind them lives.
+pub(crate) async fn layers(store: &Store) -> (Vec<Bytes>, Vec<Bytes>) {
     let blobs = put(store, 0..26, 700_000).await;
     let (mut live, mut dead) = (Vec::new(), Vec::new());
     for (number, bytes) in blobs.into_iter().enumerate() {
-        let lives = number > 6 && number % 3 == 0;
+        let lives = number > 6 && number % 3 == 0 || number >= 24;
         if lives { &mut live } else { &mut dead }.push(bytes);
     }
     keep(store, &digests(&live)).await;
@@ -341,7 +349,7 @@ async fn extents_of_uploads_come_back_when_they_end_and_not_before() {
 }
 
 /// Small blobs that went from the journal to segments, most of which die.
-async fn small(store: &Store) -> (Vec<Bytes>, Vec<Bytes>) {
+pub(crate) async fn small(store: &Store) -> (Vec<Bytes>, Vec<Bytes>) {
     let blobs = put(store, 1000..1400, 60_000).await;
     until("recycling", async || {
         store.health().await.counts.recycled >= 3

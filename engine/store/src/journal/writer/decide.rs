@@ -51,6 +51,12 @@ impl Writer {
             }
             other => return Ok((written, vec![(other, true)])),
         };
+        // One that ended meanwhile has given its bytes up.
+        if let Some(upload) = &commit.upload
+            && view.upload(upload)?.is_none()
+        {
+            return Err(Invalid::Stale.into());
+        }
         let here = self.here(view, &commit.sha256)?;
         // Either answer is a promise, kept from here on.
         let ordinal = match &here {

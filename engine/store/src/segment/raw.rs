@@ -1,0 +1,147 @@
+//! The raw segments that take extents, and those that were filled.
+//!
+//! Owns: which segments are open, one for what clients send and one for what a
+//! pass moves, so that bytes that have lived long are not mixed with young ones.
+//! Invariants: a segment that was closed takes no more; it waits here until its
+//! seal is in the log, whoever writes that. One seal is written at a time.
+
+use std::sync::Arc;
+
+use orlop_format::BLOCK;
+use orlop_format::location::{Class, SegmentId};
+use orlop_format::record::Record;
+
+use super::{Full, Open, SegmentFile, Segments, filled};
+use crate::error::Result;
+use crate::holds::Writing;
+use crate::sync::{Mutex, TaskMutex};
+
+/// Whose bytes a segment takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Intake {
+    /// Those that clients send.
+    Clients,
+    /// Those that a pass moves.
+    Moves,
+}
+
+impl Intake {
+    pub(crate) const ALL: [Intake; 2] = [Intake::Clients, Intake::Moves];
+}
+
+#[derive(Default)]
+pub(super) struct Raw {
+    clients: TaskMutex<Option<Open>>,
+    moves: TaskMutex<Option<Open>>,
+    full: Mutex<Vec<Arc<Full>>>,
+    sealing: TaskMutex<()>,
+}
+
+impl Raw {
+    fn open(&self, intake: Intake) -> &TaskMutex<Option<Open>> {
+        match intake {
+            Intake::Clients => &self.clients,
+            Intake::Moves => &self.moves,
+        }
+    }
+}
+
+/// Room for one frame.
+pub(crate) struct Slot {
+    pub(crate) segment: Arc<SegmentFile>,
+    pub(crate) offset: u32,
+    /// Keeps the segment until the log knows what is written here.
+    pub(crate) hold: Arc<Writing>,
+}
+
+impl Segments {
+    /// Room for an extent of `len` bytes, whole blocks, in an open raw segment.
+    /// `crc` is the checksum of the extent's body, for the footer.
+    pub(crate) async fn allocate(&self, intake: Intake, len: u64, crc: u32) -> Result<Slot> {
+        let mut raw = self.raw.open(intake).lock().await;
+        let mut open = match raw.take() {
+            Some(open) if self.fits(&open, len) => open,
+            full => {
+                if let Some(open) = full {
+                    self.raw.full.lock().push(Arc::new(filled(open)));
+                }
+                self.create(Class::Raw, 0).await?
+            }
+        };
+        let result = self.extend(&mut open, len);
+        let slot = Slot {
+            segment: Arc::clone(&open.segment),
+            offset: u32::try_from(open.tail).unwrap_or(u32::MAX),
+            hold: Arc::new(self.holds.write(open.segment.id())),
+        };
+        if result.is_ok() {
+            open.frames.push((slot.offset, crc));
+            open.tail = open.tail.saturating_add(len);
+        }
+        *raw = Some(open);
+        result.map(|()| slot)
+    }
+
+    /// The segment that is open, and the bytes of its frames.
+    pub(crate) async fn taking(&self, intake: Intake) -> Option<(SegmentId, u64)> {
+        let raw = self.raw.open(intake).lock().await;
+        raw.as_ref().map(|open| {
+            let frames = open.tail.saturating_sub(BLOCK as u64);
+            (open.segment.id(), frames)
+        })
+    }
+
+    /// Lets a segment take no more, if it is the open one. The next extent opens
+    /// another; uploads that write to this one go on.
+    pub(crate) async fn close(&self, intake: Intake, id: &SegmentId) {
+        let mut raw = self.raw.open(intake).lock().await;
+        if let Some(open) = raw.take_if(|open| open.segment.id() == *id) {
+            self.raw.full.lock().push(Arc::new(filled(open)));
+        }
+    }
+
+    /// A segment that waits to be sealed. It waits until
+    /// [`Segments::sealed`].
+    pub(crate) fn next_full(&self) -> Option<Arc<Full>> {
+        self.raw.full.lock().first().cloned()
+    }
+
+    /// Whether a segment waits to be sealed.
+    pub(crate) fn has_full(&self) -> bool {
+        !self.raw.full.lock().is_empty()
+    }
+
+    /// The seal of a segment is in the log.
+    pub(crate) fn sealed(&self, full: &Full) {
+        let id = full.segment.id();
+        self.raw
+            .full
+            .lock()
+            .retain(|other| other.segment.id() != id);
+    }
+
+    /// Held by the one that seals what waits.
+    pub(crate) fn sealing(&self) -> &TaskMutex<()> {
+        &self.raw.sealing
+    }
+
+    /// Writes a filled segment's footer, durable on return.
+    pub(crate) async fn seal(&self, full: &Full, lsn: u64) -> Result<Record> {
+        let bytes = full.footer.encode(&full.segment.header, lsn);
+        let end = u64::from(full.used).saturating_add(bytes.len() as u64);
+        full.segment.file.set_len(end)?;
+        let mut buf = self.pool.take_now(bytes.len());
+        buf.clear();
+        buf.extend(&bytes);
+        Arc::clone(&full.segment.file)
+            .write_at(u64::from(full.used), buf)
+            .await
+            .0?;
+        full.segment.sync().await?;
+        Ok(Record::Seal {
+            segment: full.segment.id(),
+            used: full.used,
+            hash: full.footer.hash(),
+        })
+    }
+}
