@@ -14,7 +14,7 @@ use crate::commit::{decode_commit, decode_digest, encode_commit};
 use crate::digest::Digest;
 pub use crate::hole::Hole;
 use crate::hole::{decode_holes, encode_holes};
-use crate::location::{Place, SegmentId};
+use crate::location::{Extent, Place, SegmentId};
 
 /// Payload up to this many bytes lies in the record itself.
 pub const INLINE_LIMIT: usize = 64 * 1024;
@@ -69,6 +69,8 @@ pub enum Kind {
     Copy = 17,
     /// A segment's file is removed.
     Remove = 18,
+    /// Extents of a blob have a new place.
+    Remap = 19,
     /// Header of a run of an upload's bytes in a raw segment.
     Extent = 32,
     /// End of a sealed segment.
@@ -76,7 +78,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Kind; 20] = [
+    const ALL: [Kind; 21] = [
         Kind::Group,
         Kind::Open,
         Kind::Checkpoint,
@@ -95,6 +97,7 @@ impl Kind {
         Kind::Quarantine,
         Kind::Copy,
         Kind::Remove,
+        Kind::Remap,
         Kind::Extent,
         Kind::Footer,
     ];
@@ -195,6 +198,15 @@ pub enum Record {
         /// The segment.
         segment: SegmentId,
     },
+    /// Extents of a blob have new places.
+    Remap {
+        /// The blob's SHA-256.
+        sha256: [u8; 32],
+        /// LSN of its commit.
+        birth: u64,
+        /// What it had, and has instead; at most [`MAX_EXTENTS`].
+        extents: Vec<(Extent, Extent)>,
+    },
     /// Opaque bytes of the layer above.
     Note(Vec<u8>),
     /// All before this is durable. `clean` at an orderly stop.
@@ -234,6 +246,7 @@ impl Record {
             Record::Seal { .. } => Kind::Seal,
             Record::Punch { .. } => Kind::Punch,
             Record::Remove { .. } => Kind::Remove,
+            Record::Remap { .. } => Kind::Remap,
             Record::Note(_) => Kind::Note,
             Record::Mark { .. } => Kind::Mark,
             Record::Quarantine { .. } => Kind::Quarantine,
@@ -277,6 +290,14 @@ impl Record {
                 encode_holes(holes, &mut w);
             }
             Record::Remove { segment } => segment.encode(&mut w),
+            Record::Remap {
+                sha256,
+                birth,
+                extents,
+            } => {
+                w.raw(sha256).u64(*birth);
+                encode_remaps(extents, &mut w);
+            }
             Record::Note(note) => {
                 w.raw(note);
             }
@@ -332,6 +353,11 @@ impl Record {
             },
             Kind::Remove => Record::Remove {
                 segment: SegmentId::decode(&mut r)?,
+            },
+            Kind::Remap => Record::Remap {
+                sha256: r.array()?,
+                birth: r.u64()?,
+                extents: decode_remaps(&mut r)?,
             },
             Kind::Note => {
                 let note = r.rest();
@@ -390,6 +416,33 @@ fn decode_moves(r: &mut Reader<'_>) -> Result<Vec<Relocation>, Malformed> {
                 from: Place::decode(r)?,
                 to: Place::decode(r)?,
             })
+        })
+        .collect()
+}
+
+/// Writes pairs of extents, a count before them.
+pub fn encode_remaps(extents: &[(Extent, Extent)], w: &mut Writer) {
+    w.u32(u32::try_from(extents.len()).unwrap_or(u32::MAX));
+    for (from, to) in extents {
+        from.encode(w);
+        to.encode(w);
+    }
+}
+
+/// Reads what [`encode_remaps`] wrote. A pair has the same bytes twice.
+pub fn decode_remaps(r: &mut Reader<'_>) -> Result<Vec<(Extent, Extent)>, Malformed> {
+    let count = r.u32()? as usize;
+    if count > MAX_EXTENTS || r.rest().len() / Extent::WIDTH / 2 < count {
+        return Err(Malformed::Field("count of extents"));
+    }
+    (0..count)
+        .map(|_| {
+            let (from, to) = (Extent::decode(r)?, Extent::decode(r)?);
+            if (from.len, from.body) == (to.len, to.body) {
+                Ok((from, to))
+            } else {
+                Err(Malformed::Field("place of an extent"))
+            }
         })
         .collect()
 }
@@ -494,6 +547,17 @@ mod tests {
                 ],
             },
             Record::Remove { segment: segment() },
+            Record::Remap {
+                sha256: [1; 32],
+                birth: 5,
+                extents: vec![(
+                    extent,
+                    Extent {
+                        offset: 4096,
+                        ..extent
+                    },
+                )],
+            },
             Record::Note(b"opaque".to_vec()),
             Record::Mark { clean: true },
             Record::Quarantine {
@@ -531,6 +595,30 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn a_remap_to_other_bytes_is_refused_and_the_largest_fits_a_body() {
+        let extent = Extent {
+            segment: segment(),
+            offset: 4096,
+            len: 9,
+            body: 3,
+        };
+        let remap = |to, count| Record::Remap {
+            sha256: [0; 32],
+            birth: 1,
+            extents: vec![(extent, to); count],
+        };
+        for other in [Extent { len: 8, ..extent }, Extent { body: 4, ..extent }] {
+            let body = remap(other, 1).encode();
+            assert!(Record::decode(Kind::Remap, &body).is_err());
+        }
+        let most = remap(extent, MAX_EXTENTS).encode();
+        assert!(most.len() <= crate::header::MAX_BODY as usize);
+        assert!(Record::decode(Kind::Remap, &most).is_ok());
+        let more = remap(extent, MAX_EXTENTS + 1).encode();
+        assert!(Record::decode(Kind::Remap, &more).is_err());
     }
 
     #[test]

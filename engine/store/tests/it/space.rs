@@ -199,7 +199,7 @@ async fn what_is_dead_in_raw_segments_comes_back_and_nothing_else() {
 }
 
 /// The features of the newest superblock slot.
-fn flags(sim: &Sim) -> u64 {
+pub(crate) fn flags(sim: &Sim) -> u64 {
     let files = FILES.map(|file| sim.peek(&folder().join(file)).unwrap());
     let slots = files.iter().flat_map(|file| file.chunks(4096));
     let slots = slots.filter_map(|slot| Superblock::decode(slot).ok());
