@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use orlop_disk::Kind;
-use orlop_disk::sim::{Crash, Fault, Plan, Sim, Verb};
+use orlop_disk::sim::{Crash, Fault, Plan, Sim};
 use orlop_engine::{Error, MemoryIndex, Reclaimed, Store};
 use orlop_figures as figures;
 use orlop_format::superblock::{RELEASES, REMAPS};
@@ -19,12 +19,6 @@ use crate::upkeep::until;
 /// Bytes of a blob of [`blobs`], and what it takes in a segment.
 const LEN: usize = 700_000;
 const FOOTPRINT: u64 = 171 * 4096 + 4096;
-
-/// Takes holes away from the file system.
-fn without_holes(sim: &Sim) {
-    let cannot = Plan::new(Fault::Fail(Kind::Unsupported)).on(Verb::Punch);
-    sim.plan(cannot.sticky());
-}
 
 /// Five blobs in each of so many segments, and one in the open one. Of each segment
 /// so many live, and of the open one.
@@ -99,7 +93,7 @@ async fn segments_of_which_little_lives_are_joined() {
 #[tokio::test]
 async fn where_holes_cannot_be_made_what_is_half_dead_is_joined() {
     let (sim, _, store) = new(52).await;
-    without_holes(&sim);
+    sim.without_holes();
     let (live, dead) = blobs(&store, 3, 2).await;
     sealed(&sim, &store).await;
     let (before, full) = (store.space().await.unwrap(), used(&sim));
@@ -139,7 +133,7 @@ async fn what_is_damaged_or_an_uploads_stays_where_it_is() {
     upload.append(bytes.slice(..1_200_000)).await.unwrap();
     upload.checkpoint().await.unwrap();
     drop(upload);
-    without_holes(&sim);
+    sim.without_holes();
     let (live, _) = blobs(&store, 4, 1).await;
     sealed(&sim, &store).await;
     let raw = folder().join("data/raw");
@@ -188,7 +182,7 @@ fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
 #[tokio::test]
 async fn a_reader_of_what_moved_reads_it_where_it_was() {
     let (sim, _, store) = new(54).await;
-    without_holes(&sim);
+    sim.without_holes();
     let (live, dead) = blobs(&store, 3, 1).await;
     sealed(&sim, &store).await;
     let reader = store.read(&sha256(&live[1])).unwrap();
@@ -208,7 +202,7 @@ async fn a_reader_of_what_moved_reads_it_where_it_was() {
 #[tokio::test]
 async fn what_dies_while_it_is_moved_stays_dead() {
     let (sim, _, store) = new(55).await;
-    without_holes(&sim);
+    sim.without_holes();
     let (live, dead) = blobs(&store, 3, 1).await;
     sealed(&sim, &store).await;
     let mut pass = store.reclaim().await.unwrap();
@@ -233,6 +227,7 @@ async fn what_dies_while_it_is_moved_stays_dead() {
 /// A disk on which a pass has segments to join.
 async fn ready(seed: u64) -> (Arc<Sim>, Vec<Bytes>, Vec<Bytes>) {
     let (sim, _, store) = new(seed).await;
+    sim.without_holes();
     let (live, dead) = blobs(&store, 2, 2).await;
     sealed(&sim, &store).await;
     store.close().await.unwrap();
@@ -242,7 +237,6 @@ async fn ready(seed: u64) -> (Arc<Sim>, Vec<Bytes>, Vec<Bytes>) {
 
 async fn opened(sim: &Arc<Sim>) -> (Arc<Sim>, Store) {
     let sim = sim.crash(Crash::Killed);
-    without_holes(&sim);
     let store = open(&sim, &MemoryIndex::default()).await.unwrap();
     (sim, store)
 }
@@ -291,12 +285,9 @@ async fn every_operation_of_a_move_may_fail_once_or_come_short() {
     for fault in [Fault::Fail(Kind::Io), Fault::Short, Fault::Fail(Kind::Full)] {
         for operation in (0..whole).step_by(figures::choose(3, 1, 1)) {
             let (sim, store) = opened(&base).await;
-            sim.clear_plans();
             sim.plan(Plan::new(fault).after(operation));
-            without_holes(&sim);
             let _ = reclaim(&store).await;
             sim.clear_plans();
-            without_holes(&sim);
             holds(&store, &live, &dead).await;
             let health = store.health().await;
             assert_eq!(health.counts.quarantined, 0, "{fault:?} {operation}");
