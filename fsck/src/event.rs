@@ -8,9 +8,8 @@ use orlop_format::Malformed;
 use orlop_format::codec::{Reader, Writer};
 use orlop_format::digest::Digest;
 use orlop_format::location::{Extent, Place, decode_extents, encode_extents};
-use orlop_format::record::{
-    Checkpoint, Kind, MAX_ALIASES, MAX_OWNER, Record, decode_remaps, encode_remaps,
-};
+use orlop_format::record::{Checkpoint, Kind, MAX_ALIASES, MAX_OWNER, Record};
+use orlop_format::remap::{decode_remaps, encode_remaps};
 use orlop_format::row::Form;
 
 /// What happened to a blob.
