@@ -7,8 +7,9 @@
 use orlop_format::Malformed;
 use orlop_format::codec::{Reader, Writer};
 use orlop_format::digest::Digest;
-use orlop_format::location::{Place, decode_extents, encode_extents};
+use orlop_format::location::{Extent, Place, decode_extents, encode_extents};
 use orlop_format::record::{Checkpoint, Kind, MAX_ALIASES, MAX_OWNER, Record};
+use orlop_format::remap::{decode_remaps, encode_remaps};
 use orlop_format::row::Form;
 
 /// What happened to a blob.
@@ -39,6 +40,11 @@ pub(crate) enum BlobEvent {
     Quarantine { birth: u64 },
     /// Its record has a new place.
     Move { birth: u64, from: Place, to: Place },
+    /// Extents of it have new places.
+    Remap {
+        birth: u64,
+        extents: Vec<(Extent, Extent)>,
+    },
 }
 
 /// What happened to an upload.
@@ -153,6 +159,12 @@ impl BlobEvent {
                 to.encode(&mut w);
                 w
             }
+            BlobEvent::Remap { birth, extents } => {
+                let mut w = start(0);
+                w.u8(7).u64(*birth);
+                encode_remaps(extents, &mut w);
+                w
+            }
         };
         w.finish()
     }
@@ -193,6 +205,10 @@ impl BlobEvent {
                 birth: r.u64()?,
                 from: Place::decode(r)?,
                 to: Place::decode(r)?,
+            },
+            7 => BlobEvent::Remap {
+                birth: r.u64()?,
+                extents: decode_remaps(r)?,
             },
             _ => return Err(Malformed::Field("event")),
         })

@@ -240,6 +240,11 @@ impl Log {
                 self.released.remove(segment, lsn);
                 Ok(())
             }
+            Record::Remap {
+                sha256,
+                birth,
+                extents,
+            } => self.blob(&sha256, lsn, 0, &BlobEvent::Remap { birth, extents }),
             Record::Note(_) => {
                 self.noted(lsn);
                 Ok(())

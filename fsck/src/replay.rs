@@ -186,6 +186,15 @@ impl Blob {
                     blob.copies.relocate(&from, to);
                 }
             }
+            BlobEvent::Remap { birth, extents } => {
+                if let Some(blob) = state
+                    .as_mut()
+                    .filter(|blob| blob.row.birth == birth && blob.row.state != State::Dead)
+                    && let Form::Extents(has) = &mut blob.row.form
+                {
+                    row::remap(has, &extents);
+                }
+            }
         }
     }
 

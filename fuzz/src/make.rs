@@ -126,7 +126,7 @@ pub(crate) fn holes(u: &mut Unstructured<'_>) -> Result<Vec<Hole>> {
 
 /// A record of any kind.
 pub(crate) fn record(u: &mut Unstructured<'_>) -> Result<Record> {
-    Ok(match u.int_in_range(0..=13)? {
+    Ok(match u.int_in_range(0..=14)? {
         0 => Record::Open {
             upload: upload(u)?,
             owner: bytes(u, 512)?,
@@ -163,6 +163,20 @@ pub(crate) fn record(u: &mut Unstructured<'_>) -> Result<Record> {
         },
         12 => Record::Remove {
             segment: segment(u)?,
+        },
+        13 => Record::Remap {
+            sha256: u.arbitrary()?,
+            birth: u.arbitrary()?,
+            extents: list(u, MANY, |u| {
+                let from = extent(u)?;
+                let (segment, offset) = (segment(u)?, u.arbitrary()?);
+                let to = Extent {
+                    segment,
+                    offset,
+                    ..from
+                };
+                Ok((from, to))
+            })?,
         },
         _ => Record::Copy {
             sha256: u.arbitrary()?,

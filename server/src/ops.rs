@@ -419,6 +419,11 @@ fn write_gc(text: &mut Text, observed: &Observed) {
             gc.freed,
         ),
         (
+            "orlop_gc_moved_bytes_total",
+            "Bytes that were copied to join segments of which little lived.",
+            counts.moved_bytes,
+        ),
+        (
             "orlop_gc_cycles_total",
             "Cycles of collection that came to their end.",
             gc.cycles,

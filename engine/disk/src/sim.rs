@@ -115,6 +115,8 @@ struct State {
     random: Random,
     tree: Tree,
     capacity: u64,
+    /// Whether its files can have no holes.
+    is_holeless: bool,
     faults: Faults,
     off: bool,
     /// Percent of transfers that are put off.
@@ -138,6 +140,7 @@ impl Sim {
             random: Random::new(seed),
             tree,
             capacity,
+            is_holeless: false,
             faults: Faults::default(),
             off: false,
             delayed: 0,
@@ -202,6 +205,12 @@ impl Sim {
     /// Sets the size of the disk in bytes. What is there already stays.
     pub fn set_capacity(&self, bytes: u64) {
         self.lock().capacity = bytes;
+    }
+
+    /// From now on, and after every crash, no part of a file can be given back:
+    /// [`Verb::Punch`] is not supported.
+    pub fn without_holes(&self) {
+        self.lock().is_holeless = true;
     }
 
     /// The bytes of a file as a read would see them, without an operation.

@@ -129,6 +129,21 @@ mod tests {
             segment,
             holes: vec![hole],
         };
+        let extent = |offset| crate::location::Extent {
+            segment,
+            offset,
+            len: 3,
+            body: 4,
+        };
+        let remap = Record::Remap {
+            sha256: [7; 32],
+            birth: 5,
+            extents: vec![(extent(4096), extent(8192))],
+        };
+        let at = |high| [&id[..], &[0, high, 0, 0, 3, 0, 0, 0, 4, 0, 0, 0]].concat();
+        let pairs = [&[1, 0, 0, 0][..], &at(16), &at(32)].concat();
+        let body = [&[7; 32][..], &5u64.to_le_bytes(), &pairs].concat();
+        assert_eq!((remap.kind().code(), remap.encode()), (19, body));
         let holes = [1, 0, 0, 0, 0, 32, 0, 0, 0, 16, 0, 0];
         let body = [&id[..], &holes].concat();
         assert_eq!((punch.kind().code(), punch.encode()), (9, body));

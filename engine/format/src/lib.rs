@@ -20,6 +20,7 @@ pub mod hole;
 pub mod journal;
 pub mod location;
 pub mod record;
+pub mod remap;
 pub mod row;
 pub mod segment;
 pub mod superblock;

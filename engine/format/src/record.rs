@@ -14,7 +14,8 @@ use crate::commit::{decode_commit, decode_digest, encode_commit};
 use crate::digest::Digest;
 pub use crate::hole::Hole;
 use crate::hole::{decode_holes, encode_holes};
-use crate::location::{Place, SegmentId};
+use crate::location::{Extent, Place, SegmentId};
+use crate::remap::{decode_remaps, encode_remaps};
 
 /// Payload up to this many bytes lies in the record itself.
 pub const INLINE_LIMIT: usize = 64 * 1024;
@@ -69,6 +70,8 @@ pub enum Kind {
     Copy = 17,
     /// A segment's file is removed.
     Remove = 18,
+    /// Extents of a blob have a new place.
+    Remap = 19,
     /// Header of a run of an upload's bytes in a raw segment.
     Extent = 32,
     /// End of a sealed segment.
@@ -76,7 +79,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Kind; 20] = [
+    const ALL: [Kind; 21] = [
         Kind::Group,
         Kind::Open,
         Kind::Checkpoint,
@@ -95,6 +98,7 @@ impl Kind {
         Kind::Quarantine,
         Kind::Copy,
         Kind::Remove,
+        Kind::Remap,
         Kind::Extent,
         Kind::Footer,
     ];
@@ -195,6 +199,15 @@ pub enum Record {
         /// The segment.
         segment: SegmentId,
     },
+    /// Extents of a blob have new places.
+    Remap {
+        /// The blob's SHA-256.
+        sha256: [u8; 32],
+        /// LSN of its commit.
+        birth: u64,
+        /// What it had, and has instead; at most [`MAX_EXTENTS`].
+        extents: Vec<(Extent, Extent)>,
+    },
     /// Opaque bytes of the layer above.
     Note(Vec<u8>),
     /// All before this is durable. `clean` at an orderly stop.
@@ -234,6 +247,7 @@ impl Record {
             Record::Seal { .. } => Kind::Seal,
             Record::Punch { .. } => Kind::Punch,
             Record::Remove { .. } => Kind::Remove,
+            Record::Remap { .. } => Kind::Remap,
             Record::Note(_) => Kind::Note,
             Record::Mark { .. } => Kind::Mark,
             Record::Quarantine { .. } => Kind::Quarantine,
@@ -277,6 +291,14 @@ impl Record {
                 encode_holes(holes, &mut w);
             }
             Record::Remove { segment } => segment.encode(&mut w),
+            Record::Remap {
+                sha256,
+                birth,
+                extents,
+            } => {
+                w.raw(sha256).u64(*birth);
+                encode_remaps(extents, &mut w);
+            }
             Record::Note(note) => {
                 w.raw(note);
             }
@@ -332,6 +354,11 @@ impl Record {
             },
             Kind::Remove => Record::Remove {
                 segment: SegmentId::decode(&mut r)?,
+            },
+            Kind::Remap => Record::Remap {
+                sha256: r.array()?,
+                birth: r.u64()?,
+                extents: decode_remaps(&mut r)?,
             },
             Kind::Note => {
                 let note = r.rest();
@@ -494,6 +521,17 @@ mod tests {
                 ],
             },
             Record::Remove { segment: segment() },
+            Record::Remap {
+                sha256: [1; 32],
+                birth: 5,
+                extents: vec![(
+                    extent,
+                    Extent {
+                        offset: 4096,
+                        ..extent
+                    },
+                )],
+            },
             Record::Note(b"opaque".to_vec()),
             Record::Mark { clean: true },
             Record::Quarantine {

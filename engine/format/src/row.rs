@@ -3,6 +3,8 @@
 //!
 //! Every value starts with a version byte, 1.
 
+use std::collections::BTreeMap;
+
 use crate::Malformed;
 use crate::checkpoint::{self, Checkpoint};
 use crate::codec::{Reader, Writer};
@@ -113,6 +115,25 @@ impl Blob {
             form,
         })
     }
+}
+
+/// Puts new places in a blob's extents where they are those that it had: one that
+/// lies elsewhere was moved before. Returns the pairs that held.
+pub fn remap(extents: &mut [Extent], pairs: &[(Extent, Extent)]) -> Vec<(Extent, Extent)> {
+    let by_place: BTreeMap<(SegmentId, u32), &(Extent, Extent)> = pairs
+        .iter()
+        .map(|pair| ((pair.0.segment, pair.0.offset), pair))
+        .collect();
+    let mut held = Vec::new();
+    for extent in extents {
+        if let Some((from, to)) = by_place.get(&(extent.segment, extent.offset))
+            && from == extent
+        {
+            *extent = *to;
+            held.push((*from, *to));
+        }
+    }
+    held
 }
 
 /// Table `Upload`: upload id (16) → `also` u8 · owner (bytes) · tail u8 (0

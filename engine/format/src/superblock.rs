@@ -30,8 +30,10 @@ pub const SLOTS: u64 = 2;
 /// Feature that a reader must know: the log may have [`crate::record::Kind::Punch`]
 /// and [`crate::record::Kind::Remove`].
 pub const RELEASES: u64 = 1;
+/// Feature that a reader must know: the log may have [`crate::record::Kind::Remap`].
+pub const REMAPS: u64 = 2;
 /// Every feature of a reader that this crate knows.
-const KNOWN: u64 = RELEASES;
+const KNOWN: u64 = RELEASES | REMAPS;
 /// The two files.
 pub const FILES: [&str; 2] = ["superblock.0", "superblock.1"];
 
@@ -134,12 +136,12 @@ mod tests {
             epoch: 5,
             recycled: 6,
             journal: 7,
-            features: RELEASES,
+            features: RELEASES | REMAPS,
         };
         let block = slot.encode();
         assert_eq!(Superblock::decode(&block), Ok(slot));
         let newer = Superblock {
-            features: RELEASES | 2,
+            features: RELEASES | 4,
             ..slot
         };
         let refused = Superblock::decode(&newer.encode());

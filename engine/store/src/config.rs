@@ -106,6 +106,13 @@ pub const PASS_TIME: Duration = Duration::from_secs(3600);
 /// Extents that a reclaimer keeps in memory while it looks for dead ones. Of
 /// segments beyond it a later pass takes care.
 pub const LIVE_EXTENTS: usize = 1024 * 1024;
+/// Raw segments are joined of which this part of what one may hold is live, or
+/// less, where holes can be made.
+pub const COMPACT_SHARE: u64 = 4;
+/// How many of them there must be.
+pub const COMPACT_MIN: usize = 8;
+/// Bytes that one pass moves at most, unless all room is wanted.
+pub const COMPACT_BYTES: u64 = 256 * 1024 * 1024;
 /// Meta segments of which one pass looks how much still matters.
 pub const META_LOOKS: usize = 8;
 

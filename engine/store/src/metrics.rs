@@ -19,6 +19,7 @@ pub(crate) struct Metrics {
     collected_bytes: AtomicU64,
     removed_segments: AtomicU64,
     released_bytes: AtomicU64,
+    moved_bytes: AtomicU64,
     records: AtomicU64,
     sync_nanos: AtomicU64,
     cache_hits: AtomicU64,
@@ -59,6 +60,8 @@ pub struct Counts {
     pub removed_segments: u64,
     /// Bytes given back to the file system, in holes and removed files.
     pub released_bytes: u64,
+    /// Bytes that passes copied to other segments to join them.
+    pub moved_bytes: u64,
     /// Records written to the journal.
     pub records: u64,
     /// Time that syncs of the journal took.
@@ -170,6 +173,10 @@ impl Metrics {
         add(&self.released_bytes, bytes);
     }
 
+    pub(crate) fn moved(&self, bytes: u64) {
+        add(&self.moved_bytes, bytes);
+    }
+
     pub(crate) fn scrub_read(&self, bytes: u64) {
         add(&self.scrub_bytes, bytes);
     }
@@ -206,6 +213,7 @@ impl Metrics {
             collected_bytes: get(&self.collected_bytes),
             removed_segments: get(&self.removed_segments),
             released_bytes: get(&self.released_bytes),
+            moved_bytes: get(&self.moved_bytes),
             records: get(&self.records),
             sync_time: Duration::from_nanos(get(&self.sync_nanos)),
             cache_hits: get(&self.cache_hits),

@@ -28,6 +28,8 @@ pub enum Planted {
     UnlinkBeforeRecord,
     /// Room is given back without asking what uploads refer to.
     ReclaimWithoutUploads,
+    /// The log says that an extent moved before its copy is durable.
+    MoveWithoutSync,
 }
 
 #[cfg(feature = "planted")]

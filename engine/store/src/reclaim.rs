@@ -14,6 +14,7 @@
 mod account;
 mod clean;
 mod close;
+mod compact;
 mod live;
 mod punch;
 
@@ -28,6 +29,7 @@ use orlop_format::row;
 use orlop_format::superblock::RELEASES;
 
 pub use self::account::Space;
+use self::compact::Compaction;
 use self::live::Scan;
 use self::punch::Partly;
 use crate::config::{HELD_PAUSE, HELD_ROUNDS, META_LOOKS, PASS_TIME, RELEASE_STEP};
@@ -62,6 +64,8 @@ pub struct Reclaimed {
     pub bytes: u64,
     /// Segments that readers or uploads hold back: a later pass takes them.
     pub held: u64,
+    /// Bytes that were copied to other segments, and take room there.
+    pub moved: u64,
     /// Segments that were left as they are after an error, which was logged.
     pub failed: u64,
 }
@@ -86,6 +90,8 @@ enum Work {
     /// Looks for what is live in segments that are partly dead.
     Scan(Box<Scan>),
     Punch(Box<Partly>),
+    /// Moves what lives in a raw segment elsewhere.
+    Compact(Box<Compaction>),
 }
 
 /// A file to be taken away.
@@ -105,6 +111,7 @@ impl Work {
             Work::Remove(id) | Work::Clean(id) => Some(*id),
             Work::Unlink(unlink) => Some(unlink.id),
             Work::Punch(partly) => Some(partly.segment()),
+            Work::Compact(work) => Some(work.segment),
             Work::Scan(_) => None,
         }
     }
@@ -254,7 +261,7 @@ impl Reclaimer {
         self.is_written = false;
         let rows = account::rows(&core)?;
         let barrier = core.segments.holds.barrier();
-        let mut partly = Vec::new();
+        let (mut partly, mut closed) = (Vec::new(), BTreeSet::new());
         let mut meta = Vec::new();
         for class in [Class::Raw, Class::Small, Class::Meta] {
             for id in core.segments.list(class)? {
@@ -276,6 +283,7 @@ impl Reclaimer {
                 match class {
                     Class::Raw if live == 0 => self.work.push_back(Work::Remove(id)),
                     Class::Raw => {
+                        closed.insert(id);
                         let row = row.filter(|row| row.dead() > 0 || !row.sealed);
                         let row = row.filter(|row| !self.memory.refused.contains(&row.segment));
                         partly.extend(row.cloned());
@@ -299,10 +307,34 @@ impl Reclaimer {
         } else {
             self.memory.punched = true;
         }
-        if !partly.is_empty() && self.memory.can_punch != Some(false) {
-            self.work.push_back(Work::Scan(Box::new(Scan::new(partly))));
-        }
+        self.plan_raw(&rows, partly, &closed);
         Ok(())
+    }
+
+    /// Plans a look at raw segments: at those to be punched, and those to be joined.
+    fn plan_raw(
+        &mut self,
+        rows: &Rows,
+        mut partly: Vec<row::Segment>,
+        closed: &BTreeSet<SegmentId>,
+    ) {
+        let core = Arc::clone(&self.core);
+        if self.memory.can_punch.is_none()
+            && let Some(row) = partly.first()
+            && let Ok(Some(file)) = core.segments.open_apart(&row.segment)
+        {
+            // A file that errs says nothing about the others.
+            let _ = self.can_punch(&file);
+        }
+        let can_punch = self.memory.can_punch != Some(false);
+        let size = core.segments.size();
+        let joined = compact::choose(rows, closed, can_punch, size, self.is_thorough);
+        partly.retain(|row| can_punch && !joined.contains(&row.segment));
+        partly.extend(joined.iter().filter_map(|id| rows.get(id)).cloned());
+        if !partly.is_empty() {
+            let scan = Scan::new(partly, &joined);
+            self.work.push_back(Work::Scan(Box::new(scan)));
+        }
     }
 
     /// Chooses the meta segments of which this pass looks how much still
@@ -328,18 +360,19 @@ impl Reclaimer {
             Work::Clean(id) => self.clean(id).await,
             Work::Scan(scan) => self.scan(scan).await,
             Work::Punch(partly) => self.punch(partly).await,
+            Work::Compact(work) => self.compact(work).await,
         }
     }
 
     /// Lets older programs refuse the store before they meet what they do not
     /// know.
-    async fn announce(&self) -> Result<()> {
+    async fn announce(&self, features: u64) -> Result<()> {
         let mut slots = self.core.superblock.lock().await;
-        if slots.get().features & RELEASES != 0 {
+        if slots.get().features & features == features {
             return Ok(());
         }
         slots
-            .write(|slot| slot.features |= RELEASES)
+            .write(|slot| slot.features |= features)
             .await
             .map_err(|error| self.core.poison.set(&error))
     }
@@ -353,7 +386,7 @@ impl Reclaimer {
         }
         let row = self.core.segment_row(&id)?;
         let holes = row.map_or(0, |row| row.released());
-        self.announce().await?;
+        self.announce(RELEASES).await?;
         if planted::is(Planted::UnlinkBeforeRecord) {
             self.core.segments.unlink(&id)?;
             self.core.segments.sync_names(&id)?;

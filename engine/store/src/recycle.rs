@@ -398,6 +398,11 @@ pub(crate) fn judge(core: &Core, entry: &Entry<'_>, covered: u64) -> Result<Keep
             Some(row) if row.removed => Keep::Drop,
             _ => Keep::Meta,
         },
+        // The commit says where the extents were in the beginning.
+        Record::Remap { sha256, birth, .. } => match core.blob_row(&sha256)? {
+            Some(row) if row.birth == birth && row.state != State::Dead => Keep::Meta,
+            _ => Keep::Drop,
+        },
         Record::Punch { segment, .. } => match core.segment_row(&segment)? {
             Some(row) if row.punched == entry.lsn => Keep::Meta,
             _ => Keep::Drop,

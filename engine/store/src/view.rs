@@ -221,6 +221,11 @@ impl<'a> View<'a> {
                 self.put_segment(&Segment::gone(*segment));
                 Ok(())
             }
+            Record::Remap {
+                sha256,
+                birth,
+                extents,
+            } => self.remap(sha256, *birth, extents),
             Record::Note(_) => self.noted(lsn),
             Record::Mark { .. } => Ok(()),
             Record::Quarantine { sha256, birth } => self.quarantine(sha256, *birth),
@@ -396,6 +401,24 @@ impl<'a> View<'a> {
             row.state = State::Quarantined;
             self.put_blob(sha256, &row);
         }
+        Ok(())
+    }
+
+    /// Moves extents of a blob that still are where the move says they were.
+    fn remap(&mut self, sha256: &[u8; 32], birth: u64, pairs: &[(Extent, Extent)]) -> Result<()> {
+        let Some(mut row) = self.blob(sha256)? else {
+            return Ok(());
+        };
+        if row.birth != birth || row.state == State::Dead {
+            return Ok(());
+        }
+        let Form::Extents(extents) = &mut row.form else {
+            return Ok(());
+        };
+        let (from, to): (Vec<_>, Vec<_>) = row::remap(extents, pairs).into_iter().unzip();
+        self.count_extents(&from, false)?;
+        self.count_extents(&to, true)?;
+        self.put_blob(sha256, &row);
         Ok(())
     }
 

@@ -8,6 +8,7 @@ use orlop_format::codec::{Reader as Fields, Writer};
 use orlop_format::digest::{Algorithm, Digest};
 use orlop_format::location::{Class, Home, Place, SegmentId, decode_extents, encode_extents};
 use orlop_format::record::{Moved, Record};
+use orlop_format::row;
 use rusqlite::OptionalExtension as _;
 
 use super::log::{Log, sql};
@@ -116,6 +117,27 @@ impl Log {
                     }
                 }
             }
+            Record::Remap {
+                sha256,
+                birth,
+                extents,
+            } => {
+                let at: Option<Vec<u8>> = self
+                    .sql
+                    .prepare_cached("SELECT at FROM blob WHERE sha256 = ?1 AND birth = ?2")
+                    .and_then(|mut select| {
+                        let keys = (sha256, number(birth));
+                        select.query_row(keys, |row| row.get(0)).optional()
+                    })
+                    .map_err(sql)?;
+                if let Some(At::Extents(mut has)) = at.as_deref().and_then(decode) {
+                    row::remap(&mut has, &extents);
+                    run(
+                        "UPDATE blob SET at = ?3 WHERE sha256 = ?1 AND birth = ?2",
+                        &[&sha256, &number(birth), &encode(&At::Extents(has))],
+                    )?;
+                }
+            }
             Record::Note(note) => {
                 run(NOTE, &[&number(lsn), &note])?;
             }
@@ -160,6 +182,7 @@ impl Log {
                     }
                 }
             }
+            Record::Remap { extents, .. } => extents.iter().for_each(|(_, to)| one(&to.segment)),
             Record::Commit(commit) => commit.extents.iter().for_each(|at| one(&at.segment)),
             Record::Checkpoint(checkpoint) => {
                 checkpoint.extents.iter().for_each(|at| one(&at.segment));

@@ -166,3 +166,101 @@ fn a_hole_under_a_blob_is_found() {
     let found = |finding: &orlop_fsck::Finding| finding.code == Code::ExtentPayload;
     assert!(report.findings.iter().any(found), "{report}");
 }
+
+/// Real files with nothing but large blobs: so many segments of nine, of which so
+/// many live.
+fn large(folder: &Path, segments: usize, live_of_9: usize) -> Vec<Digest> {
+    let mut live = Vec::new();
+    during(folder, async |store| {
+        for number in 0..segments * 9 {
+            let digest = push(store, number as u64, 900_000).await;
+            if number % 9 < live_of_9 {
+                live.push(digest);
+            }
+        }
+        keep(store, &live).await;
+    });
+    live
+}
+
+/// Segments of which little lives are joined: log, index and files agree, also
+/// when the index is made again.
+#[test]
+fn segments_that_were_joined_are_clean() {
+    let folder = tempfile::tempdir().unwrap();
+    let live = large(folder.path(), 9, 1);
+    let all = files(folder.path(), "raw").len();
+    during(folder.path(), async |store| {
+        let mut pass = store.reclaim().await.unwrap();
+        while pass.step().await.unwrap().is_some() {}
+        let total = pass.total();
+        assert!(total.moved > 8 * 900_000 && total.failed == 0, "{total:?}");
+        // Records of moves leave the journal.
+        for seed in 500..900 {
+            push(store, seed, 60_000).await;
+        }
+        engine::recycled(store, 2).await;
+    });
+    assert!(all >= 9 && files(folder.path(), "raw").len() <= 3);
+    let report = check(folder.path());
+    assert!(report.clean() && report.index.compared, "{report}");
+    std::fs::remove_dir_all(folder.path().join("index")).unwrap();
+    during(folder.path(), async |store| {
+        for digest in &live {
+            assert!(store.read(digest).unwrap().bytes(1 << 20).await.is_ok());
+        }
+    });
+    let report = check(folder.path());
+    assert!(report.clean() && report.index.compared, "{report}");
+}
+
+/// What the store says of its bytes is what the check adds up from the log, and
+/// what the file system has given.
+#[test]
+fn the_accounts_are_those_of_the_check_and_of_the_disk_to_the_block() {
+    const BLOCK: u64 = 4096;
+    let folder = tempfile::tempdir().unwrap();
+    large(folder.path(), 3, 5);
+    let space = |all: bool| {
+        let mut space = None;
+        during(folder.path(), async |store| {
+            if all {
+                let mut pass = store.reclaim_all().await.unwrap();
+                while pass.step().await.unwrap().is_some() {}
+                assert_eq!(pass.total().failed, 0);
+            }
+            space = Some(store.space().await.unwrap());
+        });
+        space.unwrap()
+    };
+    // Before anything came back: those that were sealed are what the check sees.
+    let before = space(false);
+    let report = check(folder.path());
+    assert_eq!(before.live, report.counts.live_bytes);
+    assert!(
+        before.dead >= 12 * 900_000 && before.released == 0,
+        "{before:?}"
+    );
+
+    let after = space(true);
+    assert_eq!((after.live, after.dead), (before.live, 0), "{after:?}");
+    assert!(after.released >= 12 * 900_000, "{after:?}");
+    let report = check(folder.path());
+    assert!(report.clean(), "{report}");
+    assert_eq!(after.live, report.counts.live_bytes);
+    assert_eq!(report.counts.unowned_extents, 0);
+    let raw = files(folder.path(), "raw");
+    assert_eq!(after.segments, raw.len() as u64);
+    // A first block and a footer of one block each.
+    let frames = after.live + after.dead + after.released;
+    let lens = raw.iter().map(|(file, _)| file.metadata().unwrap().len());
+    assert_eq!(lens.sum::<u64>(), frames + after.segments * 2 * BLOCK);
+    let given: u64 = raw.iter().map(|(_, blocks)| *blocks).sum();
+    let wanted = after.live + after.segments * 2 * BLOCK;
+    // The file system itself may need a block for the map of a file with holes.
+    let most = wanted + after.segments * BLOCK;
+    assert!(
+        (wanted..=most).contains(&given),
+        "{given}, {wanted}: {after:?}"
+    );
+}

@@ -112,6 +112,16 @@ fn canary_room_given_back_under_an_upload_is_found() {
     });
 }
 
+/// A copy that is lost with what it was made of. The run without the bug has syncs
+/// that this one has not.
+#[test]
+fn canary_a_move_before_its_copy_is_durable_is_found() {
+    found_again("moves", Checker::Acknowledged, |workload, seed| {
+        let _bug = plant(Some(Planted::MoveWithoutSync));
+        run(workload, seed)
+    });
+}
+
 #[test]
 fn canary_names_before_blobs_are_found() {
     found("manifests", Checker::Names, |workload, seed| {

@@ -112,6 +112,9 @@ impl SimFile {
         let attempt = state.begin(verb, &self.path, offset, len);
         let result = state.settle(&attempt, |state| {
             self.check_writable(verb)?;
+            if verb == Verb::Punch && state.is_holeless {
+                return Err(Kind::Unsupported.example());
+            }
             let file = state.tree.file(self.id).map_err(Gone::error)?;
             if let Effect::Reserve { offset, len } = effect {
                 let missing = file.written.content.missing(offset, len);

@@ -17,6 +17,7 @@ pub struct Snapshot {
     operation: u64,
     seed: u64,
     capacity: u64,
+    is_holeless: bool,
     tree: Tree,
 }
 
@@ -41,7 +42,10 @@ impl Snapshot {
             Crash::Killed | Crash::Lost | Crash::Kept | Crash::Parts(_) => self.seed,
             Crash::Prefix(seed) | Crash::Torn(seed) => self.seed ^ seed,
         };
-        Sim::with_tree(seed.wrapping_add(1), self.tree.after(crash), self.capacity)
+        let tree = self.tree.after(crash);
+        let sim = Sim::with_tree(seed.wrapping_add(1), tree, self.capacity);
+        sim.lock().is_holeless = self.is_holeless;
+        sim
     }
 }
 
@@ -80,6 +84,7 @@ impl State {
             operation,
             seed: self.seed,
             capacity: self.capacity,
+            is_holeless: self.is_holeless,
             tree: self.tree.clone(),
         }
     }

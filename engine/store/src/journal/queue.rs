@@ -24,8 +24,9 @@ pub(crate) enum Fate {
     },
     /// A commit of a blob that is there already: nothing was written for it.
     Present,
-    /// The tombstone of a blob that was used meanwhile or has ended, or the
-    /// removal of a segment that is in use or removed: nothing was written.
+    /// The tombstone of a blob that was used meanwhile or has ended, the move of
+    /// one that is not whole or lies elsewhere, or the removal of a segment that is
+    /// in use or removed: nothing was written.
     Spared,
 }
 

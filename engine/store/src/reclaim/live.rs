@@ -3,13 +3,14 @@
 //! Invariant: uploads are looked at before blobs. Extents go from an upload to
 //! a blob, and what is not in a row yet is held (see [`crate::holds`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use orlop_format::location::{Extent, SegmentId};
 use orlop_format::row::{self, Form};
 use orlop_index::Table;
 
+use super::compact::Compaction;
 use super::punch::Partly;
 use super::{Did, Reclaimer, Work};
 use crate::config::{COLLECT_PAGE, LIVE_EXTENTS};
@@ -28,10 +29,11 @@ pub(super) struct Scan {
 }
 
 impl Scan {
-    pub(super) fn new(partly: Vec<row::Segment>) -> Self {
+    /// Those of `joined` are to be moved.
+    pub(super) fn new(partly: Vec<row::Segment>, joined: &BTreeSet<SegmentId>) -> Self {
         let wanted = partly
             .into_iter()
-            .map(|row| (row.segment, Partly::new(row)))
+            .map(|row| (row.segment, Partly::new(row, joined)))
             .collect();
         Self {
             wanted,
@@ -41,10 +43,12 @@ impl Scan {
         }
     }
 
-    fn take(&mut self, extents: &[Extent]) {
+    /// `owner` is the blob that has them, if they may be moved.
+    fn take(&mut self, owner: Option<[u8; 32]>, extents: &[Extent]) {
         for extent in extents {
             if let Some(partly) = self.wanted.get_mut(&extent.segment) {
                 partly.live.push(extent.into());
+                partly.owned(owner);
                 self.found = self.found.saturating_add(1);
             }
         }
@@ -72,8 +76,9 @@ impl Scan {
             rows = rows.saturating_add(1);
             bytes = bytes.saturating_add(value.len() as u64);
             match extents(table, value) {
-                Ok(extents) => {
-                    self.take(&extents);
+                Ok((is_movable, extents)) => {
+                    let owner = key.try_into().ok();
+                    self.take(owner.filter(|_| is_movable), &extents);
                     ControlFlow::Continue(())
                 }
                 Err(error) => {
@@ -88,18 +93,21 @@ impl Scan {
     }
 }
 
-/// The extents that a row refers to.
+/// The extents that a row refers to, and whether they may be moved.
 fn extents(
     table: Table,
     value: &[u8],
-) -> std::result::Result<Vec<Extent>, orlop_format::Malformed> {
+) -> std::result::Result<(bool, Vec<Extent>), orlop_format::Malformed> {
     if table == Table::Upload {
-        return Ok(row::Upload::decode(value)?.checkpoint.extents);
+        let row = row::Upload::decode(value)?;
+        return Ok((false, row.checkpoint.extents));
     }
     let row = row::Blob::decode(value)?;
     Ok(match row.form {
-        Form::Extents(extents) if row.state != row::State::Dead => extents,
-        _ => Vec::new(),
+        Form::Extents(extents) if row.state != row::State::Dead => {
+            (row.state == row::State::Live, extents)
+        }
+        _ => (false, Vec::new()),
     })
 }
 
@@ -125,7 +133,12 @@ impl Reclaimer {
             if table == Table::Blob {
                 let barrier = self.core.segments.holds.barrier();
                 let partly = scan.wanted.into_values();
-                let work = partly.map(|partly| Work::Punch(Box::new(partly.after(barrier))));
+                let work = partly.map(|mut partly| match partly.owners.take() {
+                    Some(owners) => {
+                        Work::Compact(Box::new(Compaction::new(partly.segment(), owners)))
+                    }
+                    None => Work::Punch(Box::new(partly.after(barrier))),
+                });
                 return Ok(Did::More(0, work.collect()));
             }
             scan.table = Some(Table::Blob);

@@ -3,6 +3,7 @@
 //! Invariant: a punch is done and durable before the next is recorded, so that
 //! only the newest of the log can be unfinished.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use orlop_disk::{File, Kind};
@@ -12,6 +13,7 @@ use orlop_format::location::{Extent, SegmentId};
 use orlop_format::record::Record;
 use orlop_format::row;
 use orlop_format::segment::Footer;
+use orlop_format::superblock::RELEASES;
 
 use super::{Did, Reclaimer, Work};
 use crate::config::RELEASE_STEP;
@@ -41,6 +43,8 @@ impl From<&Extent> for Live {
 pub(super) struct Partly {
     row: row::Segment,
     pub(super) live: Vec<Live>,
+    /// Who has what is live, if all of it is to be moved.
+    pub(super) owners: Option<BTreeSet<[u8; 32]>>,
     /// Who entered until then may read what is dead.
     barrier: u64,
     /// Whether its holes are to be punched as they are.
@@ -48,8 +52,9 @@ pub(super) struct Partly {
 }
 
 impl Partly {
-    pub(super) fn new(row: row::Segment) -> Self {
+    pub(super) fn new(row: row::Segment, joined: &BTreeSet<SegmentId>) -> Self {
         Self {
+            owners: joined.contains(&row.segment).then(BTreeSet::new),
             row,
             live: Vec::new(),
             barrier: 0,
@@ -61,12 +66,23 @@ impl Partly {
     pub(super) fn again(row: &row::Segment) -> Self {
         Self {
             again: true,
-            ..Self::new(row.clone())
+            ..Self::new(row.clone(), &BTreeSet::new())
         }
     }
 
     pub(super) fn after(self, barrier: u64) -> Self {
         Self { barrier, ..self }
+    }
+
+    /// Something in it is live, of this blob if it may be moved.
+    pub(super) fn owned(&mut self, owner: Option<[u8; 32]>) {
+        match (owner, &mut self.owners) {
+            (Some(owner), Some(owners)) => {
+                owners.insert(owner);
+            }
+            (None, owners) => *owners = None,
+            (Some(_), None) => {}
+        }
     }
 
     pub(super) fn segment(&self) -> SegmentId {
@@ -138,7 +154,7 @@ impl Reclaimer {
         if !self.can_punch(&file)? {
             return Ok(Did::nothing());
         }
-        self.announce().await?;
+        self.announce(RELEASES).await?;
         let new: Vec<Hole> = holes
             .iter()
             .filter(|hole| !partly.row.holes.contains(hole))
@@ -210,7 +226,7 @@ impl Reclaimer {
 
     /// Whether the file system can punch, found by a punch behind the end of a
     /// file, which changes nothing.
-    fn can_punch(&mut self, file: &Arc<dyn File>) -> Result<bool> {
+    pub(super) fn can_punch(&mut self, file: &Arc<dyn File>) -> Result<bool> {
         if let Some(known) = self.memory.can_punch {
             return Ok(known);
         }

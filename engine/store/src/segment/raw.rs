@@ -100,6 +100,13 @@ impl Segments {
         }
     }
 
+    /// Lets the segment of moves go as it is, after a failure: nothing more is
+    /// written to it, its seal too, until a later process seals it.
+    pub(crate) async fn give_up_moves(&self, id: &SegmentId) {
+        let mut raw = self.raw.open(Intake::Moves).lock().await;
+        raw.take_if(|open| open.segment.id() == *id);
+    }
+
     /// A segment that waits to be sealed. It waits until
     /// [`Segments::sealed`].
     pub(crate) fn next_full(&self) -> Option<Arc<Full>> {

@@ -11,6 +11,7 @@ mod blobs; // every verb, restarts, damage, a full disk
 mod clock; // a clock that tests stop and set
 mod collect; // what dies, what lives, and that doubt keeps it
 mod collect_errors; // an index that cannot be read while blobs die, and what a cycle reads
+mod compaction; // raw segments that are joined
 mod damage; // flipped bytes and torn tails, case by case
 mod lost; // pushes of what lies in a segment file that is missing
 mod mounts; // segment files that are missing, one by one or all of them

@@ -199,7 +199,7 @@ async fn what_is_dead_in_raw_segments_comes_back_and_nothing_else() {
 }
 
 /// The features of the newest superblock slot.
-fn flags(sim: &Sim) -> u64 {
+pub(crate) fn flags(sim: &Sim) -> u64 {
     let files = FILES.map(|file| sim.peek(&folder().join(file)).unwrap());
     let slots = files.iter().flat_map(|file| file.chunks(4096));
     let slots = slots.filter_map(|slot| Superblock::decode(slot).ok());
@@ -436,9 +436,11 @@ async fn a_file_system_that_cannot_punch_gives_whole_segments_back() {
     let cannot = Plan::new(Fault::Fail(Kind::Unsupported)).on(Verb::Punch);
     sim.plan(cannot.sticky());
     let done = reclaim(&store).await.unwrap();
-    assert_eq!((done.segments, done.failed), (1, 0), "{done:?}");
+    // What lives in the others moves, which gives more back than it takes.
+    assert_eq!((done.segments, done.failed), (5, 0), "{done:?}");
+    assert!(done.moved > 0 && done.bytes > 2 * done.moved, "{done:?}");
     let space = store.space().await.unwrap();
-    assert!(space.released == 0 && space.dead > 8 << 20, "{space:?}");
+    assert_eq!((space.released, space.dead), (0, 0), "{space:?}");
     let struck = sim.struck();
     reclaim(&store).await.unwrap();
     assert_eq!(sim.struck(), struck, "it is not asked again");

@@ -155,6 +155,40 @@ pub(super) async fn room(world: &World) -> Result<()> {
     store.close().await
 }
 
+/// Segments of which little lives, on a file system without holes: what lives in
+/// them moves beside pushes, over a start and a lost index.
+pub(super) async fn moves(world: &World) -> Result<()> {
+    world.sim.without_holes();
+    let store = world.open().await?;
+    let client = Client::new(world, &store);
+    client.see_catalog(1).await?;
+    for number in 0..12 {
+        let bytes = world.draw(|random| content(random.number(), random.len(600_000, 1_300_000)));
+        if number % 4 == 1 {
+            client.push_blob("team/kept", &bytes).await?;
+        } else {
+            client.push(&bytes).await?;
+        }
+    }
+    leases_end(world).await;
+    client.collect(1, true).await?;
+    client.collect(1, true).await?;
+    let more = world.draw(|random| content(random.number(), random.len(70_000, 900_000)));
+    let (moved, pushed) = join(client.reclaim(), client.push_blob("team/kept", &more)).await;
+    moved?;
+    pushed?;
+    fill(&client, FILE * 3).await?;
+    store.close().await?;
+    drop(store);
+    if world.seed.is_multiple_of(2) {
+        world.index.lose();
+    }
+    let store = world.open().await?;
+    let client = Client::new(world, &store);
+    client.reclaim().await?;
+    store.close().await
+}
+
 /// What died stays dead when the journal goes round and the index is lost.
 pub(super) async fn graves(world: &World) -> Result<()> {
     let store = world.open().await?;

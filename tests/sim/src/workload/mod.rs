@@ -57,6 +57,7 @@ pub const WORKLOADS: &[Workload] = &[
     workload!(collection::cycles),
     workload!(collection::graves),
     workload!(collection::room),
+    workload!(collection::moves),
     workload!(lives::rotation),
     workload!(lives::rebuild),
     workload!(lives::reopen),

@@ -289,6 +289,17 @@ pub const WORKLOADS: &[Workload] = &[
             |run| Box::pin(reclaim(run)),
         )
     },
+    Workload {
+        segment: 1 << 20,
+        ..workload(
+            "room that comes back without holes",
+            |run| {
+                run.world.sim.without_holes();
+                Box::pin(dead(run))
+            },
+            |run| Box::pin(reclaim(run)),
+        )
+    },
 ];
 
 impl Workload {

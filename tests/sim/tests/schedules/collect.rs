@@ -64,10 +64,15 @@ pub(crate) fn wander(most: usize) {
     }
 }
 
-/// All leases have ended, and both blobs of the image are condemned.
-pub(crate) async fn condemned(world: &World, store: &Store, names: &Names) {
+/// The store knows its catalog.
+pub(crate) async fn known(store: &Store) {
     let seen = store.catalog_seen(CATALOG, 1).await.unwrap();
     assert_eq!(seen, CatalogMatch::Same);
+}
+
+/// All leases have ended, and both blobs of the image are condemned.
+pub(crate) async fn condemned(world: &World, store: &Store, names: &Names) {
+    known(store).await;
     world.clock.pass(LEASE * 3);
     let done = cycle(store, names).await.unwrap();
     assert_eq!((done.condemned, done.dead), (2, 0));

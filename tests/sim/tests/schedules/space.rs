@@ -2,7 +2,7 @@
 
 use orlop_engine::{Error, Store};
 
-use crate::collect::{Names, condemned, cycle, later, wander};
+use crate::collect::{Names, condemned, cycle, known, later, wander};
 use crate::explore::{Times, explore};
 use crate::step::point;
 use crate::world::{
@@ -152,6 +152,76 @@ fn recycling_meets_room_that_comes_back() {
                 }
                 store.close().await.unwrap();
             });
+        },
+    );
+}
+
+/// What lives in a segment that is half dead moves while clients read and push it.
+#[test]
+fn readers_and_pushes_meet_what_moves() {
+    static MOVED: Times = Times::new("a blob was moved");
+    static HELD: Times = Times::new("a segment was held back");
+    static GONE: Times = Times::new("a segment was removed");
+    explore(
+        "readers_and_pushes_meet_what_moves",
+        &[&MOVED, &HELD, &GONE],
+        || {
+            with_store(
+                Image::thin(),
+                |world: World, store, acknowledged| async move {
+                    let names = Names::default();
+                    for bytes in [large(), small()] {
+                        names.add(sha256(&bytes));
+                        acknowledged.blob(sha256(&bytes), &bytes);
+                    }
+                    known(&store).await;
+                    later(&world, &store, &names).await;
+                    let moves = {
+                        let store = store.clone();
+                        spawn(async move {
+                            for _ in 0..2 {
+                                wander(60);
+                                let mut pass = store.reclaim().await.unwrap();
+                                while pass.step().await.unwrap().is_some() {
+                                    point();
+                                }
+                                let total = pass.total();
+                                assert_eq!(total.failed, 0, "{total:?}");
+                                MOVED.add(u64::from(total.moved > 0));
+                                HELD.add(total.held);
+                                GONE.add(total.segments);
+                            }
+                        })
+                    };
+                    let readers = [0, 1].map(|_| {
+                        let store = store.clone();
+                        spawn(async move {
+                            wander(160);
+                            let blob = store.read(&sha256(&large())).unwrap();
+                            wander(200);
+                            assert_eq!(blob.bytes(1 << 20).await.unwrap(), large());
+                        })
+                    });
+                    let pusher = {
+                        let store = store.clone();
+                        spawn(async move {
+                            wander(200);
+                            let is_new = push(&store, &large()).await.unwrap();
+                            assert!(!is_new, "it is here all the time");
+                            upload(&store).await;
+                        })
+                    };
+                    for reader in readers {
+                        reader.await.unwrap();
+                    }
+                    pusher.await.unwrap();
+                    moves.await.unwrap();
+                    let (_, held) = reclaim(&store).await;
+                    assert_eq!(held, 0, "nobody reads any more");
+                    assert_holds(&store, &sha256(&large()), &large()).await;
+                    store.close().await.unwrap();
+                },
+            );
         },
     );
 }

@@ -52,35 +52,50 @@ impl Image {
     /// A store with the blobs that scenarios expect: [`small`] and [`large`].
     pub(crate) fn fresh() -> &'static Image {
         static IMAGE: OnceLock<Image> = OnceLock::new();
-        IMAGE.get_or_init(|| Image::make(128 * 1024, 0))
+        IMAGE.get_or_init(|| Image::make(128 * 1024, 0, None))
     }
 
     /// The same with a journal of tiny files, all in use: the next few pushes
     /// go on in a new one, and the oldest is recycled.
     pub(crate) fn worn() -> &'static Image {
         static IMAGE: OnceLock<Image> = OnceLock::new();
-        IMAGE.get_or_init(|| Image::make(32 * 1024, 22))
+        IMAGE.get_or_init(|| Image::make(32 * 1024, 22, None))
+    }
+
+    /// As [`Image::fresh`], with a [`larger`] blob beside the large one, on a file
+    /// system without holes: when that dies the other is worth a move.
+    pub(crate) fn thin() -> &'static Image {
+        static IMAGE: OnceLock<Image> = OnceLock::new();
+        IMAGE.get_or_init(|| Image::make(128 * 1024, 0, Some(larger())))
     }
 
     /// Makes every image, which takes runs of their own.
     pub(crate) fn make_all() {
         Image::fresh();
         Image::worn();
+        Image::thin();
     }
 
-    fn make(journal_file: u64, pushes: u64) -> Image {
+    fn make(journal_file: u64, pushes: u64, beside: Option<Bytes>) -> Image {
         let made: Arc<Mutex<Option<Image>>> = Arc::default();
         let out = Arc::clone(&made);
         let scheduler = RandomScheduler::new_from_seed(1, 1);
         Runner::new(scheduler, config(FailurePersistence::Print)).run(move || {
+            let beside = beside.clone();
             let sim = Sim::new(1);
             sim.create_dir(&folder()).unwrap();
             sim.sync_dir(Path::new("/")).unwrap();
+            if beside.is_some() {
+                sim.without_holes();
+            }
             let world = World::over(sim, Memory::new(), journal_file);
             shuttle::future::block_on(async {
                 let store = world.open().await;
                 push(&store, &large()).await.unwrap();
                 push(&store, &small()).await.unwrap();
+                if let Some(bytes) = &beside {
+                    push(&store, bytes).await.unwrap();
+                }
                 for number in 0..pushes {
                     put(&store, &content(1000 + number, 100)).await.unwrap();
                 }
@@ -287,6 +302,11 @@ pub(crate) fn small() -> Bytes {
 pub(crate) fn large() -> Bytes {
     static LARGE: OnceLock<Bytes> = OnceLock::new();
     LARGE.get_or_init(|| content(2, 70_000)).clone()
+}
+
+/// A blob that nobody needs.
+pub(crate) fn larger() -> Bytes {
+    content(3, 100_000)
 }
 
 pub(crate) fn sha256(bytes: &[u8]) -> Digest {

@@ -3,8 +3,11 @@
 
 use std::sync::Arc;
 
+use std::collections::HashSet;
+
+use orlop_format::location::Extent;
 use orlop_format::record::{Commit, Record};
-use orlop_format::row::{Blob, State};
+use orlop_format::row::{Blob, Form, State};
 
 use super::Writer;
 use crate::error::{Invalid, Result};
@@ -36,6 +39,22 @@ impl Writer {
                     (Fate::Spared, Vec::new())
                 } else {
                     (written, vec![(Record::Remove { segment }, true)])
+                });
+            }
+            Record::Remap {
+                sha256,
+                birth,
+                extents,
+            } => {
+                return Ok(if self.lies(view, &sha256, birth, &extents)? {
+                    let record = Record::Remap {
+                        sha256,
+                        birth,
+                        extents,
+                    };
+                    (written, vec![(record, true)])
+                } else {
+                    (Fate::Spared, Vec::new())
                 });
             }
             Record::Checkpoint(checkpoint) => {
@@ -102,6 +121,27 @@ impl Writer {
         };
         let is_there = Reach::of_form(&row.form).is_there(&self.segments)?;
         Ok(is_there.then_some(row))
+    }
+
+    /// Whether a life of a blob is whole as far as anybody knows, and lies where a
+    /// move says that it lay.
+    fn lies(
+        &self,
+        view: &View<'_>,
+        sha256: &[u8; 32],
+        birth: u64,
+        pairs: &[(Extent, Extent)],
+    ) -> Result<bool> {
+        let row = view.blob(sha256)?.filter(|row| {
+            row.birth == birth
+                && row.state == State::Live
+                && !self.quarantine.contains(sha256, birth)
+        });
+        let Some(Form::Extents(extents)) = row.map(|row| row.form) else {
+            return Ok(false);
+        };
+        let extents: HashSet<&Extent> = extents.iter().collect();
+        Ok(pairs.iter().all(|(from, _)| extents.contains(from)))
     }
 
     /// Takes a lease on a blob that its pusher will be told of.

@@ -1,0 +1,269 @@
+//! Joining raw segments of which little lives: their extents move to a segment
+//! that is open for moves alone.
+//!
+//! Invariants: what is moved was held against its checksums and is durable in its
+//! new place before the log says so; the journal's writer has the last word; what
+//! does not hold is left where it is; extents of uploads stay. Bounds: at most a
+//! third of what clients had written is ever written again where holes can be made,
+//! and as much as comes back where not; [`COMPACT_BYTES`] in one pass.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use orlop_disk::{Buffer, Kind};
+use orlop_format::location::{Class, Extent, SegmentId};
+use orlop_format::record::Record;
+use orlop_format::row::{self, Form, State};
+use orlop_format::segment::ExtentHeader;
+use orlop_format::superblock::REMAPS;
+use orlop_format::{BLOCK, checksum};
+
+use super::{Did, Reclaimer, Rows, Work};
+use crate::config::{COMPACT_BYTES, COMPACT_MIN, COMPACT_SHARE, RELEASE_STEP};
+use crate::core::Core;
+use crate::error::{Error, Result};
+use crate::holds::Writing;
+use crate::journal::queue::Fate;
+use crate::planted::{self, Planted};
+use crate::segment::{Intake, SegmentFile};
+
+/// What of a segment is to be moved.
+#[derive(Debug)]
+pub(super) struct Compaction {
+    pub(super) segment: SegmentId,
+    /// The blobs that have extents in it.
+    owners: Vec<[u8; 32]>,
+}
+
+impl Compaction {
+    pub(super) fn new(segment: SegmentId, owners: BTreeSet<[u8; 32]>) -> Self {
+        Self {
+            segment,
+            owners: owners.into_iter().collect(),
+        }
+    }
+}
+
+/// Chooses segments, by what would be gained by what it costs.
+pub(super) fn choose(
+    rows: &Rows,
+    closed: &BTreeSet<SegmentId>,
+    can_punch: bool,
+    size: u64,
+    is_thorough: bool,
+) -> BTreeSet<SegmentId> {
+    let newest = rows.keys().map(|id| id.id).max().unwrap_or(0);
+    let is_candidate = |row: &&row::Segment| {
+        row.segment.class == Class::Raw
+            && closed.contains(&row.segment)
+            && row.live > 0
+            && if can_punch {
+                row.live <= size / COMPACT_SHARE
+            } else {
+                row.live <= row.dead()
+            }
+    };
+    let mut found: Vec<&row::Segment> = rows.values().filter(is_candidate).collect();
+    if can_punch && found.len() < COMPACT_MIN {
+        return BTreeSet::new();
+    }
+    let score = |row: &row::Segment| {
+        let age = u128::from(newest.saturating_sub(row.segment.id).saturating_add(1));
+        let (size, live) = (u128::from(size.max(1)), u128::from(row.live.min(size)));
+        let gain = size.saturating_sub(live).saturating_mul(age);
+        // In parts of the cost that are fine enough for the order.
+        gain.saturating_mul(1 << 20)
+            .checked_div(size.saturating_add(live))
+            .unwrap_or_default()
+    };
+    found.sort_by_key(|row| (std::cmp::Reverse(score(row)), row.segment));
+    let mut left = if is_thorough { u64::MAX } else { COMPACT_BYTES };
+    let mut chosen = BTreeSet::new();
+    for row in found {
+        let Some(rest) = left.checked_sub(row.live) else {
+            break;
+        };
+        left = rest;
+        chosen.insert(row.segment);
+    }
+    chosen
+}
+
+/// What a step moved.
+#[derive(Default)]
+struct Moved {
+    records: Vec<(Record, Bytes)>,
+    /// Whose they are.
+    owners: Vec<[u8; 32]>,
+    /// Keep the copies until the log knows them.
+    holds: Vec<Arc<Writing>>,
+    segments: Vec<Arc<SegmentFile>>,
+    bytes: u64,
+}
+
+impl Reclaimer {
+    /// Moves some of what lives in a segment; it is removed behind the last of it.
+    pub(super) async fn compact(&mut self, mut work: Box<Compaction>) -> Result<Did> {
+        self.announce(REMAPS).await?;
+        let mut moved = Moved::default();
+        let done = self.move_some(&mut work, &mut moved).await;
+        if let Err(error @ Error::Full { .. }) = done {
+            tracing::info!(%error, "there is no room to join segments in: a later pass tries again");
+            return Ok(Did::nothing());
+        }
+        // What was whole is moved, whatever came behind it.
+        self.record_moved(&mut work, moved).await?;
+        done?;
+        let next = match work.owners.is_empty() {
+            true => Work::Remove(work.segment),
+            false => Work::Compact(work),
+        };
+        Ok(Did::More(0, vec![next]))
+    }
+
+    /// Copies up to [`RELEASE_STEP`] bytes.
+    async fn move_some(&self, work: &mut Compaction, moved: &mut Moved) -> Result<()> {
+        while let Some(sha256) = work.owners.last().copied() {
+            let row = self.core.blob_row(&sha256)?;
+            let row = row.filter(|row| row.state == State::Live);
+            let Some((birth, Form::Extents(extents))) = row.map(|row| (row.birth, row.form)) else {
+                work.owners.pop();
+                continue;
+            };
+            let mut pairs = Vec::new();
+            let mut failed = Ok(());
+            for from in extents.iter().filter(|at| at.segment == work.segment) {
+                if moved.bytes >= RELEASE_STEP {
+                    break;
+                }
+                match self.copy(from, moved).await {
+                    Ok(to) => pairs.push((*from, to)),
+                    Err(error) => {
+                        if matches!(error, Error::Corrupt { .. }) {
+                            self.core.damaged(&sha256, birth, &error);
+                        }
+                        failed = Err(error);
+                        break;
+                    }
+                }
+            }
+            if !pairs.is_empty() {
+                let record = Record::Remap {
+                    sha256,
+                    birth,
+                    extents: pairs,
+                };
+                moved.records.push((record, Bytes::new()));
+                moved.owners.push(sha256);
+            }
+            failed?;
+            if moved.bytes >= RELEASE_STEP {
+                // The row tells in the next step what is left.
+                return Ok(());
+            }
+            work.owners.pop();
+        }
+        Ok(())
+    }
+
+    /// Makes copies durable and records them.
+    async fn record_moved(&mut self, work: &mut Compaction, mut moved: Moved) -> Result<()> {
+        if moved.records.is_empty() {
+            return Ok(());
+        }
+        moved.segments.sort_by_key(|segment| segment.id());
+        moved.segments.dedup_by_key(|segment| segment.id());
+        for segment in &moved.segments {
+            if planted::is(Planted::MoveWithoutSync) {
+                continue;
+            }
+            if let Err(error) = segment.sync().await {
+                self.core.segments.give_up_moves(&segment.id()).await;
+                return Err(error);
+            }
+        }
+        let fates = self.core.queue.append(moved.records, Vec::new()).await?;
+        for (fate, owner) in fates.iter().zip(&moved.owners) {
+            if !matches!(fate, Fate::Written { .. }) {
+                // Used, damaged or dead meanwhile.
+                work.owners.retain(|other| other != owner);
+            }
+        }
+        drop(moved.holds);
+        self.core.metrics.moved(moved.bytes);
+        self.total.moved = self.total.moved.saturating_add(moved.bytes);
+        Ok(())
+    }
+
+    /// Copies one extent, written on return.
+    async fn copy(&self, from: &Extent, moved: &mut Moved) -> Result<Extent> {
+        let core = self.core.as_ref();
+        let bytes = from.footprint();
+        // Read and written.
+        core.budget.take(bytes.saturating_mul(2)).await;
+        let (header, mut buffer) = match read(core, from).await {
+            // Only what two reads say is believed.
+            Err(Error::Corrupt { .. }) => read(core, from).await?,
+            done => done?,
+        };
+        let slot = core
+            .segments
+            .allocate(Intake::Moves, bytes, from.body)
+            .await?;
+        let (block, _) = header.encode(&slot.segment.header, 0);
+        if let Some(front) = buffer.as_mut_slice().get_mut(..BLOCK) {
+            front.copy_from_slice(&block);
+        }
+        let to = Extent {
+            segment: slot.segment.id(),
+            offset: slot.offset,
+            ..*from
+        };
+        let file = Arc::clone(&slot.segment.file);
+        let (written, _) = file.write_at(u64::from(slot.offset), buffer).await;
+        if let Err(error) = written {
+            core.segments.give_up_moves(&to.segment).await;
+            return Err(error.into());
+        }
+        moved.holds.push(slot.hold);
+        moved.segments.push(slot.segment);
+        moved.bytes = moved.bytes.saturating_add(bytes);
+        Ok(to)
+    }
+}
+
+/// An extent as it is on the disk, header block first, which holds.
+async fn read(core: &Core, extent: &Extent) -> Result<(ExtentHeader, Buffer)> {
+    let segment = core.segments.get(&extent.segment).await?;
+    let damaged = |reason: &dyn std::fmt::Display| {
+        let what = format!(
+            "the extent at {} of {}",
+            extent.offset,
+            segment.file.path().display()
+        );
+        Error::corrupt(what, reason)
+    };
+    let len = usize::try_from(extent.footprint()).unwrap_or(usize::MAX);
+    let mut buffer = core.pool.take_now(len);
+    buffer.set_len(len);
+    let offset = u64::from(extent.offset);
+    let (done, mut buffer) = Arc::clone(&segment.file).read_at(offset, buffer).await;
+    done.map_err(|error| match error.kind {
+        // The medium gives the bytes no more, as for any reader.
+        Kind::Io => damaged(&error),
+        _ => error.into(),
+    })?;
+    let block = buffer.as_slice().get(..BLOCK).unwrap_or_default();
+    let header = ExtentHeader::decode(&segment.header, block, Some(extent.body))
+        .map_err(|error| damaged(&error))?;
+    let end = BLOCK.saturating_add(extent.len as usize);
+    let payload = buffer.as_slice().get(BLOCK..end).unwrap_or_default();
+    if header.len != extent.len || checksum::table(payload) != header.table {
+        return Err(damaged(&"a checksum of its bytes does not hold"));
+    }
+    // The filling is nobody's: it is zeros in the new place.
+    buffer.set_len(end);
+    buffer.pad_to_block();
+    Ok((header, buffer))
+}
