@@ -289,13 +289,11 @@ impl Reclaimer {
                 let (live, used) = row.map_or((0, 0), |row| (row.live, row.used));
                 match class {
                     Class::Raw if live == 0 => self.work.push_back(Work::Remove(id)),
-                    Class::Raw => {
-                        // One that refused is left alone.
-                        if !self.memory.refused.contains(&id) {
-                            closed.insert(id);
-                            let row = row.filter(|row| row.dead() > 0 || !row.sealed);
-                            partly.extend(row.cloned());
-                        }
+                    // One that refused is left alone.
+                    Class::Raw if !self.memory.refused.contains(&id) => {
+                        closed.insert(id);
+                        let row = row.filter(|row| row.dead() > 0 || !row.sealed);
+                        partly.extend(row.cloned());
                     }
                     Class::Small if clean::is_sparse(live, used, self.is_thorough) => {
                         self.work.push_back(Work::Clean(id));
