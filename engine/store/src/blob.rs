@@ -146,6 +146,32 @@ impl Blob {
         }
     }
 
+    /// A part of one of its extents, by number. That may have moved since the row
+    /// was read: then it is looked up once more, and what is wrong with the bytes
+    /// that it left says nothing about the blob.
+    async fn part(&self, number: usize, extent: Extent, from: u32, to: u32) -> Result<Bytes> {
+        let first = match self.core.pages.part(&extent, from, to).await {
+            Err(error @ Error::Corrupt { .. }) => error,
+            done => return done,
+        };
+        let _reading = self.core.segments.holds.enter();
+        let row = self
+            .core
+            .blob_row(&self.sha256)?
+            .filter(|row| row.birth == self.row.birth);
+        let now = match row.map(|row| row.form) {
+            Some(Form::Extents(extents)) => extents.get(number).copied(),
+            _ => None,
+        };
+        match now.filter(|now| *now != extent) {
+            Some(moved) => match self.core.pages.part(&moved, from, to).await {
+                Err(error @ Error::Corrupt { .. }) => Err(self.quarantine(error)),
+                done => done,
+            },
+            None => Err(self.quarantine(first)),
+        }
+    }
+
     /// Records that the blob is damaged.
     fn quarantine(&self, error: Error) -> Error {
         self.core.damaged(&self.sha256, self.row.birth, &error);
@@ -178,8 +204,8 @@ impl std::fmt::Debug for BlobStream {
 }
 
 impl BlobStream {
-    /// The extent and the range in it of the next fetch.
-    fn step(&mut self) -> Option<(Extent, u32, u32)> {
+    /// The extent, its number and the range in it of the next fetch.
+    fn step(&mut self) -> Option<(usize, Extent, u32, u32)> {
         let Form::Extents(extents) = &self.blob.row.form else {
             return None;
         };
@@ -200,7 +226,7 @@ impl BlobStream {
                 .min(extent.len)
                 .min(u32::try_from(wanted).unwrap_or(u32::MAX));
             self.next = self.cursor_start.saturating_add(u64::from(to));
-            return Some((*extent, from, to));
+            return Some((self.cursor, *extent, from, to));
         }
     }
 
@@ -216,16 +242,11 @@ impl BlobStream {
             }));
             return true;
         }
-        let Some((extent, from, to)) = self.step() else {
+        let Some((number, extent, from, to)) = self.step() else {
             return false;
         };
         self.ahead.push_back(Box::pin(async move {
-            let part = blob.core.pages.part(&extent, from, to).await;
-            let part = match part {
-                Err(error @ Error::Corrupt { .. }) => Err(blob.quarantine(error)),
-                done => done,
-            };
-            (part, permit)
+            (blob.part(number, extent, from, to).await, permit)
         }));
         true
     }

@@ -91,8 +91,13 @@ pub const UNEXPLAINED_MIN: u64 = 1000;
 /// One in so many.
 pub const UNEXPLAINED_SHARE: u64 = 20;
 
-/// Bytes that one step of a reclaimer gives back at most.
-pub const RELEASE_STEP: u64 = 16 * 1024 * 1024;
+/// Bytes that one step of a reclaimer gives back at most. In the simulator a
+/// segment takes some.
+pub const RELEASE_STEP: u64 = if cfg!(feature = "planted") {
+    1024 * 1024
+} else {
+    16 * 1024 * 1024
+};
 /// A segment that is open for extents is closed once this part of what it may
 /// hold is dead.
 pub const OPEN_SHARE: u64 = 8;
@@ -111,8 +116,13 @@ pub const LIVE_EXTENTS: usize = 1024 * 1024;
 pub const COMPACT_SHARE: u64 = 4;
 /// How many of them there must be.
 pub const COMPACT_MIN: usize = 8;
-/// Bytes that one pass moves at most, unless all room is wanted.
-pub const COMPACT_BYTES: u64 = 256 * 1024 * 1024;
+/// Bytes that one pass moves at most, unless all room is wanted. In the simulator
+/// less than a segment.
+pub const COMPACT_BYTES: u64 = if cfg!(feature = "planted") {
+    3 * 1024 * 1024
+} else {
+    256 * 1024 * 1024
+};
 /// Meta segments of which one pass looks how much still matters.
 pub const META_LOOKS: usize = 8;
 

@@ -29,7 +29,7 @@ use orlop_format::row;
 use orlop_format::superblock::RELEASES;
 
 pub use self::account::Space;
-use self::compact::Compaction;
+use self::compact::{Compaction, Stuck};
 use self::live::Scan;
 use self::punch::Partly;
 use crate::config::{HELD_PAUSE, HELD_ROUNDS, META_LOOKS, PASS_TIME, RELEASE_STEP};
@@ -48,11 +48,15 @@ pub(crate) struct Memory {
     can_punch: Option<bool>,
     /// Segments of which a punch failed in this process.
     refused: BTreeSet<SegmentId>,
+    /// Segments that cannot be joined with others for now.
+    stuck: BTreeMap<SegmentId, Stuck>,
     /// LSN of the first record of small and meta segments.
     opened: BTreeMap<SegmentId, u64>,
     /// Behind the meta segment that was looked at last, and how many blobs had
     /// died then.
     looked: Option<(u64, u64)>,
+    /// How many blobs had died when a pass flushed the index.
+    flushed: Option<u64>,
 }
 
 /// What was given back, by a step or a whole pass.
@@ -111,7 +115,7 @@ impl Work {
             Work::Remove(id) | Work::Clean(id) => Some(*id),
             Work::Unlink(unlink) => Some(unlink.id),
             Work::Punch(partly) => Some(partly.segment()),
-            Work::Compact(work) => Some(work.segment),
+            Work::Compact(work) => Some(work.segment()),
             Work::Scan(_) => None,
         }
     }
@@ -146,6 +150,8 @@ pub struct Reclaimer {
     /// Whether uploads write to a closed segment, of which it is not known yet
     /// what is dead.
     is_written: bool,
+    /// Whether segments are joined: until there is no room, or the disk errs.
+    is_joining: bool,
     /// How often a thorough pass still comes back.
     rounds: u32,
     began: Duration,
@@ -179,6 +185,7 @@ impl Reclaimer {
             is_last: false,
             is_thorough,
             is_written: false,
+            is_joining: true,
             rounds: HELD_ROUNDS,
             began: core.runtime.now(),
             total: Reclaimed::default(),
@@ -282,10 +289,10 @@ impl Reclaimer {
                 let (live, used) = row.map_or((0, 0), |row| (row.live, row.used));
                 match class {
                     Class::Raw if live == 0 => self.work.push_back(Work::Remove(id)),
-                    Class::Raw => {
+                    // One that refused is left alone.
+                    Class::Raw if !self.memory.refused.contains(&id) => {
                         closed.insert(id);
                         let row = row.filter(|row| row.dead() > 0 || !row.sealed);
-                        let row = row.filter(|row| !self.memory.refused.contains(&row.segment));
                         partly.extend(row.cloned());
                     }
                     Class::Small if clean::is_sparse(live, used, self.is_thorough) => {
@@ -307,7 +314,7 @@ impl Reclaimer {
         } else {
             self.memory.punched = true;
         }
-        self.plan_raw(&rows, partly, &closed);
+        self.plan_raw(&rows, partly, closed);
         Ok(())
     }
 
@@ -316,7 +323,7 @@ impl Reclaimer {
         &mut self,
         rows: &Rows,
         mut partly: Vec<row::Segment>,
-        closed: &BTreeSet<SegmentId>,
+        mut closed: BTreeSet<SegmentId>,
     ) {
         let core = Arc::clone(&self.core);
         if self.memory.can_punch.is_none()
@@ -327,12 +334,20 @@ impl Reclaimer {
             let _ = self.can_punch(&file);
         }
         let can_punch = self.memory.can_punch != Some(false);
-        let size = core.segments.size();
-        let joined = compact::choose(rows, closed, can_punch, size, self.is_thorough);
-        partly.retain(|row| can_punch && !joined.contains(&row.segment));
+        let stuck = &mut self.memory.stuck;
+        stuck.retain(|id, stuck| rows.get(id).is_some_and(|row| stuck.is_still(&core, row)));
+        closed.retain(|id| self.is_joining && !stuck.contains_key(id));
+        let joined = match core.segments.gave_up_moves() {
+            true => Vec::new(),
+            false => compact::choose(rows, &closed, can_punch, core.segments.size()),
+        };
+        // One that an earlier process had open is sealed also where holes cannot be
+        // made.
+        let is_joined: BTreeSet<_> = joined.iter().collect();
+        partly.retain(|row| (can_punch || !row.sealed) && !is_joined.contains(&row.segment));
         partly.extend(joined.iter().filter_map(|id| rows.get(id)).cloned());
         if !partly.is_empty() {
-            let scan = Scan::new(partly, &joined);
+            let scan = Scan::new(partly, joined);
             self.work.push_back(Work::Scan(Box::new(scan)));
         }
     }

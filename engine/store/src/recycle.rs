@@ -22,10 +22,11 @@ use orlop_index::IndexError;
 use crate::config::{GROUP_SOFT, JOURNAL_KEEP};
 use crate::core::Core;
 use crate::error::{Error, Result};
+use crate::holds::Writing;
 use crate::journal::files::{JournalFile, read, read_lenient};
 use crate::journal::scan::is_whole;
 use crate::planted::{self, Planted};
-use crate::segment::Pen;
+use crate::segment::{Intake, Pen};
 
 /// Time between looks at what is to be done.
 const TICK: Duration = Duration::from_secs(5);
@@ -99,7 +100,7 @@ async fn tend(core: &Core, flushed: &mut u64) -> Result<()> {
 
 /// Flushes the index. A full disk is no reason to stop writing: the journal
 /// still has it all.
-fn flush(core: &Core) -> Result<u64> {
+pub(crate) fn flush(core: &Core) -> Result<u64> {
     core.index.flush().map_err(|error| match error {
         error @ IndexError::Full { .. } => error.into(),
         error => core.poison.set(&error),
@@ -107,16 +108,23 @@ fn flush(core: &Core) -> Result<u64> {
 }
 
 /// Seals raw segments that take no more. Uploads may still write to them, and a
-/// failed sync would be known to one of both only: it ends all writes.
+/// failed sync would be known to one of both only: it ends all writes. To one of
+/// moves nobody writes, and what is in it is durable.
 pub(crate) async fn seal(core: &Core) -> Result<()> {
     let _turn = core.segments.sealing().lock().await;
-    while let Some(full) = core.segments.next_full() {
+    while let Some((intake, full)) = core.segments.next_full() {
+        let id = full.segment.id();
         match core.segments.seal(&full, 0).await {
             Ok(record) => core.record(vec![record]).await?,
             Err(error @ Error::Full { .. }) => return Err(error),
+            Err(error) if intake == Intake::Moves => {
+                let path = core.segments.path(&id);
+                tracing::warn!(%error, ?path, "a segment of moved blobs could not be sealed: a later start tries again");
+                core.segments.give_up_moves(&id).await;
+            }
             Err(error) => return Err(core.poison.set(&error)),
         }
-        core.segments.sealed(&full);
+        core.segments.sealed(&id);
     }
     Ok(())
 }
@@ -196,20 +204,48 @@ impl Copier {
         self.pen.discard(&core.segments);
     }
 
-    /// Makes the copies durable; returns the records that announce them. What
-    /// could not be made durable is removed.
-    pub(crate) async fn finish(mut self, core: &Core) -> Result<Vec<Record>> {
+    /// Makes the copies durable. What could not be made durable is removed.
+    async fn finish(mut self, core: &Core) -> Result<Copies> {
         if let Err(error) = self.flush(core).await {
             self.pen.discard(&core.segments);
             return Err(error);
         }
-        let seals = self.pen.finish(&core.segments).await?;
-        // A seal comes last: a segment that is sealed and to which nothing
-        // refers may be removed.
+        let (seals, holds) = self.pen.finish(&core.segments).await?;
         let moves = self.moves.chunks(MAX_MOVES);
-        let moves = moves.map(|moves| Record::Move(moves.to_vec()));
-        Ok(moves.chain(seals).collect())
+        Ok(Copies {
+            seals,
+            moves: moves.map(|moves| Record::Move(moves.to_vec())).collect(),
+            holds,
+        })
     }
+}
+
+/// Copies that are durable and of which the log does not know yet.
+struct Copies {
+    seals: Vec<Record>,
+    moves: Vec<Record>,
+    /// Keep a segment that is sealed and to which nothing refers yet.
+    holds: Vec<Writing>,
+}
+
+/// Makes all copies durable and records them: the seals first, since a move into a
+/// segment is the end of every other copy, and whoever begins again would not make
+/// up for a seal that is missing.
+pub(crate) async fn announce(core: &Core, small: Copier, meta: Copier) -> Result<()> {
+    let small = match small.finish(core).await {
+        Ok(small) => small,
+        Err(error) => {
+            meta.discard(core);
+            return Err(error);
+        }
+    };
+    let meta = meta.finish(core).await?;
+    let seals = small.seals.into_iter().chain(meta.seals);
+    for record in seals.chain(small.moves).chain(meta.moves) {
+        core.record(vec![record]).await?;
+    }
+    drop((small.holds, meta.holds));
+    Ok(())
 }
 
 /// Moves what matters out of the oldest file and lets it go.
@@ -222,17 +258,7 @@ async fn recycle(core: &Core, file: &JournalFile, next: &JournalFile) -> Result<
         meta.pen.discard(&core.segments);
         return Err(error);
     }
-    let mut records = match small.finish(core).await {
-        Ok(records) => records,
-        Err(error) => {
-            meta.pen.discard(&core.segments);
-            return Err(error);
-        }
-    };
-    records.extend(meta.finish(core).await?);
-    for record in records {
-        core.record(vec![record]).await?;
-    }
+    announce(core, small, meta).await?;
     let recycled = next.header.first_lsn.saturating_sub(1);
     let durable = if planted::is(Planted::RecycleBeforeFlush) {
         recycled

@@ -22,7 +22,7 @@ use self::raw::Raw;
 pub(crate) use self::raw::{Intake, Slot};
 use crate::config::{MAX_OPEN_SEGMENTS, SEGMENT_AHEAD};
 use crate::error::{Error, Result};
-use crate::holds::Holds;
+use crate::holds::{Holds, Writing};
 use crate::layout::Layout;
 use crate::runtime::{Runtime, random_u64};
 use crate::sync::Mutex;
@@ -487,18 +487,23 @@ impl Pen {
     }
 
     /// Seals what was written: durable and complete on return. Returns the
-    /// records that say so.
-    pub(crate) async fn finish(mut self, segments: &Segments) -> Result<Vec<Record>> {
+    /// records that say so, and what keeps the segments until more refers to them.
+    pub(crate) async fn finish(
+        mut self,
+        segments: &Segments,
+    ) -> Result<(Vec<Record>, Vec<Writing>)> {
         self.filled.extend(self.open.take().map(filled));
         let mut records = Vec::with_capacity(self.filled.len());
+        let mut holds = Vec::with_capacity(self.filled.len());
         for full in &self.filled {
-            records.push(segments.seal(full, 0).await?);
             let id = full.segment.id();
+            holds.push(segments.holds.write(id));
+            records.push(segments.seal(full, 0).await?);
             let sealed = segments.layout.segment(&id);
             segments.disk.rename(&segments.unsealed(&id), &sealed)?;
             segments.made(id);
         }
         segments.disk.sync_dir(&segments.layout.class(self.class))?;
-        Ok(records)
+        Ok((records, holds))
     }
 }

@@ -1,7 +1,7 @@
 //! Room on the file system: who may use what is left.
 //!
-//! Pushes are refused below the reserve; deletes, collection and the journal
-//! may use it. The answer is at most a second or [`RECHECK`] bytes old.
+//! Pushes and moves are refused below the reserve; deletes, collection and the
+//! journal may use it. The answer is at most a second or [`RECHECK`] bytes old.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use orlop_disk::Disk;
 
 use crate::error::{Error, Result};
 use crate::layout::Layout;
-use crate::sync::Mutex;
+use crate::sync::{Mutex, MutexGuard};
 
 /// Bytes admitted after which the file system is asked again.
 const RECHECK: u64 = 64 * 1024 * 1024;
@@ -63,8 +63,36 @@ impl Room {
         (known.available, known.reserve)
     }
 
+    /// Whether `bytes` are there above the reserve.
+    pub(crate) fn has(&self, bytes: u64, now: Duration) -> Result<bool> {
+        let mut known = self.look(now)?;
+        let kept = known.reserve.saturating_add(known.admitted);
+        let has = known.available >= kept.saturating_add(bytes);
+        if !has {
+            known.asked = None;
+        }
+        Ok(has)
+    }
+
     /// Whether a push of `bytes` may go on.
     pub(crate) fn admit(&self, bytes: u64, now: Duration) -> Result<()> {
+        let mut known = self.look(now)?;
+        let wanted = known.admitted.saturating_add(bytes);
+        if known.available < known.reserve.saturating_add(wanted) {
+            known.asked = None;
+            return Err(Error::Full {
+                reason: format!(
+                    "{} bytes are available, {} are kept in reserve (space.reserve) and {bytes} are needed",
+                    known.available, known.reserve
+                ),
+            });
+        }
+        known.admitted = wanted;
+        Ok(())
+    }
+
+    /// What is known, asked for anew if that is old.
+    fn look(&self, now: Duration) -> Result<MutexGuard<'_, Known>> {
         let mut known = self.state.lock();
         if known.is_stale(now) {
             // A file system that is slow to answer holds up nobody else.
@@ -82,17 +110,6 @@ impl Room {
                 known.admitted = 0;
             }
         }
-        let wanted = known.admitted.saturating_add(bytes);
-        if known.available < known.reserve.saturating_add(wanted) {
-            known.asked = None;
-            return Err(Error::Full {
-                reason: format!(
-                    "{} bytes are available, {} are kept in reserve (space.reserve) and {bytes} are needed",
-                    known.available, known.reserve
-                ),
-            });
-        }
-        known.admitted = wanted;
-        Ok(())
+        Ok(known)
     }
 }

@@ -355,7 +355,11 @@ impl Upload {
         }
         match Reach::of_form(&row.form).open(&self.core.segments).await {
             Err(error @ Error::Corrupt { .. }) => {
-                self.core.damaged(sha256, row.birth, &error);
+                // What it left says nothing about it.
+                let now = self.core.blob_row(sha256)?;
+                if now.is_some_and(|now| now.form == row.form) {
+                    self.core.damaged(sha256, row.birth, &error);
+                }
                 Ok(())
             }
             done => done,

@@ -19,7 +19,7 @@ use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::journal::files::read;
 use crate::rebuild::{check_end, lost};
-use crate::recycle::{Copier, Keep, covered, judge, place};
+use crate::recycle::{Copier, Keep, announce, covered, flush, judge, place};
 use crate::segment::SegmentFile;
 
 /// Whether so little of a small segment is live that it is worth to be copied: a
@@ -132,19 +132,25 @@ impl Reclaimer {
             }
         }
         let pass = self.pass(&id, floor, false).await?;
-        let (small, meta) = (pass.small, pass.meta);
-        let mut records = match small.finish(&self.core).await {
-            Ok(records) => records,
-            Err(error) => {
-                meta.discard(&self.core);
-                return Err(error);
-            }
-        };
-        records.extend(meta.finish(&self.core).await?);
-        for record in records {
-            self.core.record(vec![record]).await?;
-        }
+        announce(&self.core, pass.small, pass.meta).await?;
+        self.flush_deaths()?;
         Ok(Did::More(0, vec![Work::Remove(id)]))
+    }
+
+    /// What a death ended goes only behind a flush of the index: before it the log
+    /// would lack what the index still has. A full disk cannot flush, and its room
+    /// comes back all the same: a start replays the death.
+    fn flush_deaths(&mut self) -> Result<()> {
+        let dead = self.core.metrics.counts().collected;
+        if self.memory.flushed == Some(dead) {
+            return Ok(());
+        }
+        match flush(&self.core) {
+            Ok(_) => self.memory.flushed = Some(dead),
+            Err(Error::Full { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 
     async fn pass(&self, id: &SegmentId, floor: u64, is_look: bool) -> Result<Pass<'_>> {

@@ -11,14 +11,16 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use orlop_disk::{Buffer, Kind};
+use orlop_disk::Buffer;
 use orlop_format::location::{Class, Extent, SegmentId};
-use orlop_format::record::Record;
+use orlop_format::record::{Record, UploadId};
 use orlop_format::row::{self, Form, State};
 use orlop_format::segment::ExtentHeader;
 use orlop_format::superblock::REMAPS;
 use orlop_format::{BLOCK, checksum};
 
+use super::live::Scan;
+use super::punch::Partly;
 use super::{Did, Reclaimer, Rows, Work};
 use crate::config::{COMPACT_BYTES, COMPACT_MIN, COMPACT_SHARE, RELEASE_STEP};
 use crate::core::Core;
@@ -31,28 +33,54 @@ use crate::segment::{Intake, SegmentFile};
 /// What of a segment is to be moved.
 #[derive(Debug)]
 pub(super) struct Compaction {
-    pub(super) segment: SegmentId,
+    /// To be punched, if it cannot be moved.
+    partly: Box<Partly>,
     /// The blobs that have extents in it.
     owners: Vec<[u8; 32]>,
+    /// Bytes that are left to be moved.
+    left: u64,
 }
 
 impl Compaction {
-    pub(super) fn new(segment: SegmentId, owners: BTreeSet<[u8; 32]>) -> Self {
+    fn new(partly: Partly, owners: BTreeSet<[u8; 32]>) -> Self {
         Self {
-            segment,
+            left: partly.row.live,
+            partly: Box::new(partly),
             owners: owners.into_iter().collect(),
         }
     }
+
+    pub(super) fn segment(&self) -> SegmentId {
+        self.partly.segment()
+    }
 }
 
-/// Chooses segments, by what would be gained by what it costs.
+/// Why a segment is not looked at again: it has something that is not moved, or it
+/// failed.
+#[derive(Debug)]
+pub(super) struct Stuck {
+    /// Bytes that were live in it then.
+    live: u64,
+    /// The upload that has some of them.
+    upload: Option<UploadId>,
+}
+
+impl Stuck {
+    /// Whether nothing changed since: what is damaged ends when it is healed.
+    pub(super) fn is_still(&self, core: &Core, row: &row::Segment) -> bool {
+        let is_there = |upload| core.upload_row(&upload).is_ok_and(|row| row.is_some());
+        !row.removed && row.live == self.live && self.upload.is_none_or(is_there)
+    }
+}
+
+/// Segments that are worth it, best first, by what would be gained by what it
+/// costs.
 pub(super) fn choose(
     rows: &Rows,
     closed: &BTreeSet<SegmentId>,
     can_punch: bool,
     size: u64,
-    is_thorough: bool,
-) -> BTreeSet<SegmentId> {
+) -> Vec<SegmentId> {
     let newest = rows.keys().map(|id| id.id).max().unwrap_or(0);
     let is_candidate = |row: &&row::Segment| {
         row.segment.class == Class::Raw
@@ -66,7 +94,7 @@ pub(super) fn choose(
     };
     let mut found: Vec<&row::Segment> = rows.values().filter(is_candidate).collect();
     if can_punch && found.len() < COMPACT_MIN {
-        return BTreeSet::new();
+        return Vec::new();
     }
     let score = |row: &row::Segment| {
         let age = u128::from(newest.saturating_sub(row.segment.id).saturating_add(1));
@@ -78,16 +106,7 @@ pub(super) fn choose(
             .unwrap_or_default()
     };
     found.sort_by_key(|row| (std::cmp::Reverse(score(row)), row.segment));
-    let mut left = if is_thorough { u64::MAX } else { COMPACT_BYTES };
-    let mut chosen = BTreeSet::new();
-    for row in found {
-        let Some(rest) = left.checked_sub(row.live) else {
-            break;
-        };
-        left = rest;
-        chosen.insert(row.segment);
-    }
-    chosen
+    found.into_iter().map(|row| row.segment).collect()
 }
 
 /// What a step moved.
@@ -103,23 +122,80 @@ struct Moved {
 }
 
 impl Reclaimer {
+    /// Behind a look at all rows: what can be moved is, as far as a pass goes; the
+    /// rest is punched, which needs no room.
+    pub(super) fn settle(&mut self, scan: Scan) -> Vec<Work> {
+        let barrier = self.core.segments.holds.barrier();
+        let mut wanted = scan.wanted;
+        let mut movable = Vec::new();
+        for id in scan.joined {
+            let Some(partly) = wanted.get_mut(&id) else {
+                continue;
+            };
+            let (live, upload) = (partly.row.live, partly.upload);
+            match partly.owners.take() {
+                Some(owners) => movable.push((id, live, owners)),
+                None => {
+                    self.memory.stuck.insert(id, Stuck { live, upload });
+                }
+            }
+        }
+        if self.memory.can_punch != Some(false) && movable.len() < COMPACT_MIN {
+            movable.clear();
+        }
+        let mut left = if self.is_thorough {
+            u64::MAX
+        } else {
+            COMPACT_BYTES
+        };
+        let mut moves = Vec::new();
+        for (id, live, owners) in movable {
+            if let Some(rest) = left.checked_sub(live)
+                && let Some(partly) = wanted.remove(&id)
+            {
+                left = rest;
+                let work = Compaction::new(partly.after(barrier), owners);
+                moves.push(Work::Compact(Box::new(work)));
+            }
+        }
+        let punches = wanted.into_values();
+        let punches = punches.map(|partly| Work::Punch(Box::new(partly.after(barrier))));
+        punches.chain(moves).collect()
+    }
+
     /// Moves some of what lives in a segment; it is removed behind the last of it.
+    /// Where there is no room for that it is punched.
     pub(super) async fn compact(&mut self, mut work: Box<Compaction>) -> Result<Did> {
+        let core = Arc::clone(&self.core);
+        let may = self.is_joining && !core.segments.gave_up_moves();
+        if !may || !core.room.has(work.left, core.runtime.now())? {
+            return Ok(Did::More(0, vec![Work::Punch(work.partly)]));
+        }
         self.announce(REMAPS).await?;
         let mut moved = Moved::default();
         let done = self.move_some(&mut work, &mut moved).await;
-        if let Err(error @ Error::Full { .. }) = done {
-            tracing::info!(%error, "there is no room to join segments in: a later pass tries again");
-            return Ok(Did::nothing());
-        }
         // What was whole is moved, whatever came behind it.
-        self.record_moved(&mut work, moved).await?;
-        done?;
-        let next = match work.owners.is_empty() {
-            true => Work::Remove(work.segment),
-            false => Work::Compact(work),
-        };
-        Ok(Did::More(0, vec![next]))
+        let recorded = self.record_moved(&mut work, moved).await;
+        match recorded.and(done) {
+            Ok(()) if work.owners.is_empty() => {
+                Ok(Did::More(0, vec![Work::Remove(work.segment())]))
+            }
+            Ok(()) => Ok(Did::More(0, vec![Work::Compact(work)])),
+            Err(error @ Error::Full { .. }) => {
+                tracing::info!(%error, "there is no room to join segments in: a later pass tries again");
+                self.is_joining = false;
+                Ok(Did::More(0, vec![Work::Punch(work.partly)]))
+            }
+            Err(error) => {
+                // Damage is one blob's; a disk that errs may do so everywhere.
+                self.is_joining &= matches!(error, Error::Corrupt { .. });
+                let id = work.segment();
+                let live = core.segment_row(&id)?.map_or(0, |row| row.live);
+                let upload = None;
+                self.memory.stuck.insert(id, Stuck { live, upload });
+                Err(error)
+            }
+        }
     }
 
     /// Copies up to [`RELEASE_STEP`] bytes.
@@ -133,7 +209,7 @@ impl Reclaimer {
             };
             let mut pairs = Vec::new();
             let mut failed = Ok(());
-            for from in extents.iter().filter(|at| at.segment == work.segment) {
+            for from in extents.iter().filter(|at| at.segment == work.segment()) {
                 if moved.bytes >= RELEASE_STEP {
                     break;
                 }
@@ -191,6 +267,8 @@ impl Reclaimer {
             }
         }
         drop(moved.holds);
+        self.core.wake_if_full();
+        work.left = work.left.saturating_sub(moved.bytes);
         self.core.metrics.moved(moved.bytes);
         self.total.moved = self.total.moved.saturating_add(moved.bytes);
         Ok(())
@@ -207,6 +285,7 @@ impl Reclaimer {
             Err(Error::Corrupt { .. }) => read(core, from).await?,
             done => done?,
         };
+        core.room.admit(bytes, core.runtime.now())?;
         let slot = core
             .segments
             .allocate(Intake::Moves, bytes, from.body)
@@ -222,9 +301,12 @@ impl Reclaimer {
         };
         let file = Arc::clone(&slot.segment.file);
         let (written, _) = file.write_at(u64::from(slot.offset), buffer).await;
-        if let Err(error) = written {
-            core.segments.give_up_moves(&to.segment).await;
-            return Err(error.into());
+        if let Err(error) = written.map_err(Error::from) {
+            // Nothing is wrong with a disk that is full.
+            if !matches!(error, Error::Full { .. }) {
+                core.segments.give_up_moves(&to.segment).await;
+            }
+            return Err(error);
         }
         moved.holds.push(slot.hold);
         moved.segments.push(slot.segment);
@@ -233,9 +315,18 @@ impl Reclaimer {
     }
 }
 
-/// An extent as it is on the disk, header block first, which holds.
+/// An extent as it is on the disk, header block first, which holds. What the medium
+/// does not give is not called damage here: a scrub judges with more patience.
 async fn read(core: &Core, extent: &Extent) -> Result<(ExtentHeader, Buffer)> {
-    let segment = core.segments.get(&extent.segment).await?;
+    let segment = match core.segments.get(&extent.segment).await {
+        Err(error @ Error::Corrupt { .. }) => {
+            return Err(Error::Io {
+                what: core.segments.path(&extent.segment).display().to_string(),
+                reason: error.to_string(),
+            });
+        }
+        done => done?,
+    };
     let damaged = |reason: &dyn std::fmt::Display| {
         let what = format!(
             "the extent at {} of {}",
@@ -249,11 +340,7 @@ async fn read(core: &Core, extent: &Extent) -> Result<(ExtentHeader, Buffer)> {
     buffer.set_len(len);
     let offset = u64::from(extent.offset);
     let (done, mut buffer) = Arc::clone(&segment.file).read_at(offset, buffer).await;
-    done.map_err(|error| match error.kind {
-        // The medium gives the bytes no more, as for any reader.
-        Kind::Io => damaged(&error),
-        _ => error.into(),
-    })?;
+    done?;
     let block = buffer.as_slice().get(..BLOCK).unwrap_or_default();
     let header = ExtentHeader::decode(&segment.header, block, Some(extent.body))
         .map_err(|error| damaged(&error))?;

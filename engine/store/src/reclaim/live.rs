@@ -7,10 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use orlop_format::location::{Extent, SegmentId};
+use orlop_format::record::UploadId;
 use orlop_format::row::{self, Form};
 use orlop_index::Table;
 
-use super::compact::Compaction;
 use super::punch::Partly;
 use super::{Did, Reclaimer, Work};
 use crate::config::{COLLECT_PAGE, LIVE_EXTENTS};
@@ -21,7 +21,9 @@ use crate::view::unreadable;
 
 /// A look at all rows, page by page.
 pub(super) struct Scan {
-    wanted: BTreeMap<SegmentId, Partly>,
+    pub(super) wanted: BTreeMap<SegmentId, Partly>,
+    /// Those that are to be moved, in this order.
+    pub(super) joined: Vec<SegmentId>,
     found: usize,
     /// `None` before the first page.
     table: Option<Table>,
@@ -30,21 +32,22 @@ pub(super) struct Scan {
 
 impl Scan {
     /// Those of `joined` are to be moved.
-    pub(super) fn new(partly: Vec<row::Segment>, joined: &BTreeSet<SegmentId>) -> Self {
-        let wanted = partly
-            .into_iter()
-            .map(|row| (row.segment, Partly::new(row, joined)))
-            .collect();
+    pub(super) fn new(partly: Vec<row::Segment>, joined: Vec<SegmentId>) -> Self {
+        let is_joined: BTreeSet<SegmentId> = joined.iter().copied().collect();
+        let wanted = partly.into_iter().map(|row| {
+            let is_joined = is_joined.contains(&row.segment);
+            (row.segment, Partly::new(row, is_joined))
+        });
         Self {
-            wanted,
+            wanted: wanted.collect(),
+            joined,
             found: 0,
             table: None,
             from: Vec::new(),
         }
     }
 
-    /// `owner` is the blob that has them, if they may be moved.
-    fn take(&mut self, owner: Option<[u8; 32]>, extents: &[Extent]) {
+    fn take(&mut self, owner: &Owner, extents: &[Extent]) {
         for extent in extents {
             if let Some(partly) = self.wanted.get_mut(&extent.segment) {
                 partly.live.push(extent.into());
@@ -75,10 +78,9 @@ impl Scan {
             }
             rows = rows.saturating_add(1);
             bytes = bytes.saturating_add(value.len() as u64);
-            match extents(table, value) {
-                Ok((is_movable, extents)) => {
-                    let owner = key.try_into().ok();
-                    self.take(owner.filter(|_| is_movable), &extents);
+            match extents(table, key, value) {
+                Ok((owner, extents)) => {
+                    self.take(&owner, &extents);
                     ControlFlow::Continue(())
                 }
                 Err(error) => {
@@ -93,22 +95,35 @@ impl Scan {
     }
 }
 
-/// The extents that a row refers to, and whether they may be moved.
+/// Who refers to extents.
+pub(super) enum Owner {
+    Blob([u8; 32]),
+    /// A blob in quarantine: it is not moved.
+    Damaged,
+    /// Nor is an upload.
+    Upload(UploadId),
+}
+
+/// The extents that a row refers to, and whose they are.
 fn extents(
     table: Table,
+    key: &[u8],
     value: &[u8],
-) -> std::result::Result<(bool, Vec<Extent>), orlop_format::Malformed> {
+) -> std::result::Result<(Owner, Vec<Extent>), orlop_format::Malformed> {
     if table == Table::Upload {
-        let row = row::Upload::decode(value)?;
-        return Ok((false, row.checkpoint.extents));
+        let checkpoint = row::Upload::decode(value)?.checkpoint;
+        return Ok((Owner::Upload(checkpoint.upload), checkpoint.extents));
     }
     let row = row::Blob::decode(value)?;
-    Ok(match row.form {
-        Form::Extents(extents) if row.state != row::State::Dead => {
-            (row.state == row::State::Live, extents)
-        }
-        _ => (false, Vec::new()),
-    })
+    let extents = match row.form {
+        Form::Extents(extents) if row.state != row::State::Dead => extents,
+        _ => Vec::new(),
+    };
+    let owner = match (key.try_into(), row.state) {
+        (Ok(sha256), row::State::Live) => Owner::Blob(sha256),
+        _ => Owner::Damaged,
+    };
+    Ok((owner, extents))
 }
 
 impl Reclaimer {
@@ -131,15 +146,7 @@ impl Reclaimer {
         self.core.budget.take(bytes).await;
         if scan.from.is_empty() {
             if table == Table::Blob {
-                let barrier = self.core.segments.holds.barrier();
-                let partly = scan.wanted.into_values();
-                let work = partly.map(|mut partly| match partly.owners.take() {
-                    Some(owners) => {
-                        Work::Compact(Box::new(Compaction::new(partly.segment(), owners)))
-                    }
-                    None => Work::Punch(Box::new(partly.after(barrier))),
-                });
-                return Ok(Did::More(0, work.collect()));
+                return Ok(Did::More(0, self.settle(*scan)));
             }
             scan.table = Some(Table::Blob);
         }

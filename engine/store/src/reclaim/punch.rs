@@ -10,11 +10,12 @@ use orlop_disk::{File, Kind};
 use orlop_format::BLOCK;
 use orlop_format::hole::{self, Hole};
 use orlop_format::location::{Extent, SegmentId};
-use orlop_format::record::Record;
+use orlop_format::record::{Record, UploadId};
 use orlop_format::row;
 use orlop_format::segment::Footer;
 use orlop_format::superblock::RELEASES;
 
+use super::live::Owner;
 use super::{Did, Reclaimer, Work};
 use crate::config::RELEASE_STEP;
 use crate::error::Result;
@@ -41,10 +42,12 @@ impl From<&Extent> for Live {
 /// A segment of which some is dead.
 #[derive(Debug)]
 pub(super) struct Partly {
-    row: row::Segment,
+    pub(super) row: row::Segment,
     pub(super) live: Vec<Live>,
-    /// Who has what is live, if all of it is to be moved.
+    /// Who has what is live, if all of it may be moved and is to be.
     pub(super) owners: Option<BTreeSet<[u8; 32]>>,
+    /// An upload that has some of it.
+    pub(super) upload: Option<UploadId>,
     /// Who entered until then may read what is dead.
     barrier: u64,
     /// Whether its holes are to be punched as they are.
@@ -52,9 +55,10 @@ pub(super) struct Partly {
 }
 
 impl Partly {
-    pub(super) fn new(row: row::Segment, joined: &BTreeSet<SegmentId>) -> Self {
+    pub(super) fn new(row: row::Segment, is_joined: bool) -> Self {
         Self {
-            owners: joined.contains(&row.segment).then(BTreeSet::new),
+            owners: is_joined.then(BTreeSet::new),
+            upload: None,
             row,
             live: Vec::new(),
             barrier: 0,
@@ -66,7 +70,7 @@ impl Partly {
     pub(super) fn again(row: &row::Segment) -> Self {
         Self {
             again: true,
-            ..Self::new(row.clone(), &BTreeSet::new())
+            ..Self::new(row.clone(), false)
         }
     }
 
@@ -74,14 +78,16 @@ impl Partly {
         Self { barrier, ..self }
     }
 
-    /// Something in it is live, of this blob if it may be moved.
-    pub(super) fn owned(&mut self, owner: Option<[u8; 32]>) {
-        match (owner, &mut self.owners) {
-            (Some(owner), Some(owners)) => {
-                owners.insert(owner);
+    /// Something in it is live.
+    pub(super) fn owned(&mut self, owner: &Owner) {
+        match owner {
+            Owner::Blob(sha256) => {
+                if let Some(owners) = &mut self.owners {
+                    owners.insert(*sha256);
+                }
             }
-            (None, owners) => *owners = None,
-            (Some(_), None) => {}
+            Owner::Damaged => self.owners = None,
+            Owner::Upload(upload) => (self.owners, self.upload) = (None, Some(*upload)),
         }
     }
 
@@ -122,9 +128,17 @@ impl Reclaimer {
     pub(super) async fn punch(&mut self, mut partly: Box<Partly>) -> Result<Did> {
         let id = partly.segment();
         if partly.again {
-            let Some(file) = self.core.segments.open_apart(&id)? else {
-                self.memory.punched = true;
-                return Ok(Did::nothing());
+            let file = match self.core.segments.open_apart(&id) {
+                Ok(Some(file)) => file,
+                Ok(None) => {
+                    self.memory.punched = true;
+                    return Ok(Did::nothing());
+                }
+                // Others are punched all the same.
+                Err(error) => {
+                    self.refuse(id, Vec::new()).await?;
+                    return Err(error);
+                }
             };
             self.dig(&file, &partly.row, &[], &partly.row.holes).await?;
             return Ok(Did::nothing());
@@ -189,14 +203,19 @@ impl Reclaimer {
             let mut holes: Vec<Hole> = before.iter().filter(is_apart).copied().collect();
             holes.append(&mut done);
             holes.sort_unstable_by_key(|hole| hole.offset);
-            let segment = row.segment;
-            self.core
-                .record(vec![Record::Punch { segment, holes }])
-                .await?;
-            self.memory.refused.insert(segment);
-            self.memory.punched = true;
+            self.refuse(row.segment, holes).await?;
             return Err(error);
         }
+        self.memory.punched = true;
+        Ok(())
+    }
+
+    /// Tells the log which holes there are for sure in a segment that cannot be
+    /// punched, and leaves it alone.
+    async fn refuse(&mut self, segment: SegmentId, holes: Vec<Hole>) -> Result<()> {
+        let record = Record::Punch { segment, holes };
+        self.core.record(vec![record]).await?;
+        self.memory.refused.insert(segment);
         self.memory.punched = true;
         Ok(())
     }

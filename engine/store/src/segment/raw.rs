@@ -3,7 +3,9 @@
 //! Owns: which segments are open, one for what clients send and one for what a
 //! pass moves, so that bytes that have lived long are not mixed with young ones.
 //! Invariants: a segment that was closed takes no more; it waits here until its
-//! seal is in the log, whoever writes that. One seal is written at a time.
+//! seal is in the log, whoever writes that. One seal is written at a time. One of
+//! moves is not sealed while a pass has copies in it that it has not synced: of a
+//! sync that fails only one of both would hear.
 
 use std::sync::Arc;
 
@@ -14,6 +16,7 @@ use orlop_format::record::Record;
 use super::{Full, Open, SegmentFile, Segments, filled};
 use crate::error::Result;
 use crate::holds::Writing;
+use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Mutex, TaskMutex};
 
 /// Whose bytes a segment takes.
@@ -33,8 +36,10 @@ impl Intake {
 pub(super) struct Raw {
     clients: TaskMutex<Option<Open>>,
     moves: TaskMutex<Option<Open>>,
-    full: Mutex<Vec<Arc<Full>>>,
+    full: Mutex<Vec<(Intake, Arc<Full>)>>,
     sealing: TaskMutex<()>,
+    /// Whether a write, sync or seal of a segment of moves failed.
+    gave_up: AtomicBool,
 }
 
 impl Raw {
@@ -63,7 +68,7 @@ impl Segments {
             Some(open) if self.fits(&open, len) => open,
             full => {
                 if let Some(open) = full {
-                    self.raw.full.lock().push(Arc::new(filled(open)));
+                    self.wait(intake, open);
                 }
                 self.create(Class::Raw, 0).await?
             }
@@ -96,35 +101,49 @@ impl Segments {
     pub(crate) async fn close(&self, intake: Intake, id: &SegmentId) {
         let mut raw = self.raw.open(intake).lock().await;
         if let Some(open) = raw.take_if(|open| open.segment.id() == *id) {
-            self.raw.full.lock().push(Arc::new(filled(open)));
+            self.wait(intake, open);
         }
     }
 
-    /// Lets the segment of moves go as it is, after a failure: nothing more is
+    fn wait(&self, intake: Intake, open: Open) {
+        let full = Arc::new(filled(open));
+        self.raw.full.lock().push((intake, full));
+    }
+
+    /// Lets a segment of moves go as it is, after a failure: nothing more is
     /// written to it, its seal too, until a later process seals it.
     pub(crate) async fn give_up_moves(&self, id: &SegmentId) {
+        self.raw.gave_up.store(true, Ordering::Release);
         let mut raw = self.raw.open(Intake::Moves).lock().await;
         raw.take_if(|open| open.segment.id() == *id);
+        self.sealed(id);
+    }
+
+    /// Whether a segment of moves was given up in this process: each one stays as
+    /// it is until a restart, so that no more are made.
+    pub(crate) fn gave_up_moves(&self) -> bool {
+        self.raw.gave_up.load(Ordering::Acquire)
     }
 
     /// A segment that waits to be sealed. It waits until
     /// [`Segments::sealed`].
-    pub(crate) fn next_full(&self) -> Option<Arc<Full>> {
-        self.raw.full.lock().first().cloned()
+    pub(crate) fn next_full(&self) -> Option<(Intake, Arc<Full>)> {
+        let full = self.raw.full.lock().clone();
+        let is_ready = |(intake, full): &(Intake, Arc<Full>)| {
+            *intake == Intake::Clients || !self.holds.is_written(&full.segment.id())
+        };
+        full.into_iter().find(is_ready)
     }
 
-    /// Whether a segment waits to be sealed.
+    /// Whether a segment waits to be sealed, and may be.
     pub(crate) fn has_full(&self) -> bool {
-        !self.raw.full.lock().is_empty()
+        self.next_full().is_some()
     }
 
-    /// The seal of a segment is in the log.
-    pub(crate) fn sealed(&self, full: &Full) {
-        let id = full.segment.id();
-        self.raw
-            .full
-            .lock()
-            .retain(|other| other.segment.id() != id);
+    /// A segment waits no more: its seal is in the log, or it gets none.
+    pub(crate) fn sealed(&self, id: &SegmentId) {
+        let mut full = self.raw.full.lock();
+        full.retain(|(_, other)| other.segment.id() != *id);
     }
 
     /// Held by the one that seals what waits.

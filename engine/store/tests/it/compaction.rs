@@ -17,12 +17,16 @@ use crate::support::{content, folder, sha256};
 use crate::upkeep::until;
 
 /// Bytes of a blob of [`blobs`], and what it takes in a segment.
-const LEN: usize = 700_000;
-const FOOTPRINT: u64 = 171 * 4096 + 4096;
+pub(crate) const LEN: usize = 700_000;
+pub(crate) const FOOTPRINT: u64 = 171 * 4096 + 4096;
 
 /// Five blobs in each of so many segments, and one in the open one. Of each segment
 /// so many live, and of the open one.
-async fn blobs(store: &Store, segments: usize, live_of_5: usize) -> (Vec<Bytes>, Vec<Bytes>) {
+pub(crate) async fn blobs(
+    store: &Store,
+    segments: usize,
+    live_of_5: usize,
+) -> (Vec<Bytes>, Vec<Bytes>) {
     let all = put(store, 0..segments as u64 * 5 + 1, LEN).await;
     let (mut live, mut dead) = (Vec::new(), Vec::new());
     for (number, bytes) in all.into_iter().enumerate() {
@@ -174,7 +178,7 @@ async fn what_is_damaged_or_an_uploads_stays_where_it_is() {
     holds(&store, &live, &[]).await;
 }
 
-fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
+pub(crate) fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
     let mut windows = bytes.chunks(4096).enumerate();
     windows.find_map(|(block, bytes)| bytes.starts_with(wanted).then_some(block * 4096))
 }

@@ -12,6 +12,7 @@ mod clock; // a clock that tests stop and set
 mod collect; // what dies, what lives, and that doubt keeps it
 mod collect_errors; // an index that cannot be read while blobs die, and what a cycle reads
 mod compaction; // raw segments that are joined
+mod compaction_errors; // a move on a disk that is full or errs, beside readers, seals and uploads
 mod damage; // flipped bytes and torn tails, case by case
 mod lost; // pushes of what lies in a segment file that is missing
 mod mounts; // segment files that are missing, one by one or all of them

@@ -8,6 +8,8 @@ use futures_util::FutureExt;
 use orlop_disk::sim::{Crash, Fault, Plan, Verb};
 use orlop_disk::{Disk, Kind};
 use orlop_engine::{Error, MemoryIndex, Reclaimed};
+use orlop_format::row;
+use orlop_index::{Index, Table};
 
 use crate::space::{
     CATALOG, digests, files, holds, keep, layers, new, open, put, reclaim, scrubbed, sealed, small,
@@ -140,6 +142,22 @@ async fn an_upload_that_expired_unseen_is_not_committed() {
     upload.append(small.clone()).await.unwrap();
     upload.commit(sha256(&small), None).await.unwrap();
     holds(&store, &[small], &[bytes]).await;
+}
+
+/// Where the index ends it knows of every death whose records are let go.
+#[tokio::test]
+async fn what_died_is_durable_before_its_records_go() {
+    let (_sim, index, store) = new(46).await;
+    let (live, dead) = small(&store).await;
+    let done = reclaim(&store).await.unwrap();
+    assert!(done.segments >= 3 && done.failed == 0, "{done:?}");
+    let durable = index.current().crash();
+    for bytes in &dead {
+        let row = durable.get(Table::Blob, sha256(bytes).bytes()).unwrap();
+        let row = row.map(|row| row::Blob::decode(&row).unwrap());
+        assert_eq!(row.map(|row| row.state), Some(row::State::Dead));
+    }
+    holds(&store, &live, &dead).await;
 }
 
 /// A damaged copy of the catalog is no reason to let go of what it would tell.
