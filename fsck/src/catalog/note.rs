@@ -31,6 +31,13 @@ pub(crate) enum Note {
     Delete { repository: String, digest: Digest },
     /// A repository gave a blob up.
     Unlink { repository: String, digest: Digest },
+    /// A manifest went for good, from all repositories that have or had this name.
+    Purge { repository: String, digest: Digest },
+    /// A repository was deleted, with all that was in it.
+    Drop { repository: String },
+    /// The repository of this name that was deleted last came back, and has this
+    /// name from then on.
+    Restore { repository: String, name: String },
 }
 
 /// Why bytes are no note.
@@ -77,6 +84,15 @@ impl Note {
             5 => Note::Unlink {
                 repository,
                 digest: fields.digest()?,
+            },
+            6 => Note::Purge {
+                repository,
+                digest: fields.digest()?,
+            },
+            7 => Note::Drop { repository },
+            8 => Note::Restore {
+                repository,
+                name: fields.repository()?,
             },
             _ => return Err(Unread::Newer),
         };

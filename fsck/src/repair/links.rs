@@ -51,6 +51,7 @@ pub(super) fn given(log: &Log, after: u64, wanted: &Links) -> Result<Links> {
             Ok(Note::Unlink { repository, digest }) => {
                 given.remove(&(repository, digest));
             }
+            Ok(Note::Drop { repository }) => given.retain(|(name, _)| *name != repository),
             Ok(_) | Err(_) => {}
         }
         Ok(())

@@ -304,6 +304,17 @@ fn fill(
             Note::Unlink { repository, digest } => {
                 verbs.unlink(&repository, &digest).map_err(refused)
             }
+            Note::Purge { repository, digest } => {
+                lost.remove(&(repository.clone(), digest.to_string()));
+                verbs.purge(&repository, &digest).map_err(refused)
+            }
+            Note::Drop { repository } => {
+                lost.retain(|(name, _)| *name != repository);
+                verbs.drop_repository(&repository).map_err(refused)
+            }
+            Note::Restore { repository, name } => {
+                verbs.restore(&repository, &name).map_err(refused)
+            }
         }
     })?;
     verbs.finish().map_err(refused)?;

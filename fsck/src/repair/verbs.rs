@@ -21,6 +21,9 @@ const TAGGED: i64 = 5;
 const UNTAGGED: i64 = 6;
 const LINKED: i64 = 7;
 const UNLINKED: i64 = 8;
+const DROPPED: i64 = 2;
+const PURGED: i64 = 9;
+const RESTORED: i64 = 12;
 
 /// Changes a catalog in a transaction.
 pub(super) struct Verbs<'a> {
@@ -160,17 +163,7 @@ impl<'a> Verbs<'a> {
                 &rows.annotations,
                 self.now,
             ))?;
-        let mut totals = self.sql.prepare_cached(
-            "SELECT manifests, manifest_sum, edges, edge_sum FROM repository WHERE id = ?1",
-        )?;
-        let mut totals = totals.query_row((id,), |row| {
-            Ok(Totals {
-                manifests: row.get(0)?,
-                manifest_sum: row.get(1)?,
-                edges: row.get(2)?,
-                edge_sum: row.get(3)?,
-            })
-        })?;
+        let mut totals = self.totals(id)?;
         totals.add_manifest(digest);
         for edge in &rows.edges {
             totals.add_edge(digest, edge.kind, &edge.digest);
@@ -185,6 +178,25 @@ impl<'a> Verbs<'a> {
                     &edge.media_type,
                 ))?;
         }
+        self.keep_totals(id, &totals)
+    }
+
+    fn totals(&self, id: i64) -> Result<Totals> {
+        self.sql
+            .prepare_cached(
+                "SELECT manifests, manifest_sum, edges, edge_sum FROM repository WHERE id = ?1",
+            )?
+            .query_row((id,), |row| {
+                Ok(Totals {
+                    manifests: row.get(0)?,
+                    manifest_sum: row.get(1)?,
+                    edges: row.get(2)?,
+                    edge_sum: row.get(3)?,
+                })
+            })
+    }
+
+    fn keep_totals(&self, id: i64, totals: &Totals) -> Result<()> {
         self.sql
             .prepare_cached(
                 "UPDATE repository SET manifests = ?2, manifest_sum = ?3, edges = ?4, \
@@ -196,8 +208,8 @@ impl<'a> Verbs<'a> {
                 totals.manifest_sum,
                 totals.edges,
                 totals.edge_sum,
-            ))?;
-        Ok(())
+            ))
+            .map(|_| ())
     }
 
     /// Notes that the manifest of a tag loses it now, unless it is `unless`.
@@ -299,5 +311,94 @@ impl<'a> Verbs<'a> {
             (id, &encoded),
         )?;
         self.record(id, UNLINKED, &digest.to_string())
+    }
+
+    /// Removes a manifest with its tags for good, from all repositories that have
+    /// or had a name.
+    pub(super) fn purge(&mut self, name: &str, digest: &Digest) -> Result<()> {
+        let encoded = digest.encode();
+        let places: Vec<i64> = self
+            .sql
+            .prepare_cached(
+                "SELECT r.id FROM repository r JOIN manifest m ON m.repository = r.id \
+                 AND m.digest = ?2 WHERE r.name = ?1",
+            )?
+            .query_map((name, &encoded), |row| row.get(0))?
+            .collect::<Result<_>>()?;
+        for id in places {
+            let mut totals = self.totals(id)?;
+            let edges: Vec<(i64, Vec<u8>)> = self
+                .sql
+                .prepare_cached(
+                    "SELECT kind, digest FROM edge WHERE repository = ?1 AND manifest = ?2",
+                )?
+                .query_map((id, &encoded), |row| Ok((row.get(0)?, row.get(1)?)))?
+                .collect::<Result<_>>()?;
+            for (kind, target) in &edges {
+                totals.take_edge(&encoded, *kind, target);
+            }
+            totals.take_manifest(&encoded);
+            for sql in [
+                "DELETE FROM pulled_tag WHERE repository = ?1 AND name IN \
+                 (SELECT name FROM tag WHERE manifest = ?2 AND repository + 0 = ?1)",
+                "DELETE FROM tag WHERE manifest = ?2 AND repository + 0 = ?1",
+                "DELETE FROM pulled_manifest WHERE repository = ?1 AND digest = ?2",
+                "DELETE FROM edge WHERE repository = ?1 AND manifest = ?2",
+                "DELETE FROM manifest WHERE repository = ?1 AND digest = ?2",
+            ] {
+                self.sql.prepare_cached(sql)?.execute((id, &encoded))?;
+            }
+            self.keep_totals(id, &totals)?;
+            self.record(id, PURGED, &digest.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// Hides a repository with all that is in it.
+    pub(super) fn drop_repository(&mut self, name: &str) -> Result<()> {
+        let Some(id) = self.find(name)? else {
+            return Ok(());
+        };
+        self.hide(id, name)
+    }
+
+    fn hide(&mut self, id: i64, name: &str) -> Result<()> {
+        self.sql
+            .prepare_cached("UPDATE repository SET deleted_at = ?2 WHERE id = ?1")?
+            .execute((id, self.now))?;
+        self.record(id, DROPPED, name)
+    }
+
+    /// Brings the repository back that had this name and was deleted last, under
+    /// another name or the same, as long as none with manifests is in its way:
+    /// then that is it, and this was done before.
+    pub(super) fn restore(&mut self, name: &str, new: &str) -> Result<()> {
+        let hidden: Option<i64> = self
+            .sql
+            .prepare_cached(
+                "SELECT id FROM repository WHERE name = ?1 AND deleted_at IS NOT NULL \
+                 AND purging = 0 ORDER BY deleted_at DESC, id DESC LIMIT 1",
+            )?
+            .query_row((name,), |row| row.get(0))
+            .optional()?;
+        let Some(id) = hidden else {
+            return Ok(());
+        };
+        if let Some(live) = self.find(new)? {
+            let has_manifests = self
+                .sql
+                .prepare_cached(
+                    "SELECT 1 FROM manifest WHERE repository = ?1 AND deleted_at IS NULL",
+                )?
+                .exists((live,))?;
+            if has_manifests {
+                return Ok(());
+            }
+            self.hide(live, new)?;
+        }
+        self.sql
+            .prepare_cached("UPDATE repository SET deleted_at = NULL, name = ?2 WHERE id = ?1")?
+            .execute((id, new))?;
+        self.record(id, RESTORED, new)
     }
 }

@@ -28,6 +28,8 @@ mod interrupted; // a repair that was interrupted ends as one that was not
 #[cfg(test)]
 mod lost; // a repair beside files of segments that are lost
 #[cfg(test)]
+mod operators; // what operators did to names is left as it was by a repair
+#[cfg(test)]
 mod page; // docs/fsck.md says what the codes say
 #[cfg(test)]
 mod recipes; // how the files of a store are damaged for a code

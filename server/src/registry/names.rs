@@ -7,8 +7,8 @@ use futures_util::future::BoxFuture;
 use orlop_oci::{Digest, RefKind, Reference, RepositoryName};
 
 use super::seam::{
-    Edge, Fault, Hidden, Life, ManifestRow, Names, NewManifest, Referrer, ReferrerPage,
-    ReferrerQuery,
+    Edge, Fault, Hidden, HiddenRepository, Life, ManifestRow, Names, NewManifest, Referrer,
+    ReferrerPage, ReferrerQuery,
 };
 use crate::catalog::{self, Catalog, CatalogError, EdgeKind, PutManifest};
 
@@ -85,7 +85,7 @@ impl Names for Catalog {
         &'a self,
         repository: &'a RepositoryName,
         reference: &'a Reference,
-    ) -> BoxFuture<'a, Result<bool, Fault>> {
+    ) -> BoxFuture<'a, Result<Option<Vec<String>>, Fault>> {
         async move { Ok(Catalog::undelete(self, repository.as_str(), reference).await?) }.boxed()
     }
 
@@ -116,6 +116,41 @@ impl Names for Catalog {
     ) -> BoxFuture<'a, Result<bool, Fault>> {
         async move { Ok(Catalog::delete_manifest(self, repository.as_str(), digest).await?) }
             .boxed()
+    }
+
+    fn delete_repository<'a>(
+        &'a self,
+        repository: &'a RepositoryName,
+    ) -> BoxFuture<'a, Result<bool, Fault>> {
+        async move { Ok(Catalog::delete_repository(self, repository.as_str()).await?) }.boxed()
+    }
+
+    fn hidden_repository<'a>(
+        &'a self,
+        repository: &'a RepositoryName,
+        name: &'a RepositoryName,
+    ) -> BoxFuture<'a, Result<Option<HiddenRepository>, Fault>> {
+        async move {
+            let (repository, name) = (repository.as_str(), name.as_str());
+            let hidden = Catalog::hidden_repository(self, repository, name).await?;
+            Ok(hidden.map(|(manifests, in_the_way)| HiddenRepository {
+                manifests,
+                in_the_way,
+            }))
+        }
+        .boxed()
+    }
+
+    fn undelete_repository<'a>(
+        &'a self,
+        repository: &'a RepositoryName,
+        name: &'a RepositoryName,
+    ) -> BoxFuture<'a, Result<bool, Fault>> {
+        async move {
+            let (repository, name) = (repository.as_str(), name.as_str());
+            Ok(Catalog::undelete_repository(self, repository, name).await?)
+        }
+        .boxed()
     }
 
     fn delete_tag<'a>(

@@ -12,6 +12,9 @@
 //! Untag    (3): repository, tag
 //! Delete   (4): repository, digest
 //! Unlink   (5): repository, digest
+//! Purge    (6): repository, digest
+//! Drop     (7): repository
+//! Restore  (8): repository, the name that it has from now on
 //! ```
 
 use orlop_oci::{Digest, RepositoryName};
@@ -22,6 +25,9 @@ const KIND_LINK: u8 = 2;
 const KIND_UNTAG: u8 = 3;
 const KIND_DELETE: u8 = 4;
 const KIND_UNLINK: u8 = 5;
+const KIND_PURGE: u8 = 6;
+const KIND_DROP: u8 = 7;
+const KIND_RESTORE: u8 = 8;
 
 /// What happened to names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +54,21 @@ pub enum Note {
     },
     /// Something was deleted.
     Deletion(Deletion),
+    /// A manifest went for good, and its tags with it.
+    Purge {
+        /// From where: from all repositories that have or had this name.
+        repository: RepositoryName,
+        /// Digest of its bytes.
+        digest: Digest,
+    },
+    /// A deleted repository came back, with all that was in it: the one of its
+    /// name that was deleted last.
+    Restore {
+        /// The name that it had.
+        repository: RepositoryName,
+        /// The name that it has from now on.
+        name: RepositoryName,
+    },
 }
 
 /// What is deleted, from one repository.
@@ -74,6 +95,11 @@ pub enum Deletion {
         /// Which one.
         digest: Digest,
     },
+    /// The repository itself, with all that is in it.
+    Repository {
+        /// Which one.
+        repository: RepositoryName,
+    },
 }
 
 impl Deletion {
@@ -82,7 +108,8 @@ impl Deletion {
         match self {
             Deletion::Tag { repository, .. }
             | Deletion::Manifest { repository, .. }
-            | Deletion::Blob { repository, .. } => repository,
+            | Deletion::Blob { repository, .. }
+            | Deletion::Repository { repository } => repository,
         }
     }
 }
@@ -144,6 +171,20 @@ impl Note {
                 put(&mut out, repository.as_str().as_bytes());
                 put(&mut out, &digest.encode());
             }
+            Note::Deletion(Deletion::Repository { repository }) => {
+                out.push(KIND_DROP);
+                put(&mut out, repository.as_str().as_bytes());
+            }
+            Note::Purge { repository, digest } => {
+                out.push(KIND_PURGE);
+                put(&mut out, repository.as_str().as_bytes());
+                put(&mut out, &digest.encode());
+            }
+            Note::Restore { repository, name } => {
+                out.push(KIND_RESTORE);
+                put(&mut out, repository.as_str().as_bytes());
+                put(&mut out, name.as_str().as_bytes());
+            }
         }
         out
     }
@@ -184,6 +225,17 @@ impl Note {
                 repository: rest.repository()?,
                 digest: rest.digest()?,
             }),
+            KIND_PURGE => Note::Purge {
+                repository: rest.repository()?,
+                digest: rest.digest()?,
+            },
+            KIND_DROP => Note::Deletion(Deletion::Repository {
+                repository: rest.repository()?,
+            }),
+            KIND_RESTORE => Note::Restore {
+                repository: rest.repository()?,
+                name: rest.repository()?,
+            },
             _ => return Err(NoteError::Malformed),
         };
         if rest.0.is_empty() {
@@ -263,6 +315,17 @@ mod tests {
             repository: repository.clone(),
             digest,
         }));
+        notes.push(Note::Deletion(Deletion::Repository {
+            repository: repository.clone(),
+        }));
+        notes.push(Note::Purge {
+            repository: repository.clone(),
+            digest,
+        });
+        notes.push(Note::Restore {
+            repository: repository.clone(),
+            name: RepositoryName::parse("library/old").unwrap(),
+        });
         for tags in [vec![], vec!["latest".to_owned(), "3.20".to_owned()]] {
             notes.push(Note::Manifest {
                 repository: repository.clone(),
