@@ -35,8 +35,14 @@ impl Gc {
         outcome: &mut Outcome,
     ) -> Result<Option<Collected>, Stop> {
         let began = Instant::now();
-        if plan.is_none() {
-            self.revoke().await?;
+        // Without that they wait for their leases.
+        if plan.is_none()
+            && let Err(error) = self.revoke().await
+        {
+            tracing::warn!(
+                ?error,
+                "what was purged by its digest keeps its leases for now"
+            );
         }
         let collector = self.store.collect().await.map_err(failed)?;
         let marked = self.mark(run, collector, wanted.unlimited, plan).await?;

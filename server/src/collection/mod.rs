@@ -225,7 +225,7 @@ impl Gc {
                 self.go_on(run, Duration::ZERO).await?;
                 continue;
             };
-            let told = self.announce(run, &collected).await?;
+            let told = self.announce(run, &collected).await;
             let is_clean = collected.blobs == collected.live
                 && collected.condemned == 0
                 && outcome.skipped == 0;
@@ -249,8 +249,8 @@ impl Gc {
     }
 
     /// Writes down what a cycle came to, as a change that others can read. Which
-    /// number that has.
-    async fn announce(&self, run: &Run, done: &Collected) -> Result<u64, Stop> {
+    /// number that has; 0: it could not be, which ends no collection.
+    async fn announce(&self, run: &Run, done: &Collected) -> u64 {
         let text = serde_json::json!({
             "job": run.id(),
             "blobs": done.blobs,
@@ -263,7 +263,10 @@ impl Gc {
             "bounded": done.bounded,
         });
         let told = self.catalog.add_cycle(text.to_string()).await;
-        told.map_err(names)
+        told.unwrap_or_else(|error| {
+            tracing::warn!(%error, "a cycle of collection is not among the changes");
+            0
+        })
     }
 
     /// Ends the leases of what is to go at once.
