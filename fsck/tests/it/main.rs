@@ -44,6 +44,8 @@ mod refusal; // when it cannot look
 #[cfg(test)]
 mod repair; // what a repair takes and leaves alone
 #[cfg(test)]
+mod replayed; // notes about what a copy of the catalog has already
+#[cfg(test)]
 mod scale; // a log of many blobs: time and memory
 #[cfg(test)]
 mod space; // stores that gave room back

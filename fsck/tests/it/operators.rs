@@ -5,8 +5,9 @@ use orlop_format::record::Record;
 
 use crate::named::{self, IMAGE, Named, contents, sha256};
 
-fn note(kind: u8, fields: &[&[u8]]) -> Record {
-    Record::Note(named::note(kind, fields, &[]))
+/// A note that ends in the row of its repository.
+fn note(kind: u8, fields: &[&[u8]], row: i64) -> Record {
+    Record::Note(named::note(kind, fields, &row.to_le_bytes()))
 }
 
 /// The numbers that these queries give.
@@ -19,7 +20,7 @@ fn numbers<const N: usize>(store: &Named, queries: [&str; N]) -> [i64; N] {
 fn a_repair_does_not_bring_a_purged_manifest_back() {
     let image = sha256(&contents().image).encode();
     let store = Named::without_catalog();
-    named::append(store.folder(), vec![note(6, &[b"team/app", &image])]);
+    named::append(store.folder(), vec![note(6, &[b"team/app", &image], 1)]);
     let outcome = store.repair(&[]);
     assert!(outcome.after.clean(), "{outcome:#?}");
     let found = numbers(
@@ -56,7 +57,7 @@ fn a_purged_manifest_whose_bytes_are_gone_is_not_missed() {
     let digest = sha256(&lost).encode();
     let store = Named::without_catalog();
     let pushed = named::manifest_of(IMAGE, "team/app", &lost, &["secret"]);
-    let records = vec![Record::Note(pushed), note(6, &[b"team/app", &digest])];
+    let records = vec![Record::Note(pushed), note(6, &[b"team/app", &digest], 1)];
     named::append(store.folder(), records);
     let outcome = store.repair(&[]);
     assert!(outcome.after.clean(), "{outcome:#?}");
@@ -80,8 +81,8 @@ fn a_repair_leaves_repositories_deleted_and_brought_back_as_they_were() {
         assert!(outcome.after.clean(), "{outcome:#?}");
         numbers(&store, [live, hidden, other, tagged])
     };
-    let gone = || note(7, &[b"team/app"]);
-    let back = |name: &[u8]| note(8, &[b"team/app", name]);
+    let gone = || note(7, &[b"team/app"], 1);
+    let back = |name: &[u8]| note(8, &[b"team/app", name], 1);
     assert_eq!(made(vec![gone()]), [0, 1, 0, 0]);
     assert_eq!(made(vec![gone(), back(b"team/app")]), [1, 0, 0, 1]);
     assert_eq!(made(vec![gone(), back(b"team/old")]), [0, 0, 1, 1]);
@@ -99,5 +100,6 @@ fn a_repair_leaves_repositories_deleted_and_brought_back_as_they_were() {
     };
     assert_eq!(again(vec![]), [1, 1, 0, 0]);
     assert_eq!(again(vec![back(b"team/old")]), [1, 0, 1, 1]);
-    assert_eq!(again(vec![back(b"team/app")]), [1, 1, 0, 0]);
+    let other = note(7, &[b"team/app"], 3);
+    assert_eq!(again(vec![other, back(b"team/app")]), [1, 1, 0, 1]);
 }

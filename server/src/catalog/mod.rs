@@ -70,7 +70,9 @@ use schema::{Dialect, Identity};
 use sql::{Connection, Pool};
 pub use totals::Totals;
 pub use types::{Change, ChangeKind, Counters, Edge, EdgeKind, ManifestRow, PutManifest, Referrer};
-pub use types::{Dead, Departed, GcState, Hidden, LinkedBlob, PurgedRows, Reason, Unreached};
+pub use types::{
+    Dead, Departed, GcState, Hidden, HiddenRepository, LinkedBlob, PurgedRows, Reason, Unreached,
+};
 pub use types::{Doomed, DoomedRepository, GcPause, Namers, PurgePlace, PurgeUnit, PurgedManifest};
 pub use types::{Pull, PullCount, PullOf, rfc3339};
 pub use untagged::Place as UntaggedPlace;

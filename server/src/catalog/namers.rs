@@ -108,24 +108,6 @@ impl Catalog {
         .await
     }
 
-    /// Repositories of this name, deleted ones too, that have a manifest.
-    ///
-    /// # Errors
-    /// When it cannot be known.
-    pub async fn manifest_places(&self, manifest: &Digest, repository: &str) -> Result<Vec<i64>> {
-        within(async {
-            let mut connection = self.reader().await?;
-            let sql = "SELECT r.id FROM repository r JOIN manifest m ON m.repository = r.id \
-                 AND m.digest = $2 WHERE r.name = $1";
-            let arguments = [Arg::Text(repository), Arg::Bytes(&manifest.encode())];
-            let rows = connection.rows(sql, &arguments).await?;
-            let ids: std::result::Result<_, sqlx::Error> =
-                rows.iter().map(|row| row.int(0)).collect();
-            Ok(ids?)
-        })
-        .await
-    }
-
     /// Whether a manifest of a repository names a blob.
     ///
     /// # Errors

@@ -254,6 +254,19 @@ pub struct Hidden {
     pub tags: Vec<String>,
 }
 
+/// A deleted repository that can come back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HiddenRepository {
+    /// Its number in the catalog.
+    pub row: i64,
+    /// How many manifests are in it.
+    pub manifests: u64,
+    /// How many there are in the one that has its new name by now.
+    pub in_the_way: u64,
+    /// The number of that one, if there is one.
+    pub makes_way: Option<i64>,
+}
+
 /// A manifest that no tag, no index and no subject reaches. Times are
 /// milliseconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

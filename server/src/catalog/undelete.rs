@@ -16,7 +16,7 @@ use super::change;
 use super::error::CatalogError;
 use super::read::{whole, within};
 use super::sql::{Arg, Connection};
-use super::types::{ChangeKind, Hidden};
+use super::types::{ChangeKind, Hidden, HiddenRepository};
 use super::verb::{Effect, Progress, Verb, find};
 
 /// Tags that come back with one manifest.
@@ -103,9 +103,25 @@ impl Catalog {
         })
     }
 
-    /// How many manifests the repository has that had this name and was deleted
-    /// last, and how many one has that has the other name now. None: none was
-    /// deleted, or a purge has begun with it.
+    /// The row of a repository that is not deleted.
+    ///
+    /// # Errors
+    /// When it cannot be known.
+    pub async fn repository_row(
+        &self,
+        repository: &str,
+    ) -> std::result::Result<Option<i64>, CatalogError> {
+        within(async {
+            let mut connection = self.reader().await?;
+            let found = find(&mut connection, repository).await?;
+            Ok(found.map(|repository| repository.id))
+        })
+        .await
+    }
+
+    /// The repository that had this name and was deleted last, and what is in its
+    /// way if it is to have the other name. None: none was deleted, or a purge has
+    /// begun with it.
     ///
     /// # Errors
     /// When it cannot be known.
@@ -113,34 +129,41 @@ impl Catalog {
         &self,
         repository: &str,
         name: &str,
-    ) -> std::result::Result<Option<(u64, u64)>, CatalogError> {
+    ) -> std::result::Result<Option<HiddenRepository>, CatalogError> {
         within(async {
             let mut connection = self.reader().await?;
             let row = connection.row(NEWEST, &[Arg::Text(repository)]).await?;
             let Some(row) = row else { return Ok(None) };
-            let hidden = visible(&mut connection, row.int(0)?).await?;
-            let in_the_way = match find(&mut connection, name).await? {
+            let row = row.int(0)?;
+            let manifests = visible(&mut connection, row).await?;
+            let live = find(&mut connection, name).await?;
+            let in_the_way = match &live {
                 Some(live) => visible(&mut connection, live.id).await?,
                 None => 0,
             };
-            Ok(Some((hidden, in_the_way)))
+            Ok(Some(HiddenRepository {
+                row,
+                manifests,
+                in_the_way,
+                makes_way: live.map(|live| live.id),
+            }))
         })
         .await
     }
 
-    /// Brings the repository back that had this name and was deleted last, under
-    /// another name or the same. One of that name without manifests makes way.
-    /// False: there is none, or one that has manifests.
+    /// Brings the deleted repository of this row back, under this name. One of
+    /// that name without manifests makes way. False: it is not deleted or a purge
+    /// has begun with it, or one that has manifests is in its way.
     ///
     /// # Errors
     /// As [`Catalog::put_manifest`].
     pub async fn undelete_repository(
         &self,
-        repository: &str,
+        row: i64,
         name: &str,
     ) -> std::result::Result<bool, CatalogError> {
         self.submit(Verb::UndeleteRepository {
-            repository: repository.to_owned(),
+            row,
             name: name.to_owned(),
         })
         .await
@@ -160,14 +183,16 @@ async fn visible(connection: &mut Connection, repository: i64) -> Result<u64> {
 
 pub(super) async fn repository(
     connection: &mut Connection,
-    name: &str,
+    row: i64,
     new: &str,
     now: i64,
 ) -> Result<Effect> {
-    let Some(row) = connection.row(NEWEST, &[Arg::Text(name)]).await? else {
+    let id = Arg::Int(row);
+    let hidden = "SELECT 1 FROM repository WHERE id = $1 AND deleted_at IS NOT NULL \
+         AND purging = 0";
+    if connection.row(hidden, &[id]).await?.is_none() {
         return Ok(Effect::default());
-    };
-    let id = Arg::Int(row.int(0)?);
+    }
     if let Some(live) = find(connection, new).await? {
         if visible(connection, live.id).await? > 0 {
             return Ok(Effect::default());
@@ -184,7 +209,7 @@ pub(super) async fn repository(
     let sql = "UPDATE repository SET deleted_at = NULL, name = $2 WHERE id = $1";
     connection.run(sql, &[id, Arg::Text(new)]).await?;
     let change = [(ChangeKind::RepositoryUndeleted, new.to_owned())];
-    let sequence = change::record(connection, row.int(0)?, &change, now).await?;
+    let sequence = change::record(connection, row, &change, now).await?;
     Ok(Effect {
         sequence: Some(sequence),
         touched: vec![Touched::Repository(new.into())],

@@ -72,8 +72,7 @@ pub(super) enum Verb {
         digest: Digest,
     },
     UndeleteRepository {
-        /// The name that it had.
-        repository: String,
+        row: i64,
         /// The name that it gets.
         name: String,
     },
@@ -191,8 +190,8 @@ impl Verb {
             Verb::UndeleteManifest { repository, digest } => {
                 undelete::manifest(connection, repository, digest, now).await
             }
-            Verb::UndeleteRepository { repository, name } => {
-                undelete::repository(connection, repository, name, now).await
+            Verb::UndeleteRepository { row, name } => {
+                undelete::repository(connection, *row, name, now).await
             }
             Verb::Purge { until } => purge::step(connection, *until, now).await,
             Verb::PurgeManifests {

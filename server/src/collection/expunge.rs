@@ -168,23 +168,6 @@ impl Gc {
             }
             fresh.push(unit);
         }
-        // A note is about all repositories of the name: what one of them keeps is
-        // not noted.
-        let mut stays: HashSet<Digest> = HashSet::new();
-        for unit in &fresh {
-            for manifest in unit.manifests.iter().map(|of| of.digest) {
-                let places = self.catalog.manifest_places(&manifest, &unit.place.name);
-                for id in places.await? {
-                    let of = fresh.iter().find(|other| other.place.id == id);
-                    let goes = of.is_some_and(|of| {
-                        of.manifests.iter().any(|other| other.digest == manifest)
-                    });
-                    if !goes {
-                        stays.insert(manifest);
-                    }
-                }
-            }
-        }
         // Hidden before what it lists goes: a purge that is cut short leaves nothing
         // behind that is broken, and the next one finds it.
         for unit in fresh.iter().filter(|unit| !unit.place.is_deleted) {
@@ -196,16 +179,17 @@ impl Gc {
         }
         for unit in &fresh {
             for manifest in &unit.manifests {
-                if !stays.contains(&manifest.digest) {
-                    alone.purges(&manifest.digest)?;
-                }
+                alone.purges(unit.place.id, &manifest.digest)?;
                 let purged = self.catalog.expunge_manifest(&unit.place, &manifest.digest);
-                purged.await?;
+                if let Err(error) = purged.await {
+                    if !unit.place.is_deleted {
+                        alone.stays(&manifest.digest, &manifest.tags).await?;
+                    }
+                    return Err(error.into());
+                }
             }
             for blob in &unit.unlinked {
-                if !unit.place.is_deleted {
-                    alone.unlinks(blob)?;
-                }
+                alone.purges_blob(unit.place.id, blob)?;
                 self.catalog.expunge_link(&unit.place, blob).await?;
             }
         }
@@ -222,9 +206,7 @@ impl Gc {
         if self.catalog.is_named_in(place, digest).await? {
             return Ok(());
         }
-        if !place.is_deleted {
-            alone.unlinks(digest)?;
-        }
+        alone.purges_blob(place.id, digest)?;
         Ok(self.catalog.expunge_link(place, digest).await?)
     }
 

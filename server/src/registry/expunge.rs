@@ -1,7 +1,7 @@
 //! Names that go for good at once, as an operator wants it: the notes of it, in
 //! the order of their rows. Which names, and their rows, are the caller's.
 
-use orlop_oci::{Digest, RepositoryName};
+use orlop_oci::{Digest, Reference, RepositoryName};
 use tokio::sync::RwLockWriteGuard;
 
 use super::access::Subject;
@@ -49,27 +49,49 @@ impl Alone<'_> {
         Ok(self.registry.blobs.note(note.encode())?)
     }
 
-    /// Notes that a manifest goes for good; its rows go after that.
+    /// Notes that a manifest goes for good from this row; it goes after that.
     ///
     /// # Errors
     /// When nothing can be written.
-    pub fn purges(&self, digest: &Digest) -> Result<(), Error> {
+    pub fn purges(&self, row: i64, digest: &Digest) -> Result<(), Error> {
         let note = Note::Purge {
             repository: self.repository.clone(),
             digest: *digest,
+            row,
         };
         Ok(self.registry.blobs.note(note.encode())?)
     }
 
-    /// Notes that the repository gives a blob up; its rows go after that.
+    /// Notes that this row loses a blob for good; it goes after that.
     ///
     /// # Errors
     /// When nothing can be written.
-    pub fn unlinks(&self, digest: &Digest) -> Result<(), Error> {
-        let note = Note::Deletion(Deletion::Blob {
+    pub fn purges_blob(&self, row: i64, digest: &Digest) -> Result<(), Error> {
+        let note = Note::PurgeBlob {
             repository: self.repository.clone(),
             digest: *digest,
-        });
+            row,
+        };
+        Ok(self.registry.blobs.note(note.encode())?)
+    }
+
+    /// Notes that a manifest is still in the repository with these tags, if it is:
+    /// its purge was noted and failed.
+    ///
+    /// # Errors
+    /// When nothing can be written.
+    pub async fn stays(&self, digest: &Digest, tags: &[String]) -> Result<(), Error> {
+        let by_digest = Reference::Digest(*digest);
+        let names = &self.registry.names;
+        let Some(manifest) = names.manifest(self.repository, &by_digest).await? else {
+            return Ok(());
+        };
+        let note = Note::Manifest {
+            repository: self.repository.clone(),
+            digest: *digest,
+            media_type: manifest.media_type,
+            tags: tags.to_vec(),
+        };
         Ok(self.registry.blobs.note(note.encode())?)
     }
 }

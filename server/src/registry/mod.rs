@@ -210,7 +210,6 @@ impl Registry {
                 Deletion::Blob { repository, digest } => {
                     names.unlink_blob(repository, digest).await?
                 }
-                Deletion::Repository { repository } => names.delete_repository(repository).await?,
             };
             Ok(())
         })

@@ -118,6 +118,13 @@ impl Names for Catalog {
             .boxed()
     }
 
+    fn repository<'a>(
+        &'a self,
+        repository: &'a RepositoryName,
+    ) -> BoxFuture<'a, Result<Option<i64>, Fault>> {
+        async move { Ok(Catalog::repository_row(self, repository.as_str()).await?) }.boxed()
+    }
+
     fn delete_repository<'a>(
         &'a self,
         repository: &'a RepositoryName,
@@ -133,9 +140,11 @@ impl Names for Catalog {
         async move {
             let (repository, name) = (repository.as_str(), name.as_str());
             let hidden = Catalog::hidden_repository(self, repository, name).await?;
-            Ok(hidden.map(|(manifests, in_the_way)| HiddenRepository {
-                manifests,
-                in_the_way,
+            Ok(hidden.map(|hidden| HiddenRepository {
+                row: hidden.row,
+                manifests: hidden.manifests,
+                in_the_way: hidden.in_the_way,
+                makes_way: hidden.makes_way,
             }))
         }
         .boxed()
@@ -143,14 +152,10 @@ impl Names for Catalog {
 
     fn undelete_repository<'a>(
         &'a self,
-        repository: &'a RepositoryName,
+        row: i64,
         name: &'a RepositoryName,
     ) -> BoxFuture<'a, Result<bool, Fault>> {
-        async move {
-            let (repository, name) = (repository.as_str(), name.as_str());
-            Ok(Catalog::undelete_repository(self, repository, name).await?)
-        }
-        .boxed()
+        async move { Ok(Catalog::undelete_repository(self, row, name.as_str()).await?) }.boxed()
     }
 
     fn delete_tag<'a>(

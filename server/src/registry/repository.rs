@@ -3,8 +3,9 @@
 use orlop_oci::RepositoryName;
 
 use super::access::{self, Subject, Verb};
-use super::note::{Deletion, Note};
+use super::note::Note;
 use super::page::{self, Page};
+use super::seam::HiddenRepository;
 use super::{Error, Registry};
 
 impl Registry {
@@ -35,11 +36,32 @@ impl Registry {
         repository: &RepositoryName,
     ) -> Result<(), Error> {
         self.may_delete(subject, repository)?;
-        if self.names.tags(repository, None, 0).await?.is_none() {
-            return Err(Error::NameUnknown);
-        }
-        let repository = repository.clone();
-        self.delete(Deletion::Repository { repository }).await
+        let (registry, repository) = (self.clone(), repository.clone());
+        self.to_the_end(async move {
+            let _order = registry.order.take(&repository).await;
+            let row = registry.names.repository(&repository).await?;
+            let row = row.ok_or(Error::NameUnknown)?;
+            let note = Note::Drop {
+                repository: repository.clone(),
+                row,
+            };
+            registry.blobs.note(note.encode())?;
+            let deleted = registry.names.delete_repository(&repository).await;
+            if let Err(fault) = deleted {
+                // Whether it is still there may not be known: then it is as noted.
+                if registry.names.repository(&repository).await == Ok(Some(row)) {
+                    let note = Note::Restore {
+                        repository: repository.clone(),
+                        name: repository,
+                        row,
+                    };
+                    registry.blobs.note(note.encode())?;
+                }
+                return Err(fault.into());
+            }
+            Ok(())
+        })
+        .await
     }
 
     /// Brings the repository back that had this name and was deleted last, with
@@ -67,21 +89,53 @@ impl Registry {
                     manifests: hidden.in_the_way,
                 });
             }
-            let note = Note::Restore {
-                repository: repository.clone(),
-                name: name.clone(),
-            };
-            registry.blobs.note(note.encode())?;
-            let is_back = registry.names.undelete_repository(&repository, &name);
-            if is_back.await? {
-                return Ok(hidden.manifests);
-            }
-            // A purge came between: nothing came back, and the note says so.
-            let gone = Note::Deletion(Deletion::Repository { repository: name });
-            registry.blobs.note(gone.encode())?;
-            Err(Error::NameUnknown)
+            registry.restore(&repository, &name, hidden).await?;
+            Ok(hidden.manifests)
         })
         .await
+    }
+
+    /// Notes a return, then does it. What was noted and is not done is taken back:
+    /// what is pushed later belongs to another repository.
+    async fn restore(
+        &self,
+        repository: &RepositoryName,
+        name: &RepositoryName,
+        hidden: HiddenRepository,
+    ) -> Result<(), Error> {
+        let HiddenRepository { row, makes_way, .. } = hidden;
+        let drop = |repository: &RepositoryName, row| Note::Drop {
+            repository: repository.clone(),
+            row,
+        };
+        let restore = |repository: &RepositoryName, row| Note::Restore {
+            repository: repository.clone(),
+            name: name.clone(),
+            row,
+        };
+        if let Some(other) = makes_way {
+            self.blobs.note(drop(name, other).encode())?;
+        }
+        self.blobs.note(restore(repository, row).encode())?;
+        let done = self.names.undelete_repository(row, name).await;
+        let is_back = match done {
+            Ok(is_back) => is_back,
+            // If it cannot be known, it is as noted: more is kept.
+            Err(_) => match self.names.repository(name).await {
+                Ok(found) => found == Some(row),
+                Err(fault) => return Err(fault.into()),
+            },
+        };
+        if is_back {
+            return Ok(());
+        }
+        self.blobs.note(drop(repository, row).encode())?;
+        if let Some(other) = makes_way {
+            self.blobs.note(restore(name, other).encode())?;
+        }
+        // A purge came between, or the change failed.
+        done?;
+        Err(Error::NameUnknown)
     }
 
     /// The error for something that a repository does not have: `absent` if

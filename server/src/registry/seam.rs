@@ -126,10 +126,14 @@ pub struct Hidden {
 /// A repository that was deleted and can come back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HiddenRepository {
+    /// Its row, which no other has or had.
+    pub row: i64,
     /// How many manifests are in it.
     pub manifests: u64,
     /// How many there are in one that has its name by now.
     pub in_the_way: u64,
+    /// The row of that one, if there is one: it makes way if it has none.
+    pub makes_way: Option<i64>,
 }
 
 /// Blobs held against collection until this is dropped.
@@ -347,6 +351,15 @@ pub trait Names: Send + Sync + 'static {
         digest: &'a Digest,
     ) -> BoxFuture<'a, Result<bool, Fault>>;
 
+    /// The row of a repository, which no other has or had. None: there is none,
+    /// as where this is not provided.
+    fn repository<'a>(
+        &'a self,
+        _repository: &'a RepositoryName,
+    ) -> BoxFuture<'a, Result<Option<i64>, Fault>> {
+        ready(Ok(None)).boxed()
+    }
+
     /// Deletes a repository with all that is in it. False: there was none, as
     /// where this is not provided.
     fn delete_repository<'a>(
@@ -367,11 +380,11 @@ pub trait Names: Send + Sync + 'static {
         ready(Ok(None)).boxed()
     }
 
-    /// Brings it back under that name. False: there is none, or another one is in
-    /// its way.
+    /// Brings the repository of a row back under that name. False: it is not
+    /// deleted, or cannot come back whole, or another one is in its way.
     fn undelete_repository<'a>(
         &'a self,
-        _repository: &'a RepositoryName,
+        _row: i64,
         _name: &'a RepositoryName,
     ) -> BoxFuture<'a, Result<bool, Fault>> {
         ready(Ok(false)).boxed()

@@ -211,8 +211,6 @@ pub(crate) async fn a_purge_finds_deleted_repositories_and_says_what_names_the_r
     assert_eq!(found, [("r", false), ("s", true), ("s", false)]);
     let named = catalog.purge_places(&digest("one"), Some("s")).await;
     assert_eq!(named.unwrap().len(), 2);
-    let both = catalog.manifest_places(&digest("one"), "s").await.unwrap();
-    assert_eq!(both.len(), 2);
     let mut units = Vec::new();
     for place in places {
         units.push(catalog.purge_unit(place, &digest("one")).await.unwrap());
@@ -272,7 +270,15 @@ pub(crate) async fn a_repository_comes_back_whole_or_not_at_all(place: &Place) {
         catalog.put_manifest(put).await.unwrap();
     }
     assert_eq!(lookup(&catalog, "team/app", "m1").await, Some(digest("m1")));
-    let hidden = async |name: &str, new: &str| catalog.hidden_repository(name, new).await.unwrap();
+    let found = async |name: &str, new: &str| catalog.hidden_repository(name, new).await.unwrap();
+    let hidden = async |name: &str, new: &str| {
+        let hidden = found(name, new).await;
+        hidden.map(|hidden| (hidden.manifests, hidden.in_the_way))
+    };
+    let undelete = async |name: &str, new: &str| {
+        let row = found(name, new).await.unwrap().row;
+        catalog.undelete_repository(row, new).await.unwrap()
+    };
     assert_eq!(hidden("team/app", "team/app").await, None);
     assert!(catalog.delete_repository("team/app").await.unwrap());
     assert_eq!(lookup(&catalog, "team/app", "m1").await, None);
@@ -280,8 +286,15 @@ pub(crate) async fn a_repository_comes_back_whole_or_not_at_all(place: &Place) {
     let blob = digest("blob");
     catalog.link_blob("team/app", &blob, (7, 1)).await.unwrap();
     assert_eq!(hidden("team/app", "team/app").await, Some((150, 0)));
-    let back = catalog.undelete_repository("team/app", "team/app").await;
-    assert!(back.unwrap());
+    let row = found("team/app", "team/app").await.unwrap();
+    let live = catalog.repository_row("team/app").await.unwrap();
+    assert!(live.is_some() && live == row.makes_way && live != Some(row.row));
+    assert!(undelete("team/app", "team/app").await);
+    let live = catalog.repository_row("team/app").await.unwrap();
+    assert_eq!(live, Some(row.row));
+    // It is not deleted any more.
+    let again = catalog.undelete_repository(row.row, "team/other").await;
+    assert!(!again.unwrap());
     assert!(!catalog.blob_linked("team/app", &blob).await.unwrap());
     assert_eq!(lookup(&catalog, "team/app", "m1").await, Some(digest("m1")));
     let last = catalog.changes(catalog.sequence() - 1, 1).await.unwrap();
@@ -293,10 +306,8 @@ pub(crate) async fn a_repository_comes_back_whole_or_not_at_all(place: &Place) {
         .await
         .unwrap();
     assert_eq!(hidden("team/app", "team/app").await, Some((150, 1)));
-    let back = catalog.undelete_repository("team/app", "team/app").await;
-    assert!(!back.unwrap());
-    let back = catalog.undelete_repository("team/app", "team/old").await;
-    assert!(back.unwrap());
+    assert!(!undelete("team/app", "team/app").await);
+    assert!(undelete("team/app", "team/old").await);
     assert_eq!(lookup(&catalog, "team/old", "m7").await, Some(digest("m7")));
     assert_eq!(
         lookup(&catalog, "team/app", "latest").await,
@@ -313,7 +324,7 @@ pub(crate) async fn a_repository_comes_back_whole_or_not_at_all(place: &Place) {
         rest = hidden("team/old", "team/old").await;
     }
     assert_eq!(rest, None);
-    let back = catalog.undelete_repository("team/old", "team/old").await;
+    let back = catalog.undelete_repository(row.row, "team/old").await;
     assert!(!back.unwrap());
     purge(&catalog, ALL).await;
     assert_eq!(place.number("SELECT count(*) FROM repository").await, 1);

@@ -245,23 +245,7 @@ async fn a_repair_of_the_catalog_brings_nothing_back_that_was_purged() {
         .registry
         .repository_undelete(Subject::Operator, &c, &c);
     assert_eq!(back.await.unwrap(), 1);
-    // As a power cut would leave it: no copy of the catalog has any of it.
-    let image_of = tempfile::tempdir().unwrap();
-    running
-        .storage
-        .store
-        .put(Bytes::from("synced"), layer("synced"), None)
-        .await
-        .unwrap();
-    copy_tree(folder.path(), image_of.path());
-    running.stop().await;
-    for name in ["catalog.db", "catalog.db-wal", "catalog.db-shm"] {
-        let _ = std::fs::remove_file(image_of.path().join(name));
-    }
-    let plan = orlop_fsck::repair::plan(image_of.path(), Default::default()).unwrap();
-    let outcome = orlop_fsck::repair::apply(&plan, &mut |_| Ok(())).unwrap();
-    assert!(outcome.after.clean(), "{outcome:#?}");
-    drop(plan);
+    let image_of = made_again(running, folder.path()).await;
     let running = Running::start(image_of.path(), patient).await;
     assert!(!running.pulls("a", "leaked").await);
     assert!(running.pulls("a", "kept").await);
@@ -280,6 +264,53 @@ async fn a_repair_of_the_catalog_brings_nothing_back_that_was_purged() {
     assert_eq!(back.await.unwrap(), 1);
     assert!(running.pulls("b", "v1").await);
     running.ends_clean(image_of.path()).await;
+}
+
+/// Of two repositories of a name one loses what the other keeps.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_purge_of_what_a_deleted_repository_of_the_name_keeps_is_noted_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let running = Running::start(folder.path(), patient).await;
+    let (a, old) = ("a", RepositoryName::parse("old").unwrap());
+    let name = RepositoryName::parse(a).unwrap();
+    let child = running.image(a, "v1", "content").await;
+    let deleted = running.registry.repository_delete(Subject::Operator, &name);
+    deleted.await.unwrap();
+    assert_eq!(running.image(a, "", "content").await, child);
+    let index = running.index(a, "all", &[child]).await;
+    let purged = running.expunge(&of(None, index)).await.unwrap();
+    assert_eq!(purged.manifest_count, 2, "{purged:?}");
+    let child = child.to_string();
+    assert!(!running.pulls(a, &child).await);
+    let image_of = made_again(running, folder.path()).await;
+    let running = Running::start(image_of.path(), patient).await;
+    assert!(!running.pulls(a, &child).await);
+    let back = running
+        .registry
+        .repository_undelete(Subject::Operator, &name, &old);
+    assert_eq!(back.await.unwrap(), 1);
+    assert!(running.pulls("old", "v1").await);
+    running.ends_clean(image_of.path()).await;
+}
+
+/// The folder as a power cut would leave it, with a catalog that is made again
+/// from the notes alone: no copy of it has any of that.
+async fn made_again(running: Running, folder: &Path) -> tempfile::TempDir {
+    let image_of = tempfile::tempdir().unwrap();
+    let synced = running
+        .storage
+        .store
+        .put(Bytes::from("synced"), layer("synced"), None);
+    synced.await.unwrap();
+    copy_tree(folder, image_of.path());
+    running.stop().await;
+    for name in ["catalog.db", "catalog.db-wal", "catalog.db-shm"] {
+        let _ = std::fs::remove_file(image_of.path().join(name));
+    }
+    let plan = orlop_fsck::repair::plan(image_of.path(), Default::default()).unwrap();
+    let outcome = orlop_fsck::repair::apply(&plan, &mut |_| Ok(())).unwrap();
+    assert!(outcome.after.clean(), "{outcome:#?}");
+    image_of
 }
 
 fn copy_tree(from: &Path, to: &Path) {

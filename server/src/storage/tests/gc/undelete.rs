@@ -142,3 +142,56 @@ async fn an_undelete_that_a_purge_overtakes_notes_and_tells_what_came_back() {
     drop((registry, blobs));
     running.stop().await;
 }
+
+/// The notes of a repository that a purge overtakes say in the end that it is as
+/// deleted as before, and that what was to make way is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repository_that_a_purge_overtakes_is_noted_as_deleted_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let running = Running::start(folder.path(), |settings| {
+        settings.gc_lease = Duration::from_secs(3600);
+    })
+    .await;
+    let catalog = &running.storage.catalog;
+    let a = RepositoryName::parse("a").unwrap();
+    let row_of = async |text: &str| catalog.repository_row(text).await.unwrap().unwrap();
+    for (to, makes_way) in [("b", false), ("a", true)] {
+        running.image("a", "v1", to).await;
+        let row = row_of("a").await;
+        let deleted = running.registry.repository_delete(Subject::Operator, &a);
+        deleted.await.unwrap();
+        let mut other = None;
+        if makes_way {
+            running.blob("a", "of a push that goes on").await;
+            other = Some(row_of("a").await);
+        }
+        let blobs = Arc::new(Overtaken {
+            store: Arc::new(running.storage.store.clone()),
+            catalog: catalog.clone(),
+            notes: sync::Mutex::default(),
+        });
+        let registry = Registry::new(Arc::clone(&blobs) as _, Arc::new(catalog.clone()));
+        let name = RepositoryName::parse(to).unwrap();
+        let back = registry.repository_undelete(Subject::Operator, &a, &name);
+        let back = back.await;
+        assert!(matches!(back, Err(Error::NameUnknown)), "{back:?}");
+        let drop = |row| Note::Drop {
+            repository: a.clone(),
+            row,
+        };
+        let restore = |row| Note::Restore {
+            repository: a.clone(),
+            name: name.clone(),
+            row,
+        };
+        let mut expected = vec![restore(row), drop(row)];
+        if let Some(other) = other {
+            expected.insert(0, drop(other));
+            expected.push(restore(other));
+        }
+        let notes = std::mem::take(&mut *blobs.notes.lock().unwrap());
+        assert_eq!(notes, expected);
+        assert_eq!(catalog.repository_row("a").await.unwrap(), other);
+    }
+    running.stop().await;
+}
