@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use orlop::commands::{
-    catalog, completions, config, doctor, fsck, gc, jobs, maintenance, serve, version,
+    catalog, completions, config, delete, doctor, fsck, gc, jobs, maintenance, purge, serve,
+    version,
 };
 
 /// A container registry on its own storage engine.
@@ -29,8 +30,12 @@ enum Command {
     Fsck(fsck::Args),
     /// Collect garbage now, say what would go, show what was done
     Gc(gc::Args),
-    /// Bring a deleted tag or manifest back
-    Undelete(gc::UndeleteArgs),
+    /// Delete a repository
+    Delete(delete::Args),
+    /// Bring a deleted tag, manifest or repository back
+    Undelete(delete::UndeleteArgs),
+    /// Take a manifest or blob away for good, now: a leaked secret, a legal demand
+    Purge(purge::Args),
     /// Ask about a blob
     Blob(gc::BlobArgs),
     /// Print a script that completes commands and flags in a shell
@@ -53,7 +58,9 @@ fn main() -> ExitCode {
         Command::Catalog(args) => catalog::run(&args),
         Command::Fsck(args) => fsck::run(&args),
         Command::Gc(args) => gc::run(&args),
-        Command::Undelete(args) => gc::run_undelete(&args),
+        Command::Delete(args) => delete::run(&args),
+        Command::Undelete(args) => delete::run_undelete(&args),
+        Command::Purge(args) => purge::run(&args),
         Command::Blob(args) => gc::run_blob(&args),
         Command::Completions(args) => completions::run(&args, Line::command()),
         Command::Jobs(args) => jobs::run(&args),

@@ -438,6 +438,11 @@ fn write_gc(text: &mut Text, observed: &Observed) {
     }
     for (name, help, value) in [
         (
+            "orlop_gc_paused",
+            "Whether an operator has paused collection.",
+            u64::from(gc.is_paused),
+        ),
+        (
             "orlop_gc_last_blobs",
             "Blobs that there were in the last cycle.",
             gc.last.blobs,

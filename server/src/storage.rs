@@ -176,14 +176,16 @@ impl Storage {
             let newest = copies.last().map(|(_, sequence)| *sequence);
             let opening = store.health().await.epoch;
             let pulls = PullWriter::begin(&catalog, opening, unpaired.is_none()).await?;
-            Ok((unpaired, newest.unwrap_or_default(), pulls, opening))
+            let registry = Registry::new(Arc::new(store.clone()), Arc::new(catalog.clone()))
+                .with_sparse_manifests(settings.sparse_manifests)
+                .remembering(pulls.pulls());
+            let gc = gc_of(store, &catalog, &registry, settings);
+            gc.pause_that_is().await?;
+            let newest = newest.unwrap_or_default();
+            Ok((unpaired, newest, pulls, opening, (registry, gc)))
         };
         match compared.await {
-            Ok((unpaired, sequence, pulls, opening)) => Ok({
-                let registry = Registry::new(Arc::new(store.clone()), Arc::new(catalog.clone()))
-                    .with_sparse_manifests(settings.sparse_manifests)
-                    .remembering(pulls.pulls());
-                let gc = gc_of(store, &catalog, &registry, settings);
+            Ok((unpaired, sequence, pulls, opening, (registry, gc))) => Ok({
                 Storage {
                     jobs: jobs_of(store, &catalog, opening, settings, &gc),
                     gc,
@@ -349,7 +351,7 @@ fn jobs_of(
 fn gc_of(store: &Store, catalog: &Catalog, registry: &Registry, settings: &Settings) -> Arc<Gc> {
     let rules = collection::Rules {
         undelete_window: settings.undelete_window,
-        untagged: settings.untagged.map(|time| time.max(settings.gc_lease)),
+        untagged: settings.untagged.clone().at_least(settings.gc_lease),
         limit: settings.gc_limit,
     };
     let parts = (store.clone(), catalog.clone(), registry.clone());

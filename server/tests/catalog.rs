@@ -27,6 +27,8 @@ mod place;
 mod pulls;
 #[path = "catalog/steps.rs"]
 mod steps;
+#[path = "catalog/unit.rs"]
+mod unit;
 
 use place::{Place, Postgres};
 
@@ -100,6 +102,13 @@ suite!(
     steps::a_purge_takes_manifests_of_any_size_together,
     steps::what_comes_back_while_a_purge_looks_ahead_stays,
     steps::links_of_dead_blobs_go_however_many_they_are,
+    unit::a_unit_is_a_manifest_with_what_is_about_it_and_what_nothing_else_reaches,
+    unit::what_needs_it_blocks_a_purge_unless_it_was_deleted,
+    unit::a_purge_finds_deleted_repositories_and_says_what_names_the_rest,
+    unit::a_purged_manifest_with_many_tags_is_gone_from_every_cache,
+    unit::a_repository_comes_back_whole_or_not_at_all,
+    unit::a_pause_of_collection_survives_a_restart,
+    unit::an_undelete_tells_only_tags_that_came_back,
     cases::readers_never_go_back,
     cases::comes_back_as_it_was,
     cases::refuses_newer_and_missing,

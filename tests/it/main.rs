@@ -19,6 +19,7 @@ mod errors;
 mod gc;
 mod health;
 mod manifests;
+mod operators;
 mod tags;
 mod tls;
 mod uploads;

@@ -31,6 +31,8 @@ struct Table {
     old: RoaringTreemap,
     turned: Duration,
     pins: HashMap<[u8; 32], u32>,
+    /// Blobs without the lease that a start gives to all.
+    revoked: RoaringTreemap,
     /// While a collection runs: what was used since it began.
     touched: Option<RoaringTreemap>,
 }
@@ -73,8 +75,21 @@ impl Leases {
             table.turned = now;
         }
         table.young.insert(ordinal);
+        table.revoked.remove(ordinal);
         if let Some(touched) = &mut table.touched {
             touched.insert(ordinal);
+        }
+    }
+
+    /// Ends the leases that a blob has, also the one that a start gives to all:
+    /// who was told of it is told that it is gone. Pins stay, and a collection that
+    /// runs keeps what was used since it began. A later use takes a new lease.
+    pub(crate) fn revoke(&self, ordinal: u64, now: Duration) {
+        let mut table = self.table.lock();
+        table.young.remove(ordinal);
+        table.old.remove(ordinal);
+        if now.saturating_sub(self.started) < self.term {
+            table.revoked.insert(ordinal);
         }
     }
 
@@ -121,10 +136,11 @@ impl Leases {
 
     /// Whether a lease or a pin holds the blob, or the store has just started.
     pub(crate) fn held(&self, sha256: &[u8; 32], ordinal: u64, now: Duration) -> bool {
-        if now.saturating_sub(self.started) < self.term {
+        let table = self.table.lock();
+        let is_starting = now.saturating_sub(self.started) < self.term;
+        if is_starting && !table.revoked.contains(ordinal) {
             return true;
         }
-        let table = self.table.lock();
         let mut valid = table.valid(self.term, now);
         table.pins.contains_key(sha256) || valid.any(|leased| leased.contains(ordinal))
     }
@@ -211,6 +227,25 @@ mod tests {
         leases.take(3, at(110));
         assert!(leases.held(&BLOB, 2, at(118)));
         assert!(leases.held(&BLOB, 1, at(109)));
+    }
+
+    #[test]
+    fn a_revoked_lease_holds_no_more_and_pins_do() {
+        let leases = Arc::new(Leases::new(TERM, at(0)));
+        leases.take(7, at(1));
+        leases.revoke(7, at(2));
+        assert!(!leases.held(&BLOB, 7, at(2)));
+        assert!(leases.held(&BLOB, 8, at(2)), "the start's lease on others");
+        leases.take(7, at(3));
+        assert!(leases.held(&BLOB, 7, at(3)), "a use after that counts");
+        leases.take(9, at(100));
+        leases.take(1, at(110)); // turns the table
+        leases.revoke(9, at(111));
+        assert!(!leases.held(&BLOB, 9, at(111)));
+        let mut pin = Pin::new(Arc::clone(&leases));
+        pin.add(BLOB);
+        leases.revoke(9, at(112));
+        assert!(leases.held(&BLOB, 9, at(112)));
     }
 
     #[test]

@@ -515,6 +515,28 @@ impl Store {
         }
     }
 
+    /// Ends the leases on blobs, so that a collection need not wait for them: they
+    /// are to go now. Pins hold as before, and whoever uses one after this has a
+    /// lease again.
+    ///
+    /// # Errors
+    /// When it cannot be known what a digest means: the leases of those before it
+    /// have ended.
+    pub fn revoke(&self, digests: &[Digest]) -> Result<()> {
+        let core = &self.core;
+        for digest in digests {
+            let Some(sha256) = core.resolve(digest)? else {
+                continue;
+            };
+            // Whoever is told of it at this moment is before it or after it.
+            let _shard = core.presence.shard(&sha256);
+            if let Some(row) = core.blob_row(&sha256)? {
+                core.presence.leases.revoke(row.ordinal, core.runtime.now());
+            }
+        }
+        Ok(())
+    }
+
     /// Closes the store: all that was acknowledged is in the index and a clean
     /// mark ends the journal. Uploads under way keep their durable offset. The
     /// store's own tasks have ended on return; its files are closed when the

@@ -31,6 +31,22 @@ pub(crate) enum Note {
     Delete { repository: String, digest: Digest },
     /// A repository gave a blob up.
     Unlink { repository: String, digest: Digest },
+    /// A manifest went for good.
+    Purge {
+        repository: String,
+        digest: Digest,
+        row: i64,
+    },
+    /// A repository was deleted, with all that was in it.
+    Drop { repository: String, row: i64 },
+    /// A deleted repository came back, and has this name from then on.
+    Restore { name: String, row: i64 },
+    /// A repository lost a blob for good.
+    PurgeBlob {
+        repository: String,
+        digest: Digest,
+        row: i64,
+    },
 }
 
 /// Why bytes are no note.
@@ -77,6 +93,24 @@ impl Note {
             5 => Note::Unlink {
                 repository,
                 digest: fields.digest()?,
+            },
+            6 => Note::Purge {
+                repository,
+                digest: fields.digest()?,
+                row: fields.row()?,
+            },
+            7 => Note::Drop {
+                repository,
+                row: fields.row()?,
+            },
+            8 => Note::Restore {
+                name: fields.repository()?,
+                row: fields.row()?,
+            },
+            9 => Note::PurgeBlob {
+                repository,
+                digest: fields.digest()?,
+                row: fields.row()?,
             },
             _ => return Err(Unread::Newer),
         };
@@ -130,6 +164,13 @@ impl<'a> Fields<'a> {
     fn tag(&mut self) -> Result<String, Unread> {
         let tag = Tag::parse(self.text()?).map_err(|_| Unread::Malformed)?;
         Ok(tag.as_str().to_owned())
+    }
+
+    fn row(&mut self) -> Result<i64, Unread> {
+        match i64::from_le_bytes(self.array()?) {
+            row if row > 0 => Ok(row),
+            _ => Err(Unread::Malformed),
+        }
     }
 
     fn digest(&mut self) -> Result<Digest, Unread> {

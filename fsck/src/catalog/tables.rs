@@ -9,12 +9,13 @@ use rusqlite::Connection;
 use super::database::{APPLICATION, SCHEMA};
 
 /// All migrations, in order; the first has number 1.
-pub(crate) const MIGRATIONS: [&str; 5] = [
+pub(crate) const MIGRATIONS: [&str; 6] = [
     include_str!("../../../server/src/catalog/migrations/0001_names.sql"),
     include_str!("../../../server/src/catalog/migrations/0002_pulls.sql"),
     include_str!("../../../server/src/catalog/migrations/0003_lists.sql"),
     include_str!("../../../server/src/catalog/migrations/0004_jobs.sql"),
     include_str!("../../../server/src/catalog/migrations/0005_collection.sql"),
+    include_str!("../../../server/src/catalog/migrations/0006_operators.sql"),
 ];
 
 const WORDS: [(&str, &str); 5] = [

@@ -23,6 +23,19 @@ impl Totals {
         let row = sum(&[manifest, &kind.to_le_bytes(), digest]);
         self.edge_sum = self.edge_sum.wrapping_add(row);
     }
+
+    /// Takes a manifest away that was added.
+    pub(crate) fn take_manifest(&mut self, digest: &[u8]) {
+        self.manifests = self.manifests.wrapping_sub(1);
+        self.manifest_sum = self.manifest_sum.wrapping_sub(sum(&[digest]));
+    }
+
+    /// Takes an edge away that was added.
+    pub(crate) fn take_edge(&mut self, manifest: &[u8], kind: i64, digest: &[u8]) {
+        self.edges = self.edges.wrapping_sub(1);
+        let row = sum(&[manifest, &kind.to_le_bytes(), digest]);
+        self.edge_sum = self.edge_sum.wrapping_sub(row);
+    }
 }
 
 fn sum(parts: &[&[u8]]) -> i64 {

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use orlop_format::digest::Digest;
 use rusqlite::Connection;
 
+use super::holder::Holders;
 use super::log::Log;
 use super::names::{now, refused, unsynced};
 use super::verbs::Verbs;
@@ -38,18 +39,32 @@ pub(super) fn given(log: &Log, after: u64, wanted: &Links) -> Result<Links> {
     if wanted.is_empty() {
         return Ok(given);
     }
-    log.notes(after, &mut |_, body| {
+    // A link went with its repository, and came back with it.
+    let holders = Holders::of(log, after, i64::MAX)?;
+    log.notes(after, &mut |lsn, body| {
         match Note::decode(body) {
             Ok(Note::Link {
                 repository, digest, ..
             }) => {
-                let link = (repository, digest);
-                if wanted.contains(&link) {
-                    given.insert(link);
+                if let Some(name) = holders.name_of(lsn, &repository) {
+                    let link = (name, digest);
+                    if wanted.contains(&link) {
+                        given.insert(link);
+                    }
                 }
             }
             Ok(Note::Unlink { repository, digest }) => {
-                given.remove(&(repository, digest));
+                if let Some(name) = holders.name_of(lsn, &repository) {
+                    given.remove(&(name, digest));
+                }
+            }
+            Ok(Note::PurgeBlob {
+                repository,
+                digest,
+                row,
+            }) => {
+                let name = holders.end(row).map_or(repository, |end| end.name.clone());
+                given.remove(&(name, digest));
             }
             Ok(_) | Err(_) => {}
         }
@@ -79,7 +94,10 @@ pub(super) fn make(site: Site<'_>, log: &Log, links: &Links) -> Result<u64> {
         let mut verbs = Verbs::new(&sql, 0, now())?;
         let mut added = 0u64;
         for (repository, digest, size) in live {
-            added = added.saturating_add(u64::from(verbs.link(repository, digest, size)?));
+            let row = verbs.ensure(repository, None, &Holders::default())?;
+            if let Some(row) = row {
+                added = added.saturating_add(u64::from(verbs.link(row, digest, size)?));
+            }
         }
         verbs.close()?;
         sql.execute_batch("COMMIT")?;

@@ -19,6 +19,7 @@ mod aside;
 mod further;
 mod hands;
 mod heal;
+mod holder;
 mod links;
 mod log;
 mod names;

@@ -2,7 +2,7 @@
 //! after that.
 //!
 //! Notes may be applied again to a state that has them already: the last one
-//! about a name decides. So they are taken from the copy before the one that it
+//! about a name decides, and that of a repository's row. So they are taken from the copy before the one that it
 //! begins with, since what was noted while a copy was made may or may not be in
 //! it. Of notes that recycling may have dropped none is taken: a push without
 //! its delete would bring a name back. What is missing thereby is told.
@@ -16,6 +16,7 @@ use orlop_format::superblock::Superblock;
 use orlop_oci::MANIFEST_BYTES_MAX;
 use rusqlite::Connection;
 
+use super::holder::Holders;
 use super::log::Log;
 use super::table::Copy;
 use super::verbs::Verbs;
@@ -148,7 +149,7 @@ impl Origin {
             ));
         }
         let floor = slot.catalog_sequence.saturating_add(LEAP);
-        fill(&sql, self.after, floor, log, &reader, &mut made)?;
+        fill(&sql, (self.after, has), floor, log, &reader, &mut made)?;
         hold(&sql, made.lost.len())?;
         finish(sql)?;
         Ok(made)
@@ -238,19 +239,26 @@ pub(super) fn now() -> i64 {
         })
 }
 
-/// Applies the notes.
+/// Applies the notes `after` an LSN to a catalog that `has` those up to another.
 fn fill(
     sql: &Connection,
-    after: u64,
+    (after, has): (u64, u64),
     floor: u64,
     log: &Log,
     reader: &Reader,
     made: &mut Made,
 ) -> Result<()> {
-    let now = now();
-    let mut lost: BTreeSet<(String, String)> = BTreeSet::new();
     sql.execute_batch("BEGIN").map_err(refused)?;
-    let mut verbs = Verbs::new(sql, floor, now).map_err(refused)?;
+    let mut verbs = Verbs::new(sql, floor, now()).map_err(refused)?;
+    let mut holders = Holders::of(log, after, verbs.known())?;
+    verbs.arrange(&mut holders, has).map_err(refused)?;
+    let mut filling = Filling {
+        verbs,
+        holders,
+        log,
+        reader,
+        lost: BTreeSet::new(),
+    };
     log.notes(after, &mut |lsn, body| {
         let note = match Note::decode(body) {
             Ok(note) => note,
@@ -264,58 +272,117 @@ fn fill(
             }
         };
         made.notes = made.notes.saturating_add(1);
-        match note {
-            Note::Manifest {
-                repository,
-                digest,
-                media_type,
-                tags,
-            } => {
-                let key = (repository.clone(), digest.to_string());
-                let known = verbs.has_manifest(&repository, &digest).map_err(refused)?;
-                let rows = match known {
-                    true => None,
-                    false => match rows(log, reader, &digest, &media_type)? {
-                        Ok(rows) => Some(rows),
-                        Err(_) => {
-                            lost.insert(key);
-                            return Ok(());
-                        }
-                    },
-                };
-                lost.remove(&key);
-                verbs
-                    .put_manifest(&repository, &digest, rows.as_ref(), &tags)
-                    .map_err(refused)
-            }
-            Note::Link {
-                repository,
-                digest,
-                size,
-            } => verbs
-                .link(&repository, &digest, size)
-                .map(|_| ())
-                .map_err(refused),
-            Note::Untag { repository, tag } => verbs.untag(&repository, &tag).map_err(refused),
-            Note::Delete { repository, digest } => {
-                lost.remove(&(repository.clone(), digest.to_string()));
-                verbs.delete(&repository, &digest).map_err(refused)
-            }
-            Note::Unlink { repository, digest } => {
-                verbs.unlink(&repository, &digest).map_err(refused)
-            }
-        }
+        filling.apply(lsn, note)
     })?;
+    let Filling { verbs, lost, .. } = filling;
+    let mut told = BTreeSet::new();
+    for (row, digest) in lost {
+        // Nobody misses what was deleted as a whole.
+        if let Some(repository) = verbs.live(row).map_err(refused)? {
+            told.insert((repository, digest.to_string()));
+        }
+    }
     verbs.finish().map_err(refused)?;
     sql.execute_batch("COMMIT").map_err(refused)?;
-    let more = lost.len().saturating_sub(TOLD);
-    made.lost.extend(lost.into_iter().take(TOLD).map(|(repository, digest)| {
+    let more = told.len().saturating_sub(TOLD);
+    made.lost.extend(told.into_iter().take(TOLD).map(|(repository, digest)| {
         format!("manifest {repository}@{digest} and its tags: its bytes are not in the store; restore them from a source, move catalog.db away and repair again")
     }));
     if more > 0 {
         made.lost.push(format!("{more} manifests more like these"));
     }
     Ok(())
+}
+
+/// A catalog while notes are applied to it.
+struct Filling<'a> {
+    verbs: Verbs<'a>,
+    holders: Holders,
+    log: &'a Log,
+    reader: &'a Reader,
+    /// Manifests that were pushed and whose bytes are not here, by the row of
+    /// their repository.
+    lost: BTreeSet<(i64, Digest)>,
+}
+
+impl Filling<'_> {
+    fn apply(&mut self, lsn: u64, note: Note) -> Result<()> {
+        match note {
+            Note::Manifest {
+                repository,
+                digest,
+                media_type,
+                tags,
+            } => match self.ensure(lsn, &repository)? {
+                Some(row) => self.put(row, &digest, &media_type, &tags),
+                None => Ok(()),
+            },
+            Note::Link {
+                repository,
+                digest,
+                size,
+            } => match self.ensure(lsn, &repository)? {
+                Some(row) => {
+                    let linked = self.verbs.link(row, &digest, size);
+                    linked.map(drop).map_err(refused)
+                }
+                None => Ok(()),
+            },
+            Note::Untag { repository, tag } => match self.find(lsn, &repository)? {
+                Some(row) => self.verbs.untag(row, &tag).map_err(refused),
+                None => Ok(()),
+            },
+            Note::Delete { repository, digest } => match self.find(lsn, &repository)? {
+                Some(row) => {
+                    self.lost.remove(&(row, digest));
+                    self.verbs.delete(row, &digest).map_err(refused)
+                }
+                None => Ok(()),
+            },
+            Note::Unlink { repository, digest } => match self.find(lsn, &repository)? {
+                Some(row) => self.verbs.unlink(row, &digest).map_err(refused),
+                None => Ok(()),
+            },
+            Note::Purge { digest, row, .. } => {
+                self.lost.remove(&(row, digest));
+                self.verbs.purge(row, &digest).map_err(refused)
+            }
+            Note::PurgeBlob { digest, row, .. } => {
+                self.verbs.purge_blob(row, &digest).map_err(refused)
+            }
+            // All of these are done.
+            Note::Drop { .. } | Note::Restore { .. } => Ok(()),
+        }
+    }
+
+    fn find(&self, lsn: u64, name: &str) -> Result<Option<i64>> {
+        let row = self.holders.row(lsn, name);
+        self.verbs.repository(name, row).map_err(refused)
+    }
+
+    fn ensure(&mut self, lsn: u64, name: &str) -> Result<Option<i64>> {
+        let row = self.holders.row(lsn, name);
+        let made = self.verbs.ensure(name, row, &self.holders);
+        made.map_err(refused)
+    }
+
+    fn put(&mut self, row: i64, digest: &Digest, media_type: &str, tags: &[String]) -> Result<()> {
+        let known = self.verbs.has_manifest(row, digest).map_err(refused)?;
+        let rows = match known {
+            true => None,
+            false => match rows(self.log, self.reader, digest, media_type)? {
+                Ok(rows) => Some(rows),
+                Err(_) => {
+                    self.lost.insert((row, *digest));
+                    return Ok(());
+                }
+            },
+        };
+        self.lost.remove(&(row, *digest));
+        self.verbs
+            .put_manifest(row, digest, rows.as_ref(), tags)
+            .map_err(refused)
+    }
 }
 
 /// A manifest's rows, from its bytes; the text says why there are none.

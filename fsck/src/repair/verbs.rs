@@ -3,10 +3,12 @@
 //! The same verbs as the server's, in the catalog's own tables: totals and
 //! change rows are written with the rows they are about; deleting hides.
 //! Applying one again that was applied before changes nothing for good.
+//! Repositories as a whole come first, as all notes together leave them.
 
 use orlop_format::digest::Digest;
 use rusqlite::{Connection, OptionalExtension as _, Result};
 
+use super::holder::Holders;
 use crate::catalog::manifest::Rows;
 use crate::catalog::totals::Totals;
 
@@ -21,12 +23,20 @@ const TAGGED: i64 = 5;
 const UNTAGGED: i64 = 6;
 const LINKED: i64 = 7;
 const UNLINKED: i64 = 8;
+const DROPPED: i64 = 2;
+const PURGED: i64 = 9;
+const RESTORED: i64 = 12;
 
 /// Changes a catalog in a transaction.
 pub(super) struct Verbs<'a> {
     sql: &'a Connection,
     sequence: i64,
     now: i64,
+    /// The highest row that a repository had before this.
+    known: i64,
+    /// When the first repository is deleted by this. Others are later, each after
+    /// the one before: of one name, the last that was deleted comes back first.
+    deleted_at: i64,
 }
 
 impl<'a> Verbs<'a> {
@@ -37,11 +47,21 @@ impl<'a> Verbs<'a> {
                 row.get(0)
             })?;
         let floor = i64::try_from(floor).unwrap_or(i64::MAX);
+        let rows = "SELECT COALESCE(MAX(seq), 0) FROM sqlite_sequence WHERE name = 'repository'";
+        let last = "SELECT COALESCE(MAX(deleted_at), 0) FROM repository";
+        let last: i64 = sql.query_row(last, (), |row| row.get(0))?;
         Ok(Self {
             sql,
             sequence: known.max(floor),
             now,
+            known: sql.query_row(rows, (), |row| row.get(0))?,
+            deleted_at: now.max(last.saturating_add(1)),
         })
+    }
+
+    /// The highest row that a repository had before this.
+    pub(super) fn known(&self) -> i64 {
+        self.known
     }
 
     /// Writes down that counts of pulls were lost, and how far the changes are.
@@ -71,6 +91,75 @@ impl<'a> Verbs<'a> {
         Ok(())
     }
 
+    /// Deletes repositories and brings them back, as the notes leave them.
+    /// Nothing else is done to a name in between: rows that notes speak of are
+    /// known by their number.
+    ///
+    /// One that is in the place of another that should come back stays there:
+    /// then that was noted and not done. So does what the catalog says of notes up
+    /// to the LSN that it `has` at least.
+    pub(super) fn arrange(&mut self, holders: &mut Holders, has: u64) -> Result<()> {
+        self.reserve(holders.highest())?;
+        let mut ends = Vec::new();
+        for (row, end) in holders.ends() {
+            if end.lsn <= has {
+                if !end.is_deleted && self.live(row)?.as_ref() != Some(&end.name) {
+                    holders.void(row);
+                }
+                continue;
+            }
+            let select = "SELECT name, deleted_at IS NULL FROM repository WHERE id = ?1";
+            let was: Option<(String, bool)> = self
+                .sql
+                .prepare_cached(select)?
+                .query_row((row,), |row| Ok((row.get(0)?, row.get(1)?)))
+                .optional()?;
+            let Some(was) = was else { continue };
+            // All of them, so that none is in the way of another.
+            let at = self.deleted_at.saturating_add(end.rank);
+            let name = if end.is_deleted { &end.name } else { &was.0 };
+            self.sql
+                .prepare_cached("UPDATE repository SET deleted_at = ?2, name = ?3 WHERE id = ?1")?
+                .execute((row, at, name))?;
+            ends.push((row, end, was));
+        }
+        // The last one first: an earlier one of that name was not done.
+        for (row, end, was) in ends.into_iter().rev() {
+            let is_back = !end.is_deleted && self.bring_back(row, &end.name)?;
+            if !end.is_deleted && !is_back {
+                holders.void(row);
+            }
+            match (was.1, is_back) {
+                (true, false) => self.record(row, DROPPED, &end.name)?,
+                (true, true) if was.0 == end.name => {}
+                (_, true) => self.record(row, RESTORED, &end.name)?,
+                (false, false) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// False: another one has the name, or a purge has begun with it.
+    fn bring_back(&mut self, row: i64, name: &str) -> Result<bool> {
+        if self.find(name)?.is_some() {
+            return Ok(false);
+        }
+        let back = "UPDATE repository SET deleted_at = NULL, name = ?2 \
+             WHERE id = ?1 AND purging = 0";
+        let changed = self.sql.prepare_cached(back)?.execute((row, name))?;
+        Ok(changed > 0)
+    }
+
+    /// Keeps rows that notes speak of from being given to other repositories.
+    fn reserve(&self, highest: i64) -> Result<()> {
+        let raise = "UPDATE sqlite_sequence SET seq = MAX(seq, ?1) WHERE name = 'repository'";
+        if self.sql.execute(raise, (highest,))? == 0 {
+            let begin = "INSERT INTO sqlite_sequence (name, seq) VALUES ('repository', ?1)";
+            self.sql.execute(begin, (highest,))?;
+        }
+        Ok(())
+    }
+
     fn find(&self, name: &str) -> Result<Option<i64>> {
         self.sql
             .prepare_cached("SELECT id FROM repository WHERE name = ?1 AND deleted_at IS NULL")?
@@ -78,24 +167,55 @@ impl<'a> Verbs<'a> {
             .optional()
     }
 
-    fn ensure(&mut self, name: &str) -> Result<i64> {
-        if let Some(id) = self.find(name)? {
-            return Ok(id);
+    /// The name of a repository that is not deleted.
+    pub(super) fn live(&self, row: i64) -> Result<Option<String>> {
+        self.sql
+            .prepare_cached("SELECT name FROM repository WHERE id = ?1 AND deleted_at IS NULL")?
+            .query_row((row,), |row| row.get(0))
+            .optional()
+    }
+
+    /// The repository of this row, or of this name if none is known.
+    pub(super) fn repository(&self, name: &str, row: Option<i64>) -> Result<Option<i64>> {
+        let Some(row) = row else {
+            return self.find(name);
+        };
+        let is_there = self
+            .sql
+            .prepare_cached("SELECT 1 FROM repository WHERE id = ?1")?
+            .exists((row,))?;
+        Ok(is_there.then_some(row))
+    }
+
+    /// The same, made if there is none. None: it was purged.
+    pub(super) fn ensure(
+        &mut self,
+        name: &str,
+        row: Option<i64>,
+        holders: &Holders,
+    ) -> Result<Option<i64>> {
+        if let Some(id) = self.repository(name, row)? {
+            return Ok(Some(id));
         }
+        if row.is_some_and(|row| row <= self.known) {
+            return Ok(None);
+        }
+        let end = row.and_then(|row| holders.end(row));
+        let name = end.map_or(name, |end| &end.name);
+        let is_deleted = end.is_some_and(|end| end.is_deleted) || self.find(name)?.is_some();
+        let after = end.map_or(holders.count(), |end| end.rank);
+        let deleted_at = is_deleted.then_some(self.deleted_at.saturating_add(after));
         self.sql.execute(
-            "INSERT INTO repository (name, created_at) VALUES (?1, ?2)",
-            (name, self.now),
+            "INSERT INTO repository (id, name, created_at, deleted_at) VALUES (?1, ?2, ?3, ?4)",
+            (row, name, self.now, deleted_at),
         )?;
         let id = self.sql.last_insert_rowid();
         self.record(id, CREATED, name)?;
-        Ok(id)
+        Ok(Some(id))
     }
 
     /// Whether there is a row of a manifest, a hidden one too.
-    pub(super) fn has_manifest(&self, name: &str, digest: &Digest) -> Result<bool> {
-        let Some(id) = self.find(name)? else {
-            return Ok(false);
-        };
+    pub(super) fn has_manifest(&self, id: i64, digest: &Digest) -> Result<bool> {
         self.sql
             .prepare_cached("SELECT 1 FROM manifest WHERE repository = ?1 AND digest = ?2")?
             .exists((id, digest.encode()))
@@ -104,12 +224,11 @@ impl<'a> Verbs<'a> {
     /// Names a manifest, with its rows if it has none yet, and sets its tags.
     pub(super) fn put_manifest(
         &mut self,
-        name: &str,
+        id: i64,
         digest: &Digest,
         rows: Option<&Rows>,
         tags: &[String],
     ) -> Result<()> {
-        let id = self.ensure(name)?;
         let encoded = digest.encode();
         match rows {
             Some(rows) => self.insert(id, &encoded, rows)?,
@@ -160,17 +279,7 @@ impl<'a> Verbs<'a> {
                 &rows.annotations,
                 self.now,
             ))?;
-        let mut totals = self.sql.prepare_cached(
-            "SELECT manifests, manifest_sum, edges, edge_sum FROM repository WHERE id = ?1",
-        )?;
-        let mut totals = totals.query_row((id,), |row| {
-            Ok(Totals {
-                manifests: row.get(0)?,
-                manifest_sum: row.get(1)?,
-                edges: row.get(2)?,
-                edge_sum: row.get(3)?,
-            })
-        })?;
+        let mut totals = self.totals(id)?;
         totals.add_manifest(digest);
         for edge in &rows.edges {
             totals.add_edge(digest, edge.kind, &edge.digest);
@@ -185,6 +294,25 @@ impl<'a> Verbs<'a> {
                     &edge.media_type,
                 ))?;
         }
+        self.keep_totals(id, &totals)
+    }
+
+    fn totals(&self, id: i64) -> Result<Totals> {
+        self.sql
+            .prepare_cached(
+                "SELECT manifests, manifest_sum, edges, edge_sum FROM repository WHERE id = ?1",
+            )?
+            .query_row((id,), |row| {
+                Ok(Totals {
+                    manifests: row.get(0)?,
+                    manifest_sum: row.get(1)?,
+                    edges: row.get(2)?,
+                    edge_sum: row.get(3)?,
+                })
+            })
+    }
+
+    fn keep_totals(&self, id: i64, totals: &Totals) -> Result<()> {
         self.sql
             .prepare_cached(
                 "UPDATE repository SET manifests = ?2, manifest_sum = ?3, edges = ?4, \
@@ -196,8 +324,8 @@ impl<'a> Verbs<'a> {
                 totals.manifest_sum,
                 totals.edges,
                 totals.edge_sum,
-            ))?;
-        Ok(())
+            ))
+            .map(|_| ())
     }
 
     /// Notes that the manifest of a tag loses it now, unless it is `unless`.
@@ -213,8 +341,7 @@ impl<'a> Verbs<'a> {
     }
 
     /// Gives the repository a blob. True: it had not.
-    pub(super) fn link(&mut self, name: &str, digest: &Digest, size: u64) -> Result<bool> {
-        let id = self.ensure(name)?;
+    pub(super) fn link(&mut self, id: i64, digest: &Digest, size: u64) -> Result<bool> {
         let changed = self
             .sql
             .prepare_cached(
@@ -235,10 +362,7 @@ impl<'a> Verbs<'a> {
     }
 
     /// Hides a tag.
-    pub(super) fn untag(&mut self, name: &str, tag: &str) -> Result<()> {
-        let Some(id) = self.find(name)? else {
-            return Ok(());
-        };
+    pub(super) fn untag(&mut self, id: i64, tag: &str) -> Result<()> {
         self.loses(id, tag, &[])?;
         let hidden = self
             .sql
@@ -254,10 +378,7 @@ impl<'a> Verbs<'a> {
     }
 
     /// Hides a manifest and its tags.
-    pub(super) fn delete(&mut self, name: &str, digest: &Digest) -> Result<()> {
-        let Some(id) = self.find(name)? else {
-            return Ok(());
-        };
+    pub(super) fn delete(&mut self, id: i64, digest: &Digest) -> Result<()> {
         let encoded = digest.encode();
         self.sql
             .prepare_cached(
@@ -279,10 +400,7 @@ impl<'a> Verbs<'a> {
     }
 
     /// Takes a blob from the repository.
-    pub(super) fn unlink(&mut self, name: &str, digest: &Digest) -> Result<()> {
-        let Some(id) = self.find(name)? else {
-            return Ok(());
-        };
+    pub(super) fn unlink(&mut self, id: i64, digest: &Digest) -> Result<()> {
         let encoded = digest.encode();
         let kept = self.sql.execute(
             "INSERT INTO unlinked (repository, digest, size, deleted_at) \
@@ -299,5 +417,54 @@ impl<'a> Verbs<'a> {
             (id, &encoded),
         )?;
         self.record(id, UNLINKED, &digest.to_string())
+    }
+
+    /// Removes a manifest with its tags for good.
+    pub(super) fn purge(&mut self, id: i64, digest: &Digest) -> Result<()> {
+        if !self.has_manifest(id, digest)? {
+            return Ok(());
+        }
+        let encoded = digest.encode();
+        let mut totals = self.totals(id)?;
+        let edges: Vec<(i64, Vec<u8>)> = self
+            .sql
+            .prepare_cached(
+                "SELECT kind, digest FROM edge WHERE repository = ?1 AND manifest = ?2",
+            )?
+            .query_map((id, &encoded), |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect::<Result<_>>()?;
+        for (kind, target) in &edges {
+            totals.take_edge(&encoded, *kind, target);
+        }
+        totals.take_manifest(&encoded);
+        for sql in [
+            "DELETE FROM pulled_tag WHERE repository = ?1 AND name IN \
+             (SELECT name FROM tag WHERE manifest = ?2 AND repository + 0 = ?1)",
+            "DELETE FROM tag WHERE manifest = ?2 AND repository + 0 = ?1",
+            "DELETE FROM pulled_manifest WHERE repository = ?1 AND digest = ?2",
+            "DELETE FROM edge WHERE repository = ?1 AND manifest = ?2",
+            "DELETE FROM manifest WHERE repository = ?1 AND digest = ?2",
+        ] {
+            self.sql.prepare_cached(sql)?.execute((id, &encoded))?;
+        }
+        self.keep_totals(id, &totals)?;
+        self.record(id, PURGED, &digest.to_string())
+    }
+
+    /// Takes a blob from a repository for good.
+    pub(super) fn purge_blob(&mut self, id: i64, digest: &Digest) -> Result<()> {
+        let encoded = digest.encode();
+        let mut gone = 0usize;
+        for sql in [
+            "DELETE FROM link WHERE digest = ?2 AND repository = ?1",
+            "DELETE FROM unlinked WHERE repository = ?1 AND digest = ?2",
+        ] {
+            let rows = self.sql.prepare_cached(sql)?.execute((id, &encoded))?;
+            gone = gone.saturating_add(rows);
+        }
+        match gone {
+            0 => Ok(()),
+            _ => self.record(id, UNLINKED, &digest.to_string()),
+        }
     }
 }

@@ -28,6 +28,8 @@ mod interrupted; // a repair that was interrupted ends as one that was not
 #[cfg(test)]
 mod lost; // a repair beside files of segments that are lost
 #[cfg(test)]
+mod operators; // what operators did to names is left as it was by a repair
+#[cfg(test)]
 mod page; // docs/fsck.md says what the codes say
 #[cfg(test)]
 mod recipes; // how the files of a store are damaged for a code
@@ -41,6 +43,8 @@ mod references; // what manifests refer to and is not here
 mod refusal; // when it cannot look
 #[cfg(test)]
 mod repair; // what a repair takes and leaves alone
+#[cfg(test)]
+mod replayed; // notes about what a copy of the catalog has already
 #[cfg(test)]
 mod scale; // a log of many blobs: time and memory
 #[cfg(test)]

@@ -387,6 +387,7 @@ pub(crate) fn empty_catalog(path: &Path, id: [u8; 16], sequence: u64) {
         include_str!("../../../server/src/catalog/migrations/0003_lists.sql"),
         include_str!("../../../server/src/catalog/migrations/0004_jobs.sql"),
         include_str!("../../../server/src/catalog/migrations/0005_collection.sql"),
+        include_str!("../../../server/src/catalog/migrations/0006_operators.sql"),
     );
     let words = [
         ("{id}", "INTEGER PRIMARY KEY AUTOINCREMENT"),
@@ -407,7 +408,7 @@ pub(crate) fn empty_catalog(path: &Path, id: [u8; 16], sequence: u64) {
     ))
     .unwrap();
     sql.execute(
-        "INSERT INTO catalog (one, id, sequence, schema, needs) VALUES (1, ?1, ?2, 5, 1)",
+        "INSERT INTO catalog (one, id, sequence, schema, needs) VALUES (1, ?1, ?2, 6, 1)",
         (id.as_slice(), i64::try_from(sequence).unwrap()),
     )
     .unwrap();

@@ -27,7 +27,7 @@ fn built(u: &mut Unstructured<'_>) -> Result<()> {
     let names = ["a", "library/alpine", "x/y-z/0__1", "team.a/b"];
     let repository = RepositoryName::parse(u.choose(&names)?).unwrap();
     let digest = make::digest(u)?;
-    let note = match u.int_in_range(0..=4)? {
+    let note = match u.int_in_range(0..=8)? {
         0 => Note::Manifest {
             repository,
             digest,
@@ -44,7 +44,26 @@ fn built(u: &mut Unstructured<'_>) -> Result<()> {
             tag: text(u)?,
         }),
         3 => Note::Deletion(Deletion::Manifest { repository, digest }),
-        _ => Note::Deletion(Deletion::Blob { repository, digest }),
+        4 => Note::Deletion(Deletion::Blob { repository, digest }),
+        5 => Note::Purge {
+            repository,
+            digest,
+            row: u.arbitrary()?,
+        },
+        6 => Note::Drop {
+            repository,
+            row: u.arbitrary()?,
+        },
+        7 => Note::Restore {
+            repository,
+            name: RepositoryName::parse(u.choose(&names)?).unwrap(),
+            row: u.arbitrary()?,
+        },
+        _ => Note::PurgeBlob {
+            repository,
+            digest,
+            row: u.arbitrary()?,
+        },
     };
     let bytes = note.encode();
     assert_eq!(Note::decode(&bytes), Ok(note));

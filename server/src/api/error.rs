@@ -340,7 +340,8 @@ impl From<Error> for ApiError {
                 .retry_after(RETRY_READ_ONLY)
                 .with_detail(json!({ "reason": why.reason, "since": why.since })),
             Error::Storage(fault) => fault.into(),
-            Error::Panicked => ApiError::internal(message),
+            // No verb of the protocol brings a repository back.
+            Error::NameTaken { .. } | Error::Panicked => ApiError::internal(message),
         }
     }
 }

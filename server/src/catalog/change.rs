@@ -17,7 +17,7 @@ pub(super) const KEPT: i64 = 100_000;
 const TRIM_EVERY: i64 = 256;
 
 /// Kinds and their numbers in the table, which never change.
-const KINDS: [(ChangeKind, i64); 10] = [
+const KINDS: [(ChangeKind, i64); 12] = [
     (ChangeKind::RepositoryCreated, 1),
     (ChangeKind::RepositoryDeleted, 2),
     (ChangeKind::ManifestPut, 3),
@@ -28,6 +28,8 @@ const KINDS: [(ChangeKind, i64); 10] = [
     (ChangeKind::BlobUnlinked, 8),
     (ChangeKind::ManifestPurged, 9),
     (ChangeKind::RepositoryPurged, 10),
+    (ChangeKind::Collected, 11),
+    (ChangeKind::RepositoryUndeleted, 12),
 ];
 
 impl ChangeKind {

@@ -14,6 +14,7 @@
 mod cache;
 mod change;
 mod departed;
+mod doomed;
 mod error;
 mod gc;
 mod job_verb;
@@ -22,6 +23,7 @@ mod link;
 mod live;
 mod many;
 mod marks;
+mod namers;
 mod postgres;
 mod pulls;
 mod purge;
@@ -34,6 +36,7 @@ mod tests;
 mod totals;
 mod types;
 mod undelete;
+mod unit;
 mod untagged;
 mod users;
 mod verb;
@@ -67,7 +70,10 @@ use schema::{Dialect, Identity};
 use sql::{Connection, Pool};
 pub use totals::Totals;
 pub use types::{Change, ChangeKind, Counters, Edge, EdgeKind, ManifestRow, PutManifest, Referrer};
-pub use types::{Dead, Departed, GcState, Hidden, LinkedBlob, PurgedRows, Reason, Unreached};
+pub use types::{
+    Dead, Departed, GcState, Hidden, HiddenRepository, LinkedBlob, PurgedRows, Reason, Unreached,
+};
+pub use types::{Doomed, DoomedRepository, GcPause, Namers, PurgePlace, PurgeUnit, PurgedManifest};
 pub use types::{Pull, PullCount, PullOf, rfc3339};
 pub use untagged::Place as UntaggedPlace;
 use verb::{Progress, Verb};

@@ -43,7 +43,7 @@ const STEP_TIME: Duration = Duration::from_millis(4);
 /// Edges of manifests that are removed together. One alone may have more.
 const EDGES: usize = 500;
 /// Tags of them.
-const TAGS: usize = 100;
+pub(super) const TAGS: usize = 100;
 
 type Result<T> = std::result::Result<T, sqlx::Error>;
 
@@ -169,6 +169,36 @@ pub(super) async fn manifests(
     let mut step = Step::begin(connection, until, now);
     step.manifests(place, digests).await?;
     step.end().await
+}
+
+/// Removes one manifest that need not be hidden, or, where it has more tags than a
+/// step removes, only some of them, and hides it. These changes are written with
+/// it.
+pub(super) async fn one(
+    connection: &mut Connection,
+    (id, name): (i64, &str),
+    digest: &[u8],
+    (changes, now): (Vec<change::Of>, i64),
+) -> Result<Effect> {
+    let mut step = Step::begin(connection, now, now);
+    step.changes = changes;
+    let name = name.to_owned();
+    let due = [(digest.to_vec(), now)];
+    step.together(&Place { id, name }, &due).await?;
+    let unfinished = step.purged.manifests == 0;
+    if unfinished {
+        let sql = "UPDATE manifest SET deleted_at = $3 WHERE repository = $1 AND digest = $2";
+        let arguments = [Arg::Int(id), Arg::Bytes(digest), Arg::Int(now)];
+        step.connection.run(sql, &arguments).await?;
+        step.changes
+            .push((id, ChangeKind::ManifestDeleted, text(digest)));
+    }
+    let effect = step.end().await?;
+    Ok(Effect {
+        purged: PurgedRows::default(),
+        unfinished,
+        ..effect
+    })
 }
 
 const CONFIG: i64 = 1;
@@ -317,6 +347,9 @@ impl<'a> Step<'a> {
         self.began = Instant::now();
         let due = rows.iter().map(|row| Ok((row.bytes(0)?, deleted_at)));
         let due = due.collect::<Result<Vec<Due>>>()?;
+        // From now on it cannot come back whole.
+        let sql = "UPDATE repository SET purging = 1 WHERE id = $1 AND purging = 0";
+        self.connection.run(sql, &[Arg::Int(id)]).await?;
         if due.is_empty() {
             self.empty(place).await?;
         } else {

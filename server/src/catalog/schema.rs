@@ -40,12 +40,13 @@ impl Dialect {
 }
 
 /// All migrations, in order; the first has number 1.
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 6] = [
     include_str!("migrations/0001_names.sql"),
     include_str!("migrations/0002_pulls.sql"),
     include_str!("migrations/0003_lists.sql"),
     include_str!("migrations/0004_jobs.sql"),
     include_str!("migrations/0005_collection.sql"),
+    include_str!("migrations/0006_operators.sql"),
 ];
 
 /// The last migration this release knows.

@@ -127,6 +127,11 @@ pub enum ChangeKind {
     ManifestPurged,
     /// A hidden repository is gone for good. The object is the name it had.
     RepositoryPurged,
+    /// A cycle of collection ended. It is of no repository; the object says in
+    /// JSON what it came to.
+    Collected,
+    /// A hidden repository is back. The object is the name it has.
+    RepositoryUndeleted,
 }
 
 /// One change. Sequences rise without gaps.
@@ -249,6 +254,19 @@ pub struct Hidden {
     pub tags: Vec<String>,
 }
 
+/// A deleted repository that can come back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HiddenRepository {
+    /// Its number in the catalog.
+    pub row: i64,
+    /// How many manifests are in it.
+    pub manifests: u64,
+    /// How many there are in the one that has its new name by now.
+    pub in_the_way: u64,
+    /// The number of that one, if there is one.
+    pub makes_way: Option<i64>,
+}
+
 /// A manifest that no tag, no index and no subject reaches. Times are
 /// milliseconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -276,6 +294,82 @@ pub struct Reason {
     pub deleted_at: Option<i64>,
 }
 
+/// A repository that an operator purges something from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PurgePlace {
+    /// Its number in the catalog.
+    pub id: i64,
+    /// Its name, which others may have had before it.
+    pub name: String,
+    /// Whether all of it was deleted.
+    pub is_deleted: bool,
+}
+
+/// A manifest that goes for good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PurgedManifest {
+    /// Its digest.
+    pub digest: Digest,
+    /// Some of its tags.
+    pub tags: Vec<String>,
+}
+
+/// What goes for good with a digest, from one repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PurgeUnit {
+    /// From where.
+    pub place: PurgePlace,
+    /// The manifests, in the order in which they go.
+    pub manifests: Vec<PurgedManifest>,
+    /// The blobs that they are and name, with their sizes as far as those are
+    /// known.
+    pub blobs: Vec<(Digest, u64)>,
+    /// Those of them that nothing else of the repository names.
+    pub unlinked: Vec<Digest>,
+    /// Manifests that need it and were not deleted: it is not to go before them.
+    pub blockers: Vec<Reason>,
+}
+
+/// A manifest that would go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Doomed {
+    /// Where.
+    pub repository: String,
+    /// Its digest.
+    pub digest: Digest,
+    /// When it was deleted, in milliseconds since 1970, if it was.
+    pub deleted_at: Option<i64>,
+    /// Its bytes and those of the config and layers that it names, as declared;
+    /// others may name those too.
+    pub bytes: u64,
+    /// When it was pulled last, in milliseconds since 1970, or when counts were
+    /// lost if that was later; None: never.
+    pub last_pulled: Option<i64>,
+}
+
+/// A repository that was deleted as a whole and would go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DoomedRepository {
+    /// Its name.
+    pub name: String,
+    /// When it was deleted, in milliseconds since 1970.
+    pub deleted_at: i64,
+    /// Manifests in it.
+    pub manifests: u64,
+}
+
+/// Which rows name blobs: some of each.
+pub type Namers = std::collections::HashMap<Digest, Vec<Reason>>;
+
+/// That no collection runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GcPause {
+    /// Since when, in milliseconds since 1970.
+    pub since: i64,
+    /// Why.
+    pub why: String,
+}
+
 /// What collection knows of itself. Times are milliseconds since 1970.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GcState {
@@ -287,4 +381,6 @@ pub struct GcState {
     pub unexplained: u64,
     /// Why nothing is collected, if so.
     pub hold: Option<String>,
+    /// That an operator wants none, if so.
+    pub pause: Option<GcPause>,
 }

@@ -11,12 +11,13 @@ use orlop_format::digest::Digest;
 use orlop_oci::Reference;
 
 use super::Catalog;
+use super::cache::Touched;
 use super::change;
 use super::error::CatalogError;
 use super::read::{whole, within};
 use super::sql::{Arg, Connection};
-use super::types::{ChangeKind, Hidden};
-use super::verb::{Effect, Verb, find};
+use super::types::{ChangeKind, Hidden, HiddenRepository};
+use super::verb::{Effect, Progress, Verb, find};
 
 /// Tags that come back with one manifest.
 const TAGS: i64 = 10_000;
@@ -75,7 +76,8 @@ impl Catalog {
         .await
     }
 
-    /// Brings a deleted tag or manifest back. False: there is none.
+    /// Brings a deleted tag or manifest back, and says with which tags. None: there
+    /// is none.
     ///
     /// # Errors
     /// As [`Catalog::put_manifest`].
@@ -83,9 +85,9 @@ impl Catalog {
         &self,
         repository: &str,
         reference: &Reference,
-    ) -> std::result::Result<bool, CatalogError> {
+    ) -> std::result::Result<Option<Vec<String>>, CatalogError> {
         let repository = repository.to_owned();
-        self.submit(match reference {
+        let verb = match reference {
             Reference::Tag(tag) => Verb::UndeleteTag {
                 repository,
                 tag: tag.to_string(),
@@ -94,9 +96,125 @@ impl Catalog {
                 repository,
                 digest: *digest,
             },
+        };
+        Ok(match self.step(verb).await? {
+            Progress::Back(tags) => Some(tags),
+            _ => None,
+        })
+    }
+
+    /// The row of a repository that is not deleted.
+    ///
+    /// # Errors
+    /// When it cannot be known.
+    pub async fn repository_row(
+        &self,
+        repository: &str,
+    ) -> std::result::Result<Option<i64>, CatalogError> {
+        within(async {
+            let mut connection = self.reader().await?;
+            let found = find(&mut connection, repository).await?;
+            Ok(found.map(|repository| repository.id))
         })
         .await
     }
+
+    /// The repository that had this name and was deleted last, and what is in its
+    /// way if it is to have the other name. None: none was deleted, or a purge has
+    /// begun with it.
+    ///
+    /// # Errors
+    /// When it cannot be known.
+    pub async fn hidden_repository(
+        &self,
+        repository: &str,
+        name: &str,
+    ) -> std::result::Result<Option<HiddenRepository>, CatalogError> {
+        within(async {
+            let mut connection = self.reader().await?;
+            let row = connection.row(NEWEST, &[Arg::Text(repository)]).await?;
+            let Some(row) = row else { return Ok(None) };
+            let row = row.int(0)?;
+            let manifests = visible(&mut connection, row).await?;
+            let live = find(&mut connection, name).await?;
+            let in_the_way = match &live {
+                Some(live) => visible(&mut connection, live.id).await?,
+                None => 0,
+            };
+            Ok(Some(HiddenRepository {
+                row,
+                manifests,
+                in_the_way,
+                makes_way: live.map(|live| live.id),
+            }))
+        })
+        .await
+    }
+
+    /// Brings the deleted repository of this row back, under this name. One of
+    /// that name without manifests makes way. False: it is not deleted or a purge
+    /// has begun with it, or one that has manifests is in its way.
+    ///
+    /// # Errors
+    /// As [`Catalog::put_manifest`].
+    pub async fn undelete_repository(
+        &self,
+        row: i64,
+        name: &str,
+    ) -> std::result::Result<bool, CatalogError> {
+        self.submit(Verb::UndeleteRepository {
+            row,
+            name: name.to_owned(),
+        })
+        .await
+    }
+}
+
+/// The repository of a name that was deleted last, if it can come back whole.
+const NEWEST: &str = "SELECT id FROM repository WHERE name = $1 AND deleted_at IS NOT NULL \
+     AND purging = 0 ORDER BY deleted_at DESC, id DESC LIMIT 1";
+
+/// How many manifests a repository has that are not hidden.
+async fn visible(connection: &mut Connection, repository: i64) -> Result<u64> {
+    let sql = "SELECT count(*) FROM manifest WHERE repository = $1 AND deleted_at IS NULL";
+    let row = connection.one(sql, &[Arg::Int(repository)]).await?;
+    Ok(row.int(0)?.unsigned_abs())
+}
+
+pub(super) async fn repository(
+    connection: &mut Connection,
+    row: i64,
+    new: &str,
+    now: i64,
+) -> Result<Effect> {
+    let id = Arg::Int(row);
+    let hidden = "SELECT 1 FROM repository WHERE id = $1 AND deleted_at IS NOT NULL \
+         AND purging = 0";
+    if connection.row(hidden, &[id]).await?.is_none() {
+        return Ok(Effect::default());
+    }
+    if let Some(live) = find(connection, new).await? {
+        if visible(connection, live.id).await? > 0 {
+            return Ok(Effect::default());
+        }
+        // Before whatever is deleted after this.
+        let sql = "UPDATE repository SET deleted_at = $2 WHERE id = $1";
+        let at = now.saturating_sub(1);
+        connection
+            .run(sql, &[Arg::Int(live.id), Arg::Int(at)])
+            .await?;
+        let change = [(ChangeKind::RepositoryDeleted, new.to_owned())];
+        change::record(connection, live.id, &change, now).await?;
+    }
+    let sql = "UPDATE repository SET deleted_at = NULL, name = $2 WHERE id = $1";
+    connection.run(sql, &[id, Arg::Text(new)]).await?;
+    let change = [(ChangeKind::RepositoryUndeleted, new.to_owned())];
+    let sequence = change::record(connection, row, &change, now).await?;
+    Ok(Effect {
+        sequence: Some(sequence),
+        touched: vec![Touched::Repository(new.into())],
+        ..Effect::default()
+    })
 }
 
 /// Tags that were hidden together with a manifest.
@@ -149,7 +267,8 @@ pub(super) async fn tag(
     )
     .await?;
     changes.push((ChangeKind::TagSet, tag.to_owned()));
-    done(connection, repository.id, &changes, now).await
+    let back = vec![tag.to_owned()];
+    done(connection, repository.id, (&changes, back), now).await
 }
 
 pub(super) async fn manifest(
@@ -169,15 +288,14 @@ pub(super) async fn manifest(
         return Ok(Effect::default());
     };
     let mut changes = Vec::new();
-    for tag in tags(connection, id, &encoded, row.int(0)?).await? {
+    let back = tags(connection, id, &encoded, row.int(0)?).await?;
+    for tag in &back {
         let sql = "UPDATE tag SET deleted_at = NULL WHERE repository = $1 AND name = $2";
-        connection
-            .run(sql, &[Arg::Int(id), Arg::Text(&tag)])
-            .await?;
-        changes.push((ChangeKind::TagSet, tag));
+        connection.run(sql, &[Arg::Int(id), Arg::Text(tag)]).await?;
+        changes.push((ChangeKind::TagSet, tag.clone()));
     }
     revive(connection, id, encoded, (&mut changes, now)).await?;
-    done(connection, id, &changes, now).await
+    done(connection, id, (&changes, back), now).await
 }
 
 /// Brings a manifest back, and what it lists, and their blobs.
@@ -230,12 +348,13 @@ async fn revive(
 async fn done(
     connection: &mut Connection,
     repository: i64,
-    changes: &[(ChangeKind, String)],
+    (changes, back): (&[(ChangeKind, String)], Vec<String>),
     now: i64,
 ) -> Result<Effect> {
     let sequence = change::record(connection, repository, changes, now).await?;
     Ok(Effect {
         sequence: Some(sequence),
+        back: Some(back),
         ..Effect::default()
     })
 }

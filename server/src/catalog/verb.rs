@@ -20,6 +20,7 @@ use super::purge;
 use super::sql::{Arg, Connection};
 use super::totals::{Totals, write_totals};
 use super::types::{ChangeKind, Dead, PurgedRows, PutManifest};
+use super::unit::UnitVerb;
 use super::{undelete, untagged};
 
 /// Tags that are hidden in one step. More would hold up other changes.
@@ -70,6 +71,11 @@ pub(super) enum Verb {
         repository: String,
         digest: Digest,
     },
+    UndeleteRepository {
+        row: i64,
+        /// The name that it gets.
+        name: String,
+    },
     /// A step of the removal of what was deleted by then.
     Purge {
         until: i64,
@@ -81,6 +87,8 @@ pub(super) enum Verb {
         digests: Vec<Vec<u8>>,
     },
     ForgetDead(Vec<Dead>),
+    /// What goes for good although nobody deleted it.
+    Unit(UnitVerb),
     /// What is remembered of blobs that are named again.
     ForgetDeparted(Vec<Vec<u8>>),
     /// What collection knows of itself.
@@ -106,10 +114,12 @@ pub(super) struct Effect {
     pub(super) purged: PurgedRows,
     /// Why nothing was done: this is gone.
     pub(super) gone: Option<Digest>,
+    /// The tags that came back, of an undelete.
+    pub(super) back: Option<Vec<String>>,
 }
 
 /// What became of what a change was to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Progress {
     /// There was nothing to do.
     Nothing,
@@ -123,10 +133,15 @@ pub(super) enum Progress {
     Purged(PurgedRows),
     /// Nothing was done, since this is gone.
     Gone(Digest),
+    /// It is back with these tags.
+    Back(Vec<String>),
 }
 
 impl Effect {
-    pub(super) fn progress(&self) -> Progress {
+    pub(super) fn progress(self) -> Progress {
+        if let Some(back) = self.back {
+            return Progress::Back(back);
+        }
         if let Some(number) = self.number {
             return Progress::Number(number);
         }
@@ -175,15 +190,19 @@ impl Verb {
             Verb::UndeleteManifest { repository, digest } => {
                 undelete::manifest(connection, repository, digest, now).await
             }
+            Verb::UndeleteRepository { row, name } => {
+                undelete::repository(connection, *row, name, now).await
+            }
             Verb::Purge { until } => purge::step(connection, *until, now).await,
             Verb::PurgeManifests {
                 until,
                 place,
                 digests,
             } => purge::manifests(connection, *until, (place, digests), now).await,
+            Verb::Unit(verb) => verb.apply(connection, now).await,
             Verb::ForgetDead(dead) => departed::forget(connection, dead, now).await,
             Verb::ForgetDeparted(digests) => departed::forget_departed(connection, digests).await,
-            Verb::Gc(verb) => verb.apply(connection).await,
+            Verb::Gc(verb) => verb.apply(connection, now).await,
             Verb::Settle(manifests) => untagged::settle(connection, manifests).await,
             Verb::Pulls(pulls) => pulls::write(connection, pulls).await,
             Verb::Job(verb) => verb.apply(connection, now).await,

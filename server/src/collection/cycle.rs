@@ -35,6 +35,15 @@ impl Gc {
         outcome: &mut Outcome,
     ) -> Result<Option<Collected>, Stop> {
         let began = Instant::now();
+        // Without that they wait for their leases.
+        if plan.is_none()
+            && let Err(error) = self.revoke().await
+        {
+            tracing::warn!(
+                ?error,
+                "what was purged by its digest keeps its leases for now"
+            );
+        }
         let collector = self.store.collect().await.map_err(failed)?;
         let marked = self.mark(run, collector, wanted.unlimited, plan).await?;
         let Some(mut sweep) = marked else {
@@ -45,7 +54,7 @@ impl Gc {
             Some(_) => self.look(run, sweep, outcome).await?,
             None => {
                 sweep = self.settle(run, sweep).await?;
-                match self.sweep(run, sweep).await? {
+                match self.sweep(run, sweep, outcome).await? {
                     Some(done) => done,
                     None => return Ok(None),
                 }
@@ -235,7 +244,12 @@ impl Gc {
     }
 
     /// Ends what two live sets did not name. None: it was given up.
-    async fn sweep(&self, run: &Run, mut sweep: Sweep) -> Result<Option<Collected>, Stop> {
+    async fn sweep(
+        &self,
+        run: &Run,
+        mut sweep: Sweep,
+        outcome: &mut Outcome,
+    ) -> Result<Option<Collected>, Stop> {
         let state = self.catalog.gc_state().await.map_err(names)?;
         let now = state.clock.unwrap_or_default();
         // Of this day, or the first of a new one.
@@ -246,10 +260,12 @@ impl Gc {
         } else {
             now
         };
-        let (mut walked, mut worked) = (0u64, Duration::ZERO);
+        let expected = self.observe().last.blobs;
+        let mut worked = Duration::ZERO;
         let mut ends = Ends {
             since,
             uncounted: 0,
+            at_once: 0,
             skips: Skips::default(),
         };
         loop {
@@ -258,7 +274,6 @@ impl Gc {
             let (next, found) = self.walk(run, sweep).await?;
             sweep = next;
             let Some(garbage) = found else { break };
-            walked = walked.saturating_add(1);
             worked = began.elapsed();
             for part in garbage.chunks(PART) {
                 self.pause(run, worked).await?;
@@ -270,8 +285,13 @@ impl Gc {
                 run.alive();
                 worked = began.elapsed();
             }
-            run.report(progress(walked, 0, "pages"), b"sweep".to_vec());
+            let walked = sweep.so_far().blobs;
+            run.report(
+                progress(walked, expected.max(walked), "blobs"),
+                b"sweep".to_vec(),
+            );
         }
+        outcome.at_once = outcome.at_once.saturating_add(ends.at_once);
         // A bound that lost count would be none.
         self.count(&mut ends).await.map_err(names)?;
         ends.skips.name(
@@ -351,6 +371,7 @@ impl Gc {
                 continue;
             }
             let dead = end_each(run, sweep, garbage, is_explained, ends).await?;
+            ends.at_once = ends.at_once.saturating_add(self.went_at_once(&dead));
             let unexplained = dead.iter().filter(|blob| !is_explained && !blob.internal);
             ends.uncounted = ends.uncounted.saturating_add(unexplained.count() as u64);
             if let Err(error) = self.count(ends).await {
@@ -448,6 +469,8 @@ struct Ends {
     since: i64,
     /// Unexplained deaths that the catalog has not counted yet.
     uncounted: u64,
+    /// Deaths that leases would have prevented, had nobody purged the blobs.
+    at_once: u64,
     skips: Skips,
 }
 

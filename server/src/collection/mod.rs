@@ -12,17 +12,22 @@
 //! Refuses to know: SQL, where bytes are, and how they come back.
 
 mod cycle;
+mod expunge;
 mod outcome;
 mod pace;
+mod pause;
+mod plan;
 mod retire;
 mod skips;
+mod untagged;
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use orlop_engine::Store;
+use orlop_engine::{Collected, Garbage, Store};
 use orlop_oci::Digest;
 use tokio::task::yield_now;
 use tokio::time::sleep;
@@ -33,7 +38,11 @@ use crate::metrics::Busy;
 use crate::registry::{Maintenance, Registry};
 use pace::Pace;
 
+pub use expunge::{ExpungeError, Expunged, TOLD, Target};
 pub use outcome::{Observed, Outcome, Rules, Wanted, Why};
+use pause::Paused;
+pub use plan::{Planned, Stray};
+pub use untagged::Untagged;
 
 /// The kind's name.
 pub const GC: &str = "gc";
@@ -69,6 +78,12 @@ pub struct Gc {
     observed: Mutex<Observed>,
     /// The catalog's sequence at which there was no garbage.
     clean_at: Mutex<Option<u64>>,
+    /// Whether an operator wants no collection.
+    paused: Paused,
+    /// Blobs that go before their leases end, and have not died yet.
+    at_once: Mutex<HashSet<Digest>>,
+    /// What the newest plan names.
+    planned: Mutex<Option<Planned>>,
 }
 
 impl Gc {
@@ -92,6 +107,9 @@ impl Gc {
             pace: Mutex::new(Pace::beside(Busy::default())),
             observed: Mutex::default(),
             clean_at: Mutex::default(),
+            paused: Paused::default(),
+            at_once: Mutex::default(),
+            planned: Mutex::default(),
         }
     }
 
@@ -109,7 +127,11 @@ impl Gc {
 
     /// How it is.
     pub fn observe(&self) -> Observed {
-        *self.observed.lock().unwrap_or_else(PoisonError::into_inner)
+        let observed = *self.observed.lock().unwrap_or_else(PoisonError::into_inner);
+        Observed {
+            is_paused: self.paused.is_on(),
+            ..observed
+        }
     }
 
     /// What keeps a blob, or why it is garbage.
@@ -118,7 +140,11 @@ impl Gc {
     /// When it cannot be known.
     pub async fn why(&self, digest: &Digest) -> Result<Why, String> {
         let found = self.store.look(digest).map_err(|error| error.to_string())?;
-        let held = self.store.held(digest).map_err(|error| error.to_string())?;
+        // What has ended is held by nobody, also while all else is after a start.
+        let held = match found {
+            Some(_) => self.store.held(digest).map_err(|error| error.to_string())?,
+            None => false,
+        };
         let kept_by = self.catalog.kept_by(digest, NAMED).await;
         let departed = self.catalog.departed(&[*digest]).await;
         Ok(Why {
@@ -145,10 +171,16 @@ impl Gc {
             self.catalog.release_gc().await.map_err(names)?;
         }
         let state = self.catalog.gc_state().await.map_err(names)?;
+        self.paused.set(state.pause.as_ref());
+        if state.pause.is_some() && !wanted.plan {
+            outcome.paused = true;
+            return text(&outcome);
+        }
         let now = self.believe(state.clock).await?;
         let until = until(now, &self.rules, &wanted);
         if wanted.plan {
             self.cycle(run, &wanted, Some(until), &mut outcome).await?;
+            self.name(run, until, now).await?;
             return text(&outcome);
         }
         if let Some(why) = state.hold {
@@ -170,7 +202,8 @@ impl Gc {
         outcome.purge_ms = milliseconds(began.elapsed());
         let sequence = self.catalog.sequence();
         // What came to nothing leaves room without a change of names.
-        if *self.clean_at() == Some(sequence) {
+        let is_clean = *self.clean_at() == Some(sequence);
+        if is_clean && self.catalog.at_once(None).await.map_err(names)?.is_empty() {
             outcome.idle = true;
             self.reclaim(run, &wanted, began, &mut outcome).await?;
             return text(&outcome);
@@ -186,15 +219,23 @@ impl Gc {
                 outcome.cut = true;
                 break;
             }
+            let sequence = self.catalog.sequence();
             // Writes were switched off meanwhile: it begins again after that.
             let Some(collected) = self.cycle(run, &wanted, None, &mut outcome).await? else {
                 self.go_on(run, Duration::ZERO).await?;
                 continue;
             };
+            let told = self.announce(run, &collected).await;
             let is_clean = collected.blobs == collected.live
                 && collected.condemned == 0
                 && outcome.skipped == 0;
-            *self.clean_at() = is_clean.then_some(sequence);
+            // That it is told is no change that makes garbage.
+            let seen = if told == sequence.saturating_add(1) {
+                told
+            } else {
+                sequence
+            };
+            *self.clean_at() = is_clean.then_some(seen);
             let waiting = collected.condemned.saturating_sub(collected.bounded);
             if waiting == 0
                 || (waiting <= collected.skipped && !std::mem::replace(&mut again, false))
@@ -203,11 +244,81 @@ impl Gc {
             }
         }
         self.reclaim(run, &wanted, began, &mut outcome).await?;
+        outcome.at_once_left = self.still_here().await?;
         text(&outcome)
     }
 
+    /// Writes down what a cycle came to, as a change that others can read. Which
+    /// number that has; 0: it could not be, which ends no collection.
+    async fn announce(&self, run: &Run, done: &Collected) -> u64 {
+        let text = serde_json::json!({
+            "job": run.id(),
+            "blobs": done.blobs,
+            "live": done.live,
+            "absent": done.absent,
+            "condemned": done.condemned,
+            "condemned_bytes": done.condemned_bytes,
+            "dead": done.dead,
+            "dead_bytes": done.dead_bytes,
+            "bounded": done.bounded,
+        });
+        let told = self.catalog.add_cycle(text.to_string()).await;
+        told.unwrap_or_else(|error| {
+            tracing::warn!(%error, "a cycle of collection is not among the changes");
+            0
+        })
+    }
+
+    /// Ends the leases of what is to go at once.
+    async fn revoke(&self) -> Result<(), Stop> {
+        let mut all = HashSet::new();
+        let mut after = None;
+        loop {
+            let digests = self.catalog.at_once(after).await.map_err(names)?;
+            let Some(last) = digests.last().copied() else {
+                break;
+            };
+            self.store.revoke(&digests).map_err(failed)?;
+            all.extend(digests);
+            after = Some(last);
+        }
+        *self.at_once.lock().unwrap_or_else(PoisonError::into_inner) = all;
+        Ok(())
+    }
+
+    /// Of these blobs that died, how many were to go at once.
+    fn went_at_once(&self, dead: &[Garbage]) -> u64 {
+        let mut at_once = self.at_once.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_them = dead.iter().filter(|blob| at_once.remove(&blob.digest));
+        of_them.count() as u64
+    }
+
+    /// How many blobs were to go at once and are still here, since they are in
+    /// use. What is not here is remembered no more.
+    async fn still_here(&self) -> Result<u64, Stop> {
+        let mut here = 0u64;
+        let mut after = None;
+        loop {
+            let digests = self.catalog.at_once(after).await.map_err(names)?;
+            after = digests.last().copied();
+            if after.is_none() {
+                return Ok(here);
+            }
+            let mut gone = Vec::new();
+            for digest in digests {
+                match self.store.look(&digest).map_err(failed)? {
+                    Some(_) => here = here.saturating_add(1),
+                    None => gone.push(digest),
+                }
+            }
+            if !gone.is_empty() {
+                self.catalog.forget_departed(&gone).await.map_err(names)?;
+            }
+        }
+    }
+
     /// Gives the room of what has died back to the file system: all of it to who
-    /// asks for another window than the server's.
+    /// asks for another window than the server's, and after a purge by digest.
     async fn reclaim(
         &self,
         run: &Run,
@@ -215,9 +326,11 @@ impl Gc {
         began: Instant,
         outcome: &mut Outcome,
     ) -> Result<(), Stop> {
-        let pass = match wanted.undelete_window {
-            Some(_) => self.store.reclaim_all().await,
-            None => self.store.reclaim().await,
+        // What was purged by its digest is to be gone from the disk, too.
+        let is_all = wanted.undelete_window.is_some() || outcome.at_once > 0;
+        let pass = match is_all {
+            true => self.store.reclaim_all().await,
+            false => self.store.reclaim().await,
         };
         let mut pass = pass.map_err(failed)?;
         let mut worked = Duration::ZERO;
@@ -284,9 +397,11 @@ impl Gc {
         (self.clock)()
     }
 
+    /// Whether nothing is to be deleted now.
     fn is_read_only(&self) -> bool {
         let maintenance = self.maintenance.get();
-        maintenance.is_some_and(|maintenance| maintenance.read_only().is_some())
+        self.paused.is_on()
+            || maintenance.is_some_and(|maintenance| maintenance.read_only().is_some())
     }
 
     /// Pauses after a piece of work that took so long. Ends with the job.

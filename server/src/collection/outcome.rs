@@ -5,6 +5,7 @@ use std::time::Duration;
 use orlop_engine::Collected;
 use serde::{Deserialize, Serialize};
 
+use super::Untagged;
 use crate::catalog::{Departed, Reason};
 
 /// What goes when.
@@ -12,9 +13,8 @@ use crate::catalog::{Departed, Reason};
 pub struct Rules {
     /// What was deleted can be brought back for this long.
     pub undelete_window: Duration,
-    /// What nothing reaches and nobody used for this long is deleted; None:
-    /// never.
-    pub untagged: Option<Duration>,
+    /// What nothing reaches and nobody used for so long is deleted.
+    pub untagged: Untagged,
     /// A job ends after this long, with what it has done; None: when it is done.
     pub limit: Option<Duration>,
 }
@@ -40,6 +40,9 @@ pub struct Outcome {
     /// Nothing had changed since a job that left no garbage.
     #[serde(skip_serializing_if = "is_false")]
     pub idle: bool,
+    /// It found collection paused, and did nothing.
+    #[serde(skip_serializing_if = "is_false")]
+    pub paused: bool,
     /// Whether it was a plan: then what follows would go, and did not.
     #[serde(skip_serializing_if = "is_false")]
     pub plan: bool,
@@ -65,6 +68,13 @@ pub struct Outcome {
     pub dead: u64,
     /// Their bytes.
     pub dead_bytes: u64,
+    /// Those that died although leases would have kept them, since somebody purged
+    /// them.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub at_once: u64,
+    /// Those that somebody purged and that are here, since they are in use.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub at_once_left: u64,
     /// Those that nothing explains and the bound kept.
     pub bounded: u64,
     /// Blobs and manifests that were passed over, since reading or ending them
@@ -124,4 +134,6 @@ pub struct Observed {
     pub purged: u64,
     /// Bytes that were given back since the start.
     pub freed: u64,
+    /// Whether an operator has paused it.
+    pub is_paused: bool,
 }

@@ -28,15 +28,15 @@ impl Gc {
     ) -> Result<(), Stop> {
         self.orphans(run, before(now, self.rules.undelete_window), outcome)
             .await?;
-        let Some(untagged) = self.rules.untagged else {
+        let Some(shortest) = self.rules.untagged.shortest() else {
             return Ok(());
         };
         // All manifests are looked at, which is not done each time.
         let looked = *self.looked.lock().unwrap_or_else(PoisonError::into_inner);
-        if looked.is_some_and(|at| at.elapsed() < EVERY.min(untagged / 10)) {
+        if looked.is_some_and(|at| at.elapsed() < EVERY.min(shortest / 10)) {
             return Ok(());
         }
-        self.untagged(run, before(now, untagged), outcome).await?;
+        self.untagged(run, now, outcome).await?;
         let now = Some(Instant::now());
         *self.looked.lock().unwrap_or_else(PoisonError::into_inner) = now;
         Ok(())
@@ -74,8 +74,7 @@ impl Gc {
         }
     }
 
-    async fn untagged(&self, run: &Run, until: i64, outcome: &mut Outcome) -> Result<(), Stop> {
-        let is_due = move |of: &Unreached| of.used_at.max(of.floor) <= until;
+    async fn untagged(&self, run: &Run, now: i64, outcome: &mut Outcome) -> Result<(), Stop> {
         let mut place: Option<UntaggedPlace> = None;
         let mut worked = Duration::ZERO;
         loop {
@@ -83,6 +82,11 @@ impl Gc {
             let began = Instant::now();
             let (found, next) = self.catalog.untagged(place.take()).await.map_err(names)?;
             for (repository, digest, unreached) in found {
+                let Some(time) = self.rules.untagged.of(&repository) else {
+                    continue;
+                };
+                let until = before(now, time);
+                let is_due = move |of: &Unreached| of.used_at.max(of.floor) <= until;
                 if is_due(&unreached) {
                     self.delete(run, &repository, &digest, is_due, outcome)
                         .await?;

@@ -1,6 +1,5 @@
-//! `orlop gc`, `orlop undelete` and `orlop blob`: what is garbage, what is done
-//! about it, and how something comes back. Asks the server that runs on the
-//! data folder.
+//! `orlop gc` and `orlop blob`: what is garbage, and what is done about it. Asks
+//! the server that runs on the data folder.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -8,9 +7,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::asking::{Common, Form, answer, ask, end, newest};
-use super::fail;
 use crate::collection::{GC, Outcome, Wanted};
-use crate::control::{JobView, Status, Verb, WhyView};
+use crate::control::{DoomedView, JobView, PlanView, Status, Verb, WhyView};
 
 /// How often it is asked how far a job is.
 const ASK: Duration = Duration::from_millis(500);
@@ -54,15 +52,17 @@ enum Command {
     Status(Common),
     /// End the collection that runs
     Stop(Common),
-}
-
-/// Flags of `orlop undelete`.
-#[derive(clap::Args, Debug)]
-pub struct UndeleteArgs {
-    /// REPOSITORY:TAG or REPOSITORY@DIGEST
-    name: String,
-    #[command(flatten)]
-    common: Common,
+    /// Let no collection run until `gc resume`, also after a restart; one that runs
+    /// stands still
+    Pause {
+        /// Why, for everyone to read
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Let collections run again
+    Resume(Common),
 }
 
 /// Flags of `orlop blob`.
@@ -96,7 +96,11 @@ pub fn run(args: &Args) -> ExitCode {
                 ..Wanted::default()
             };
             answer(common, &FORM, |folder| {
-                wait(folder, start(folder, &wanted)?)
+                let status = wait(folder, start(folder, &wanted)?)?;
+                let job = status.jobs.iter().flatten().next();
+                let job = job.ok_or("the server named no job")?.id;
+                let plan = ask(folder, Verb::GcPlan { job })?.plan;
+                Ok(Status { plan, ..status })
             })
         }
         Command::Run {
@@ -121,29 +125,26 @@ pub fn run(args: &Args) -> ExitCode {
                 }
             })
         }
-        Command::Status(common) => answer(common, &FORM, |folder| newest(folder, GC)),
+        Command::Status(common) => answer(common, &FORM, |folder| {
+            let paused = ask(folder, Verb::GcStatus {})?.paused;
+            Ok(Status {
+                paused,
+                ..newest(folder, GC)?
+            })
+        }),
         Command::Stop(common) => answer(common, &FORM, |folder| end(folder, GC)),
+        Command::Pause { reason, common } => answer(common, &PAUSE_FORM, |folder| {
+            let reason = reason.clone();
+            ask(folder, Verb::GcPause { reason })
+        }),
+        Command::Resume(common) => {
+            answer(common, &PAUSE_FORM, |folder| ask(folder, Verb::GcResume {}))
+        }
     }
 }
 
 fn milliseconds(time: humantime::Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Runs `orlop undelete`.
-pub fn run_undelete(args: &UndeleteArgs) -> ExitCode {
-    let name = args.name.as_str();
-    let parts = name.split_once('@').or_else(|| name.rsplit_once(':'));
-    let Some((repository, reference)) = parts else {
-        return fail(&format_args!(
-            "{name:?} names no tag or digest: write REPOSITORY:TAG or REPOSITORY@DIGEST"
-        ));
-    };
-    let verb = Verb::Undelete {
-        repository: repository.to_owned(),
-        reference: reference.to_owned(),
-    };
-    answer(&args.common, &FORM, |folder| ask(folder, verb))
 }
 
 /// Runs `orlop blob`.
@@ -155,7 +156,7 @@ pub fn run_blob(args: &BlobArgs) -> ExitCode {
     answer(common, &FORM, |folder| ask(folder, verb))
 }
 
-fn start(folder: &Path, wanted: &Wanted) -> Result<Status, String> {
+pub(super) fn start(folder: &Path, wanted: &Wanted) -> Result<Status, String> {
     let params = serde_json::to_string(wanted).map_err(|error| error.to_string())?;
     ask(
         folder,
@@ -167,7 +168,7 @@ fn start(folder: &Path, wanted: &Wanted) -> Result<Status, String> {
 }
 
 /// Asks until the job has ended. One that failed is an error.
-fn wait(folder: &Path, started: Status) -> Result<Status, String> {
+pub(super) fn wait(folder: &Path, started: Status) -> Result<Status, String> {
     let id = started
         .jobs
         .iter()
@@ -205,23 +206,54 @@ const FORM: Form = Form {
             "outcome": job.and_then(outcome),
             "schedules": status.schedules,
             "log": status.log,
-            "undeleted": status.undeleted,
+            "paused": status.paused,
+            "plan": status.plan,
             "why": status.why,
         })
     },
 };
 
-fn outcome(job: &JobView) -> Option<Outcome> {
+const PAUSE_FORM: Form = Form {
+    text: |status| {
+        let mut text = String::new();
+        if status.paused.is_none() {
+            text.push_str("collection goes on\n");
+        }
+        tell_pause(&mut text, status);
+        text
+    },
+    json: |status| serde_json::json!({ "paused": status.paused }),
+};
+
+fn tell_pause(text: &mut String, status: &Status) {
+    if let Some(paused) = &status.paused {
+        let _ = writeln!(
+            text,
+            "collection is paused since {}: {}",
+            paused.since, paused.reason
+        );
+    }
+}
+
+pub(super) fn outcome(job: &JobView) -> Option<Outcome> {
     serde_json::from_str(job.outcome.as_deref()?).ok()
 }
 
 // Writing to a string does not fail.
 fn as_text(status: &Status) -> String {
     let mut text = String::new();
+    tell_pause(&mut text, status);
     for job in status.jobs.iter().flatten() {
         let _ = write!(text, "job {} {} {}", job.id, job.kind, job.state);
         if job.state == "running" && job.done > 0 {
             let _ = write!(text, ", at {} {}", job.done, job.unit);
+            if job.total > job.done {
+                let _ = write!(text, " of {}", job.total);
+            }
+            if let Some(eta) = job.eta {
+                let left = humantime::format_duration(Duration::from_secs(eta));
+                let _ = write!(text, ", about {left} left of this part");
+            }
         }
         text.push('\n');
         match outcome(job) {
@@ -236,17 +268,14 @@ fn as_text(status: &Status) -> String {
     if status.jobs.as_ref().is_some_and(Vec::is_empty) {
         text.push_str("no collection so far\n");
     }
+    if let Some(plan) = &status.plan {
+        tell_plan(&mut text, plan);
+    }
     for schedule in status.schedules.iter().flatten() {
         let _ = writeln!(text, "next at {} ({} UTC)", schedule.next, schedule.cron);
     }
     for line in status.log.iter().flatten() {
         let _ = writeln!(text, "{} {}", line.at, line.text);
-    }
-    if let Some(undeleted) = &status.undeleted {
-        let _ = writeln!(text, "back: {}@{}", undeleted.repository, undeleted.digest);
-        for tag in &undeleted.tags {
-            let _ = writeln!(text, "back: {}:{tag}", undeleted.repository);
-        }
     }
     if let Some(why) = &status.why {
         explain(&mut text, why);
@@ -254,7 +283,54 @@ fn as_text(status: &Status) -> String {
     text
 }
 
-fn tell(text: &mut String, outcome: &Outcome) {
+fn tell_plan(text: &mut String, plan: &PlanView) {
+    let _ = writeln!(
+        text,
+        "deleted, and would go: {} manifests, {} repositories",
+        plan.manifest_count, plan.repository_count
+    );
+    for repository in &plan.repositories {
+        let _ = writeln!(
+            text,
+            "  {}, {} manifests, deleted at {}",
+            repository.name, repository.manifests, repository.deleted
+        );
+    }
+    for manifest in &plan.manifests {
+        tell_doomed(text, manifest);
+    }
+    let _ = writeln!(
+        text,
+        "untagged, and nothing reaches them: {} manifests, of which the next collection deletes {}",
+        plan.untagged_count, plan.untagged_due
+    );
+    for manifest in &plan.untagged {
+        tell_doomed(text, manifest);
+    }
+}
+
+fn tell_doomed(text: &mut String, manifest: &DoomedView) {
+    let _ = write!(
+        text,
+        "  {}@{}, {} bytes with what it names",
+        manifest.repository, manifest.digest, manifest.bytes
+    );
+    let _ = match &manifest.last_pulled {
+        Some(at) => write!(text, ", pulled last at {at} or before"),
+        None => write!(text, ", never pulled"),
+    };
+    let _ = match (&manifest.deleted, &manifest.due) {
+        (Some(at), _) => writeln!(text, ", deleted at {at}"),
+        (None, Some(at)) => writeln!(text, ", goes at {at} unless it is used"),
+        (None, None) => writeln!(text, ", kept"),
+    };
+}
+
+pub(super) fn tell(text: &mut String, outcome: &Outcome) {
+    if outcome.paused {
+        text.push_str("  collection was paused; `orlop gc resume` ends that\n");
+        return;
+    }
     if outcome.idle {
         text.push_str("  nothing had changed since a collection that left no garbage\n");
         return;
@@ -303,6 +379,13 @@ fn tell(text: &mut String, outcome: &Outcome) {
             "  given back to the file system: {}, {} whole segments",
             bytes(outcome.freed),
             outcome.freed_segments
+        );
+    }
+    if outcome.at_once > 0 || outcome.at_once_left > 0 {
+        let _ = writeln!(
+            text,
+            "  purged by digest: {} blobs died; {} are in use for now and go with a later collection",
+            outcome.at_once, outcome.at_once_left
         );
     }
     if outcome.absent > 0 {
@@ -356,7 +439,9 @@ fn explain(text: &mut String, why: &WhyView) {
     if why.held {
         text.push_str("held: it is in use, or somebody was told lately that it is here\n");
     }
-    if let Some(repository) = &why.deleted_from {
+    if why.deleted_from.as_deref() == Some("") {
+        text.push_str("doomed by a purge of its digest\n");
+    } else if let Some(repository) = &why.deleted_from {
         let _ = write!(text, "doomed by a delete in {repository}");
         if let Some(manifest) = &why.deleted_manifest {
             let _ = write!(text, " of {manifest}");

@@ -10,6 +10,8 @@ use super::{ANSWER_BYTES_MAX, Answer, Outcome, REQUEST_BYTES_MAX, Request, Statu
 
 /// How long an answer may take.
 const ANSWER_TIME: Duration = Duration::from_secs(30);
+/// How long that of a purge may, which reads all references of the catalog.
+const PURGE_TIME: Duration = Duration::from_secs(3600);
 
 /// Why there is no good answer.
 #[derive(Debug, thiserror::Error)]
@@ -49,7 +51,11 @@ pub fn ask(folder: &Path, verb: Verb) -> Result<Status, AskError> {
         }
         Err(error) => return Err(error.into()),
     };
-    stream.set_read_timeout(Some(ANSWER_TIME))?;
+    let patience = match &verb {
+        Verb::Purge { .. } => PURGE_TIME,
+        _ => ANSWER_TIME,
+    };
+    stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(ANSWER_TIME))?;
     let request = Request {
         version: VERSION,

@@ -21,6 +21,9 @@ pub struct JobView {
     pub total: u64,
     /// Of what, such as `bytes`.
     pub unit: String,
+    /// Seconds that what it is at will still take, if it goes on as it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eta: Option<u64>,
     /// How often it was taken up.
     pub taken: i64,
     /// Whether somebody wants it to end.
@@ -66,6 +69,7 @@ impl From<Job> for JobView {
             done: job.progress.done,
             total: job.progress.total,
             unit: job.progress.unit,
+            eta: None,
             taken: job.epoch,
             cancel: job.cancel,
             created: rfc3339(job.created_at),
@@ -100,11 +104,14 @@ impl From<Schedule> for ScheduleView {
 pub(super) async fn perform(jobs: &Jobs, verb: Verb, status: Status) -> Result<Status, String> {
     Ok(match verb {
         Verb::JobList { kind } => Status {
-            jobs: Some(views(jobs.list(kind.as_deref()).await?)),
+            jobs: Some(timed(jobs, views(jobs.list(kind.as_deref()).await?))),
             schedules: Some(views(jobs.schedules().await?)),
             ..status
         },
-        Verb::JobShow { id } => one(jobs.show(id).await?, status),
+        Verb::JobShow { id } => Status {
+            jobs: Some(timed(jobs, views(vec![jobs.show(id).await?]))),
+            ..status
+        },
         Verb::JobStart { kind, params } => {
             let params = params.as_deref().unwrap_or("{}");
             one(jobs.start(&kind, params).await?, status)
@@ -114,12 +121,16 @@ pub(super) async fn perform(jobs: &Jobs, verb: Verb, status: Status) -> Result<S
             log: Some(views(jobs.log(id).await?)),
             ..status
         },
-        Verb::ReadOnlyOn { .. }
-        | Verb::ReadOnlyOff {}
-        | Verb::ReadOnlyStatus {}
-        | Verb::Undelete { .. }
-        | Verb::BlobWhy { .. } => status,
+        _ => status,
     })
+}
+
+/// With the time that each still takes.
+fn timed(jobs: &Jobs, mut views: Vec<JobView>) -> Vec<JobView> {
+    for view in &mut views {
+        view.eta = jobs.remaining(view.id).map(|left| left.as_secs());
+    }
+    views
 }
 
 fn views<T, V: From<T>>(all: Vec<T>) -> Vec<V> {

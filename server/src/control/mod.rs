@@ -10,13 +10,17 @@
 //! asks for an account; every line and every wait has a bound.
 
 pub mod client;
+mod collection;
 mod jobs;
 pub mod kept;
 mod names;
+mod purge;
 mod socket;
 
+pub use collection::{DoomedRepositoryView, DoomedView, PauseView, PlanView};
 pub use jobs::{JobView, LineView, ScheduleView};
-pub use names::{ReasonView, UndeletedView, WhyView};
+pub use names::{ReasonView, RepositoryView, UndeletedView, WhyView};
+pub use purge::{LeftView, PurgeView, PurgedView};
 pub use socket::{Control, SocketError};
 
 use std::path::{Path, PathBuf};
@@ -26,7 +30,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
-use crate::collection::Gc;
+use crate::collection::{GC, Gc};
 use crate::jobs::Jobs;
 use crate::registry::{Maintenance, ReadOnly, Registry};
 
@@ -91,6 +95,45 @@ pub enum Verb {
         /// A tag or a digest.
         reference: String,
     },
+    /// Delete a repository with all that is in it.
+    DeleteRepository {
+        /// Which one.
+        repository: String,
+    },
+    /// Bring a deleted repository back.
+    UndeleteRepository {
+        /// The name that it had.
+        repository: String,
+        /// The name that it is to have; None: the same.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        name: Option<String>,
+    },
+    /// Take what must go now for good.
+    Purge {
+        /// From this repository alone.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        repository: Option<String>,
+        /// A manifest or a blob.
+        digest: String,
+        /// Only say what would go.
+        #[serde(default)]
+        dry_run: bool,
+    },
+    /// Let no collection run until it is resumed.
+    GcPause {
+        /// Why, for everyone to read.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
+    /// Let collections run again.
+    GcResume {},
+    /// Say whether collection is paused, and why.
+    GcStatus {},
+    /// Say what the newest plan names.
+    GcPlan {
+        /// The job that made it.
+        job: i64,
+    },
     /// Say what keeps a blob, or why it is garbage.
     BlobWhy {
         /// Its digest.
@@ -141,6 +184,18 @@ pub struct Status {
     /// What keeps a blob.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<WhyView>,
+    /// A repository that went or came back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repository: Option<RepositoryView>,
+    /// What a purge took, or would take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub purged: Option<PurgeView>,
+    /// That collection is paused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<PauseView>,
+    /// What a plan names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<PlanView>,
 }
 
 /// What verbs are about while the storage is open.
@@ -207,12 +262,36 @@ impl Operator {
             Verb::ReadOnlyStatus {} => None,
             Verb::ReadOnlyOff {} => Some(None),
             Verb::ReadOnlyOn { reason } => Some(Some(ReadOnly::asked(reason.as_deref())?)),
-            about_names @ (Verb::Undelete { .. } | Verb::BlobWhy { .. }) => {
+            about_names @ (Verb::Undelete { .. }
+            | Verb::DeleteRepository { .. }
+            | Verb::UndeleteRepository { .. }
+            | Verb::BlobWhy { .. }) => {
                 let desk = self.desk().ok_or(NO_JOBS)?;
                 return names::perform(&desk, about_names, self.status()).await;
             }
+            Verb::Purge {
+                repository,
+                digest,
+                dry_run,
+            } => {
+                let desk = self.desk().ok_or(NO_JOBS)?;
+                let target = (repository, digest.as_str());
+                return purge::perform(&desk, target, dry_run, self.status()).await;
+            }
+            about_gc @ (Verb::GcPause { .. }
+            | Verb::GcResume {}
+            | Verb::GcStatus {}
+            | Verb::GcPlan { .. }) => {
+                let desk = self.desk().ok_or(NO_JOBS)?;
+                return collection::perform(&desk, about_gc, self.status()).await;
+            }
             about_jobs => {
                 let desk = self.desk().ok_or(NO_JOBS)?;
+                if let Verb::JobStart { kind, params } = &about_jobs
+                    && kind == GC
+                {
+                    desk.gc.may_start(params.as_deref()).await?;
+                }
                 return jobs::perform(&desk.jobs, about_jobs, self.status()).await;
             }
         };

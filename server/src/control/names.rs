@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Desk, Status, Verb};
 use crate::catalog::{Reason, rfc3339};
-use crate::registry::Subject;
+use crate::registry::{Error, Subject};
 
 /// What came back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +16,18 @@ pub struct UndeletedView {
     pub digest: String,
     /// The tags.
     pub tags: Vec<String>,
+}
+
+/// A repository that was deleted or came back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepositoryView {
+    /// Its name.
+    pub name: String,
+    /// Whether it was deleted.
+    pub deleted: bool,
+    /// How many manifests came back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifests: Option<u64>,
 }
 
 /// A row that keeps a blob.
@@ -63,6 +75,18 @@ impl From<Reason> for ReasonView {
     }
 }
 
+fn with_repository(name: String, manifests: Option<u64>, status: Status) -> Status {
+    let deleted = manifests.is_none();
+    Status {
+        repository: Some(RepositoryView {
+            name,
+            deleted,
+            manifests,
+        }),
+        ..status
+    }
+}
+
 /// Does what is asked about names and blobs.
 pub(super) async fn perform(desk: &Desk, verb: Verb, status: Status) -> Result<Status, String> {
     match verb {
@@ -74,7 +98,7 @@ pub(super) async fn perform(desk: &Desk, verb: Verb, status: Status) -> Result<S
             let reference = Reference::parse(&reference).map_err(|error| error.to_string())?;
             let undeleted = desk.registry.undelete(Subject::Operator, &name, &reference);
             let hidden = undeleted.await.map_err(|error| match error {
-                crate::registry::Error::ManifestUnknown => format!(
+                Error::ManifestUnknown => format!(
                     "{repository} has nothing deleted under {reference} that can come back: it was not deleted, or its undelete window is over"
                 ),
                 error => error.to_string(),
@@ -89,6 +113,40 @@ pub(super) async fn perform(desk: &Desk, verb: Verb, status: Status) -> Result<S
                 undeleted,
                 ..status
             })
+        }
+        Verb::DeleteRepository { repository } => {
+            let name = RepositoryName::parse(&repository).map_err(|error| error.to_string())?;
+            let deleted = desk.registry.repository_delete(Subject::Operator, &name);
+            deleted.await.map_err(|error| match error {
+                Error::NameUnknown => format!("there is no repository {repository}"),
+                error => error.to_string(),
+            })?;
+            tracing::info!(repository, "an operator deleted a repository");
+            Ok(with_repository(repository, None, status))
+        }
+        Verb::UndeleteRepository { repository, name } => {
+            let from = RepositoryName::parse(&repository).map_err(|error| error.to_string())?;
+            let name = name.unwrap_or_else(|| repository.clone());
+            let to = RepositoryName::parse(&name).map_err(|error| error.to_string())?;
+            let back = desk
+                .registry
+                .repository_undelete(Subject::Operator, &from, &to);
+            let manifests = back.await.map_err(|error| match error {
+                Error::NameUnknown => format!(
+                    "no repository {repository} was deleted that can come back: none was, or its undelete window is over"
+                ),
+                Error::NameTaken { manifests } => format!(
+                    "there is a repository {name} by now, with {manifests} manifests; bring the deleted one back under another name, with --as NAME, or delete the new one's manifests first"
+                ),
+                error => error.to_string(),
+            })?;
+            tracing::info!(
+                repository,
+                name,
+                manifests,
+                "an operator brought a repository back"
+            );
+            Ok(with_repository(name, Some(manifests), status))
         }
         Verb::BlobWhy { digest } => {
             let digest: Digest = digest.parse().map_err(|_| {

@@ -216,6 +216,18 @@ impl Jobs {
         Ok(job)
     }
 
+    /// How long what a job is at will still take, if it runs here and that can be
+    /// told.
+    pub fn remaining(&self, id: i64) -> Option<Duration> {
+        let run = self
+            .0
+            .current()
+            .values()
+            .find(|run| run.id() == id)
+            .cloned();
+        run.and_then(|run| run.remaining())
+    }
+
     /// A job's log.
     ///
     /// # Errors

@@ -44,6 +44,8 @@ struct Said {
     /// Whether something was said since it was written.
     is_new: bool,
     alive: Instant,
+    /// When the unit of its progress was said first, and how much was done then.
+    began: Option<(String, Instant, u64)>,
 }
 
 impl Run {
@@ -57,6 +59,7 @@ impl Run {
             report,
             is_new: false,
             alive: Instant::now(),
+            began: None,
         };
         Run {
             job,
@@ -96,9 +99,27 @@ impl Run {
         self.said().report.progress.clone()
     }
 
+    /// How long what it is at will take if it goes on as it did. None: nothing
+    /// tells.
+    pub fn remaining(&self) -> Option<Duration> {
+        let said = self.said();
+        let (_, began, from) = said.began.as_ref()?;
+        let progress = &said.report.progress;
+        let done = progress.done.checked_sub(*from).filter(|done| *done > 0)?;
+        let left = progress.total.checked_sub(progress.done)?;
+        let millis = u128::from(left).checked_mul(began.elapsed().as_millis())?;
+        let millis = millis.checked_div(u128::from(done))?;
+        u64::try_from(millis).ok().map(Duration::from_millis)
+    }
+
     /// Says how much is done, and where another would go on. A sign of life.
     pub fn report(&self, progress: JobProgress, place: Vec<u8>) {
         let mut said = self.said();
+        let is_same =
+            |began: &(String, Instant, u64)| began.0 == progress.unit && began.2 <= progress.done;
+        if !said.began.as_ref().is_some_and(is_same) {
+            said.began = Some((progress.unit.clone(), Instant::now(), progress.done));
+        }
         said.report.progress = progress;
         said.report.place = Some(place);
         said.is_new = true;

@@ -83,6 +83,42 @@ async fn until(jobs: &Jobs, id: i64, state: JobState) -> Job {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_runs_tells_how_long_it_still_takes_at_its_pace() {
+    let folder = tempfile::tempdir().unwrap();
+    let catalog = catalog(folder.path()).await;
+    let steps = task("steps", |run| async move {
+        run.report(progress(2), Vec::new());
+        assert_eq!(run.remaining(), None, "nothing was done since it began");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        run.report(progress(4), Vec::new());
+        Err(run.ended().await)
+    });
+    let jobs = jobs(&catalog, "one").with(steps, None);
+    let running = run(&jobs);
+    let began = Instant::now();
+    let id = jobs.start("steps", "{}").await.unwrap().id;
+    let left = loop {
+        if let Some(left) = jobs.remaining(id) {
+            break left;
+        }
+        assert!(began.elapsed() < LONG);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    // Two steps took a fifth of a second, and six are left.
+    assert!(left >= Duration::from_millis(600), "{left:?}");
+    assert!(
+        left <= began.elapsed() * 3 + Duration::from_millis(600),
+        "{left:?}"
+    );
+    jobs.cancel(id).await.unwrap();
+    until(&jobs, id, JobState::Cancelled).await;
+    assert_eq!(jobs.remaining(id), None);
+    jobs.stop().await;
+    running.await.unwrap();
+    catalog.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_job_runs_to_its_end_and_leaves_what_came_of_it() {
     let folder = tempfile::tempdir().unwrap();
     let catalog = catalog(folder.path()).await;

@@ -1,7 +1,8 @@
 //! Blobs of a repository: found, read, mounted from another one, and deleted.
 //!
-//! The store is asked first, which takes a lease, and the link is looked at
-//! after that: what the client is told to be here then stays here.
+//! The store is asked, which takes a lease, and the link is looked at after
+//! that: what the client is told to be here then stays here. It is looked at
+//! before, too: who asks for what the repository does not have keeps nothing alive.
 
 use orlop_oci::{Digest, RepositoryName};
 
@@ -23,6 +24,7 @@ impl Registry {
         digest: &Digest,
     ) -> Result<u64, Error> {
         access::allow(subject, Verb::Pull, repository)?;
+        self.check_link(repository, digest).await?;
         let found = self.blobs.stat(digest);
         self.check_link(repository, digest).await?;
         let life = found.map_err(|fault| blob_error(fault, digest))?;
@@ -37,6 +39,7 @@ impl Registry {
         digest: &Digest,
     ) -> Result<Box<dyn Content>, Error> {
         access::allow(subject, Verb::Pull, repository)?;
+        self.check_link(repository, digest).await?;
         let found = self.blobs.read(digest);
         self.check_link(repository, digest).await?;
         let content = found.map_err(|fault| blob_error(fault, digest))?;
@@ -55,6 +58,9 @@ impl Registry {
         digest: &Digest,
     ) -> Result<bool, Error> {
         self.may_push(subject, repository)?;
+        if !self.may_mount(subject, from, digest).await? {
+            return Ok(false);
+        }
         let life = match self.blobs.stat(digest) {
             Ok(life) => life,
             Err(Fault::NotFound | Fault::Corrupt(_)) => return Ok(false),

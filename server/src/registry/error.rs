@@ -35,6 +35,12 @@ pub enum Error {
     /// No such repository.
     #[error("repository not known")]
     NameUnknown,
+    /// There is a repository of this name that has manifests.
+    #[error("there is a repository of this name by now, with {manifests} manifests")]
+    NameTaken {
+        /// How many it has.
+        manifests: u64,
+    },
     /// The repository has no such blob.
     #[error("blob {0} is not known to this repository")]
     BlobUnknown(Digest),

@@ -14,6 +14,7 @@ mod access;
 mod blob;
 mod engine;
 mod error;
+mod expunge;
 mod maintenance;
 mod manifest;
 #[cfg(test)]
@@ -32,6 +33,7 @@ mod upload;
 
 pub use access::{Subject, Verb};
 pub use error::{Error, Unpaired};
+pub use expunge::Alone;
 pub use maintenance::{Maintenance, ReadOnly};
 pub use manifest::{Pulled, Pushed};
 pub use orlop_oci::{
@@ -40,8 +42,9 @@ pub use orlop_oci::{
 };
 pub use page::{PAGE_MAX, Page};
 pub use seam::{
-    Blobs, Body, BodyFault, Content, ContentStream, Edge, Fault, Health, Hidden, Life, ManifestRow,
-    Mismatch, Names, NewManifest, Pinned, Referrer, ReferrerPage, ReferrerQuery, Upload, UploadId,
+    Blobs, Body, BodyFault, Content, ContentStream, Edge, Fault, Health, Hidden, HiddenRepository,
+    Life, ManifestRow, Mismatch, Names, NewManifest, Pinned, Referrer, ReferrerPage, ReferrerQuery,
+    Upload, UploadId,
 };
 pub use upload::Span;
 

@@ -7,8 +7,8 @@ use futures_util::future::BoxFuture;
 use orlop_oci::{Digest, RefKind, Reference, RepositoryName};
 
 use super::seam::{
-    Edge, Fault, Hidden, Life, ManifestRow, Names, NewManifest, Referrer, ReferrerPage,
-    ReferrerQuery,
+    Edge, Fault, Hidden, HiddenRepository, Life, ManifestRow, Names, NewManifest, Referrer,
+    ReferrerPage, ReferrerQuery,
 };
 use crate::catalog::{self, Catalog, CatalogError, EdgeKind, PutManifest};
 
@@ -85,7 +85,7 @@ impl Names for Catalog {
         &'a self,
         repository: &'a RepositoryName,
         reference: &'a Reference,
-    ) -> BoxFuture<'a, Result<bool, Fault>> {
+    ) -> BoxFuture<'a, Result<Option<Vec<String>>, Fault>> {
         async move { Ok(Catalog::undelete(self, repository.as_str(), reference).await?) }.boxed()
     }
 
@@ -116,6 +116,46 @@ impl Names for Catalog {
     ) -> BoxFuture<'a, Result<bool, Fault>> {
         async move { Ok(Catalog::delete_manifest(self, repository.as_str(), digest).await?) }
             .boxed()
+    }
+
+    fn repository<'a>(
+        &'a self,
+        repository: &'a RepositoryName,
+    ) -> BoxFuture<'a, Result<Option<i64>, Fault>> {
+        async move { Ok(Catalog::repository_row(self, repository.as_str()).await?) }.boxed()
+    }
+
+    fn delete_repository<'a>(
+        &'a self,
+        repository: &'a RepositoryName,
+    ) -> BoxFuture<'a, Result<bool, Fault>> {
+        async move { Ok(Catalog::delete_repository(self, repository.as_str()).await?) }.boxed()
+    }
+
+    fn hidden_repository<'a>(
+        &'a self,
+        repository: &'a RepositoryName,
+        name: &'a RepositoryName,
+    ) -> BoxFuture<'a, Result<Option<HiddenRepository>, Fault>> {
+        async move {
+            let (repository, name) = (repository.as_str(), name.as_str());
+            let hidden = Catalog::hidden_repository(self, repository, name).await?;
+            Ok(hidden.map(|hidden| HiddenRepository {
+                row: hidden.row,
+                manifests: hidden.manifests,
+                in_the_way: hidden.in_the_way,
+                makes_way: hidden.makes_way,
+            }))
+        }
+        .boxed()
+    }
+
+    fn undelete_repository<'a>(
+        &'a self,
+        row: i64,
+        name: &'a RepositoryName,
+    ) -> BoxFuture<'a, Result<bool, Fault>> {
+        async move { Ok(Catalog::undelete_repository(self, row, name.as_str()).await?) }.boxed()
     }
 
     fn delete_tag<'a>(

@@ -4,7 +4,8 @@
 //! The store keeps them as opaque bytes. Their form is for ever: a version
 //! byte, a kind byte, then fields; each text is a length of two bytes
 //! (little-endian) and UTF-8, each digest its encoded form behind such a
-//! length.
+//! length. A row is the number that the repository has in the catalog, 8 bytes
+//! (little-endian): others may have or have had its name.
 //!
 //! ```text
 //! Manifest (1): repository, digest, media type, count of tags (2 bytes), tags
@@ -12,6 +13,10 @@
 //! Untag    (3): repository, tag
 //! Delete   (4): repository, digest
 //! Unlink   (5): repository, digest
+//! Purge    (6): repository, digest, row
+//! Drop     (7): repository, row
+//! Restore  (8): repository, the name that it has from now on, row
+//! PurgeBlob(9): repository, digest, row
 //! ```
 
 use orlop_oci::{Digest, RepositoryName};
@@ -22,6 +27,10 @@ const KIND_LINK: u8 = 2;
 const KIND_UNTAG: u8 = 3;
 const KIND_DELETE: u8 = 4;
 const KIND_UNLINK: u8 = 5;
+const KIND_PURGE: u8 = 6;
+const KIND_DROP: u8 = 7;
+const KIND_RESTORE: u8 = 8;
+const KIND_PURGE_BLOB: u8 = 9;
 
 /// What happened to names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +57,40 @@ pub enum Note {
     },
     /// Something was deleted.
     Deletion(Deletion),
+    /// A manifest went for good, and its tags with it.
+    Purge {
+        /// From where.
+        repository: RepositoryName,
+        /// Digest of its bytes.
+        digest: Digest,
+        /// The repository's row.
+        row: i64,
+    },
+    /// A repository was deleted, with all that is in it.
+    Drop {
+        /// Which one.
+        repository: RepositoryName,
+        /// Its row.
+        row: i64,
+    },
+    /// A deleted repository came back, with all that was in it.
+    Restore {
+        /// The name that it had.
+        repository: RepositoryName,
+        /// The name that it has from now on.
+        name: RepositoryName,
+        /// Its row.
+        row: i64,
+    },
+    /// A repository lost a blob for good.
+    PurgeBlob {
+        /// Which one.
+        repository: RepositoryName,
+        /// Digest of the blob.
+        digest: Digest,
+        /// The repository's row.
+        row: i64,
+    },
 }
 
 /// What is deleted, from one repository.
@@ -144,6 +187,41 @@ impl Note {
                 put(&mut out, repository.as_str().as_bytes());
                 put(&mut out, &digest.encode());
             }
+            Note::Purge {
+                repository,
+                digest,
+                row,
+            } => {
+                out.push(KIND_PURGE);
+                put(&mut out, repository.as_str().as_bytes());
+                put(&mut out, &digest.encode());
+                out.extend_from_slice(&row.to_le_bytes());
+            }
+            Note::Drop { repository, row } => {
+                out.push(KIND_DROP);
+                put(&mut out, repository.as_str().as_bytes());
+                out.extend_from_slice(&row.to_le_bytes());
+            }
+            Note::Restore {
+                repository,
+                name,
+                row,
+            } => {
+                out.push(KIND_RESTORE);
+                put(&mut out, repository.as_str().as_bytes());
+                put(&mut out, name.as_str().as_bytes());
+                out.extend_from_slice(&row.to_le_bytes());
+            }
+            Note::PurgeBlob {
+                repository,
+                digest,
+                row,
+            } => {
+                out.push(KIND_PURGE_BLOB);
+                put(&mut out, repository.as_str().as_bytes());
+                put(&mut out, &digest.encode());
+                out.extend_from_slice(&row.to_le_bytes());
+            }
         }
         out
     }
@@ -184,6 +262,25 @@ impl Note {
                 repository: rest.repository()?,
                 digest: rest.digest()?,
             }),
+            KIND_PURGE => Note::Purge {
+                repository: rest.repository()?,
+                digest: rest.digest()?,
+                row: i64::from_le_bytes(rest.array()?),
+            },
+            KIND_DROP => Note::Drop {
+                repository: rest.repository()?,
+                row: i64::from_le_bytes(rest.array()?),
+            },
+            KIND_RESTORE => Note::Restore {
+                repository: rest.repository()?,
+                name: rest.repository()?,
+                row: i64::from_le_bytes(rest.array()?),
+            },
+            KIND_PURGE_BLOB => Note::PurgeBlob {
+                repository: rest.repository()?,
+                digest: rest.digest()?,
+                row: i64::from_le_bytes(rest.array()?),
+            },
             _ => return Err(NoteError::Malformed),
         };
         if rest.0.is_empty() {
@@ -263,6 +360,25 @@ mod tests {
             repository: repository.clone(),
             digest,
         }));
+        notes.push(Note::Drop {
+            repository: repository.clone(),
+            row: i64::MAX,
+        });
+        notes.push(Note::Purge {
+            repository: repository.clone(),
+            digest,
+            row: 258,
+        });
+        notes.push(Note::Restore {
+            repository: repository.clone(),
+            name: RepositoryName::parse("library/old").unwrap(),
+            row: 1,
+        });
+        notes.push(Note::PurgeBlob {
+            repository: repository.clone(),
+            digest,
+            row: 258,
+        });
         for tags in [vec![], vec!["latest".to_owned(), "3.20".to_owned()]] {
             notes.push(Note::Manifest {
                 repository: repository.clone(),
@@ -291,6 +407,12 @@ mod tests {
         let mut expected = vec![1, 2, 1, 0, b'a', 33, 0, 1];
         expected.extend([7; 32]);
         expected.extend([2, 1, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(note.encode(), expected);
+        let note = Note::Drop {
+            repository: RepositoryName::parse("a").unwrap(),
+            row: 258,
+        };
+        let expected = [1, 7, 1, 0, b'a', 2, 1, 0, 0, 0, 0, 0, 0];
         assert_eq!(note.encode(), expected);
     }
 

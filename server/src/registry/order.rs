@@ -66,6 +66,25 @@ impl Order {
         self.of(repository).write().await
     }
 
+    /// As [`Order::take`], for two repositories that may be one.
+    pub(super) async fn take_both(
+        &self,
+        one: &RepositoryName,
+        other: &RepositoryName,
+    ) -> (RwLockWriteGuard<'_, ()>, Option<RwLockWriteGuard<'_, ()>>) {
+        let places = (self.place(&one.as_str()), self.place(&other.as_str()));
+        let (first, second) = if places.0 <= places.1 {
+            (one, other)
+        } else {
+            (other, one)
+        };
+        let held = self.take(first).await;
+        if places.0 == places.1 {
+            return (held, None);
+        }
+        (held, Some(self.take(second).await))
+    }
+
     fn of(&self, repository: &RepositoryName) -> &RwLock<()> {
         let place = self.place(&repository.as_str());
         self.repositories.get(place).unwrap_or(&self.other)

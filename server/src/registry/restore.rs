@@ -3,7 +3,7 @@
 use orlop_oci::{Reference, RepositoryName};
 
 use super::access::Subject;
-use super::note::Note;
+use super::note::{Deletion, Note};
 use super::seam::Hidden;
 use super::{Error, Registry};
 
@@ -13,7 +13,7 @@ const NOTED: usize = 200;
 impl Registry {
     /// Brings a deleted tag back with its manifest, or a deleted manifest with
     /// the tags that were deleted along with it; and with either what it lists
-    /// and its blobs, which the row has kept.
+    /// and its blobs, which the row has kept. Says what came back.
     ///
     /// # Errors
     /// `ManifestUnknown` when it is not deleted, or was purged;
@@ -49,9 +49,34 @@ impl Registry {
                 };
                 registry.blobs.note(note.encode())?;
             }
-            let is_back = registry.names.undelete(&repository, &reference).await?;
+            let back = registry.names.undelete(&repository, &reference).await?;
             drop(pinned.guard);
-            is_back.then_some(hidden).ok_or(Error::ManifestUnknown)
+            // A purge may have taken some of it since it was looked for: then the
+            // notes above say more than came back.
+            let tags = match &back {
+                Some(tags) => tags.as_slice(),
+                None => &[],
+            };
+            let by_digest = Reference::Digest(hidden.digest);
+            let is_there = registry.names.manifest(&repository, &by_digest).await?;
+            let untrue = hidden.tags.iter().filter(|tag| !tags.contains(tag));
+            let untrue: Vec<Deletion> = match is_there {
+                Some(_) => untrue
+                    .map(|tag| Deletion::Tag {
+                        repository: repository.clone(),
+                        tag: tag.clone(),
+                    })
+                    .collect(),
+                None => vec![Deletion::Manifest {
+                    repository: repository.clone(),
+                    digest: hidden.digest,
+                }],
+            };
+            for what in untrue {
+                registry.blobs.note(Note::Deletion(what).encode())?;
+            }
+            let tags = back.ok_or(Error::ManifestUnknown)?;
+            Ok(Hidden { tags, ..hidden })
         })
         .await
     }

@@ -123,6 +123,19 @@ pub struct Hidden {
     pub tags: Vec<String>,
 }
 
+/// A repository that was deleted and can come back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HiddenRepository {
+    /// Its row, which no other has or had.
+    pub row: i64,
+    /// How many manifests are in it.
+    pub manifests: u64,
+    /// How many there are in one that has its name by now.
+    pub in_the_way: u64,
+    /// The row of that one, if there is one: it makes way if it has none.
+    pub makes_way: Option<i64>,
+}
+
 /// Blobs held against collection until this is dropped.
 pub struct Pinned {
     /// For each digest asked for, the life of the blob; None if it is not there.
@@ -338,6 +351,45 @@ pub trait Names: Send + Sync + 'static {
         digest: &'a Digest,
     ) -> BoxFuture<'a, Result<bool, Fault>>;
 
+    /// The row of a repository, which no other has or had. None: there is none,
+    /// as where this is not provided.
+    fn repository<'a>(
+        &'a self,
+        _repository: &'a RepositoryName,
+    ) -> BoxFuture<'a, Result<Option<i64>, Fault>> {
+        ready(Ok(None)).boxed()
+    }
+
+    /// Deletes a repository with all that is in it. False: there was none, as
+    /// where this is not provided.
+    fn delete_repository<'a>(
+        &'a self,
+        _repository: &'a RepositoryName,
+    ) -> BoxFuture<'a, Result<bool, Fault>> {
+        ready(Ok(false)).boxed()
+    }
+
+    /// The repository of this name that was deleted last, and what stands in its
+    /// way if it is to have that name from now on. None: there is none, or it
+    /// cannot come back whole.
+    fn hidden_repository<'a>(
+        &'a self,
+        _repository: &'a RepositoryName,
+        _name: &'a RepositoryName,
+    ) -> BoxFuture<'a, Result<Option<HiddenRepository>, Fault>> {
+        ready(Ok(None)).boxed()
+    }
+
+    /// Brings the repository of a row back under that name. False: it is not
+    /// deleted, or cannot come back whole, or another one is in its way.
+    fn undelete_repository<'a>(
+        &'a self,
+        _row: i64,
+        _name: &'a RepositoryName,
+    ) -> BoxFuture<'a, Result<bool, Fault>> {
+        ready(Ok(false)).boxed()
+    }
+
     /// Deletes a tag. False: there was none.
     fn delete_tag<'a>(
         &'a self,
@@ -355,13 +407,14 @@ pub trait Names: Send + Sync + 'static {
         ready(Ok(None)).boxed()
     }
 
-    /// Brings a deleted tag or manifest back. False: there is none.
+    /// Brings a deleted tag or manifest back, and says with which tags. None:
+    /// there is none.
     fn undelete<'a>(
         &'a self,
         _repository: &'a RepositoryName,
         _reference: &'a Reference,
-    ) -> BoxFuture<'a, Result<bool, Fault>> {
-        ready(Ok(false)).boxed()
+    ) -> BoxFuture<'a, Result<Option<Vec<String>>, Fault>> {
+        ready(Ok(None)).boxed()
     }
 
     /// Manifests about another one, in the order of their digests, and the

@@ -39,6 +39,7 @@ pub use machine::memory_limit;
 pub use problem::{Origin, Position, Problem, SettingsError};
 pub use schema::schema;
 
+use crate::collection::Untagged;
 use crate::jobs::Cron;
 use sources::{Sources, Surroundings};
 use table::ALL;
@@ -76,8 +77,8 @@ pub struct Settings {
     pub ops_listen: Option<SocketAddr>,
     /// How long a deleted row can be brought back.
     pub undelete_window: Duration,
-    /// How long what nothing reaches stays; None: for ever.
-    pub untagged: Option<Duration>,
+    /// How long what nothing reaches stays.
+    pub untagged: Untagged,
     /// When garbage is collected by itself; None: never.
     pub gc_schedule: Option<Cron>,
     /// How long a collection may go on; None: until it is done.
@@ -121,7 +122,7 @@ impl Settings {
             tls: None,
             ops_listen: None,
             undelete_window: Duration::from_secs(24 * 3600),
-            untagged: None,
+            untagged: Untagged::default(),
             gc_schedule: None,
             gc_limit: None,
             upload_expiry: Duration::from_secs(24 * 3600),

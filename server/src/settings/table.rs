@@ -19,6 +19,7 @@ use super::network::{Address, AddressOrOff, Networks, PublicUrl};
 use super::problem::Origin;
 use super::schedule::{Keep, Times};
 use super::sources::Sources;
+use crate::collection::Untagged;
 use crate::jobs::Cron;
 
 /// One setting.
@@ -148,13 +149,10 @@ pub(crate) static GC_UNDELETE_WINDOW: Setting<Time> = Setting {
 pub(crate) static GC_UNTAGGED: Setting<Keep> = Setting {
     key: "gc.untagged",
     value: "TIME",
-    help: "How long a manifest stays that no tag, index or subject reaches, after it was pushed, lost a tag or was pulled last, whichever is latest, before it is deleted; keep, or 1m or more, and never shorter than gc.lease",
-    default: || Keep(None),
+    help: "How long a manifest stays that no tag, index or subject reaches, after it was pushed, lost a tag or was pulled last, whichever is latest, before it is deleted; keep, or 1m or more, and never shorter than gc.lease; for some repositories another time, by patterns: keep,ci/**=7d",
+    default: || Keep(Untagged::default()),
     default_note: None,
-    range: |keep| match keep.0 {
-        Some(time) => Time(time).within(Time::seconds(60), Time::days(3650)),
-        None => Ok(()),
-    },
+    range: |keep| keep.within(Time::seconds(60), Time::days(3650)),
 };
 
 /// When a collection begins by itself.

@@ -9,6 +9,8 @@ use orlop_disk::Choice;
 use super::kind::Kind;
 use super::*;
 
+mod untagged;
+
 #[derive(Parser)]
 struct Line {
     #[command(flatten)]
@@ -152,7 +154,7 @@ fn every_flag_is_read() {
         }),
         ops_listen: None,
         undelete_window: Duration::ZERO,
-        untagged: Some(Duration::from_secs(30 * 24 * 3600)),
+        untagged: Some(Duration::from_secs(30 * 24 * 3600)).into(),
         gc_schedule: None,
         gc_limit: Some(Duration::from_secs(1800)),
         upload_expiry: Duration::from_secs(7200),

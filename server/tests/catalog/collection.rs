@@ -14,7 +14,10 @@ use crate::place::Place;
 /// Later than any row.
 const ALL: i64 = i64::MAX;
 
-async fn live(catalog: &Catalog, without: Option<i64>) -> Result<Vec<Digest>, CatalogError> {
+pub(crate) async fn live(
+    catalog: &Catalog,
+    without: Option<i64>,
+) -> Result<Vec<Digest>, CatalogError> {
     let mut live = catalog.live_set(without);
     let mut all = Vec::new();
     while let Some(mut digests) = live.next().await? {
@@ -24,7 +27,7 @@ async fn live(catalog: &Catalog, without: Option<i64>) -> Result<Vec<Digest>, Ca
     Ok(all)
 }
 
-async fn purge(catalog: &Catalog, until: i64) -> PurgedRows {
+pub(crate) async fn purge(catalog: &Catalog, until: i64) -> PurgedRows {
     let mut all = PurgedRows::default();
     let mut purge = catalog.purge(until);
     while let Some(rows) = purge.next().await.unwrap() {
@@ -34,7 +37,7 @@ async fn purge(catalog: &Catalog, until: i64) -> PurgedRows {
 }
 
 /// Indexes are listed in no repository's tags here: an index of these.
-fn index(repository: &str, name: &str, children: &[&str], tags: &[&str]) -> PutManifest {
+pub(crate) fn index(repository: &str, name: &str, children: &[&str], tags: &[&str]) -> PutManifest {
     let edges = children
         .iter()
         .map(|child| Edge {
@@ -51,7 +54,7 @@ fn index(repository: &str, name: &str, children: &[&str], tags: &[&str]) -> PutM
     }
 }
 
-fn about(repository: &str, name: &str, subject: &str) -> PutManifest {
+pub(crate) fn about(repository: &str, name: &str, subject: &str) -> PutManifest {
     PutManifest {
         subject: Some(digest(subject)),
         ..manifest(repository, name, &[])
@@ -83,10 +86,8 @@ pub(crate) async fn purges_leave_what_is_not_deleted_and_the_totals_right(place:
             3 => {
                 let was = rows.get(&key) == Some(&false);
                 let reference = tag(&digest(&name).to_string());
-                assert_eq!(
-                    catalog.undelete(&repository, &reference).await.unwrap(),
-                    was
-                );
+                let back = catalog.undelete(&repository, &reference).await.unwrap();
+                assert_eq!(back.is_some(), was);
                 rows.entry(key).and_modify(|is_live| *is_live = true);
             }
             _ => {
@@ -263,29 +264,30 @@ pub(crate) async fn what_was_deleted_comes_back_with_what_belongs_to_it(place: &
     catalog.put_manifest(put).await.unwrap();
     let by_digest = tag(&digest("one").to_string());
     assert_eq!(catalog.hidden("r", &by_digest).await.unwrap(), None);
-    assert!(!catalog.undelete("r", &by_digest).await.unwrap());
+    assert_eq!(catalog.undelete("r", &by_digest).await.unwrap(), None);
     // This one was deleted by itself, before.
     catalog.delete_tag("r", "c").await.unwrap();
     tokio::time::sleep(std::time::Duration::from_millis(3)).await;
     catalog.delete_manifest("r", &digest("one")).await.unwrap();
     let hidden = catalog.hidden("r", &by_digest).await.unwrap().unwrap();
     assert_eq!(hidden.tags, ["a", "b"]);
-    assert!(catalog.undelete("r", &by_digest).await.unwrap());
+    let back = catalog.undelete("r", &by_digest).await.unwrap();
+    assert_eq!(back.unwrap(), ["a", "b"]);
     assert_eq!(lookup(&catalog, "r", "a").await, Some(digest("one")));
     assert_eq!(lookup(&catalog, "r", "c").await, None);
     // A tag brings its manifest back.
     catalog.delete_manifest("r", &digest("one")).await.unwrap();
-    assert!(catalog.undelete("r", &tag("c")).await.unwrap());
+    assert!(catalog.undelete("r", &tag("c")).await.unwrap().is_some());
     assert_eq!(lookup(&catalog, "r", "c").await, Some(digest("one")));
     assert_eq!(lookup(&catalog, "r", "a").await, None);
     // One that was given to something else stays with that.
     let two = manifest("r", "two", &["a"]);
     catalog.put_manifest(two).await.unwrap();
-    assert!(!catalog.undelete("r", &tag("a")).await.unwrap());
+    assert_eq!(catalog.undelete("r", &tag("a")).await.unwrap(), None);
     assert_eq!(lookup(&catalog, "r", "a").await, Some(digest("two")));
     catalog.delete_manifest("r", &digest("one")).await.unwrap();
     purge(&catalog, ALL).await;
-    assert!(!catalog.undelete("r", &by_digest).await.unwrap());
+    assert_eq!(catalog.undelete("r", &by_digest).await.unwrap(), None);
     catalog.close().await;
 }
 
@@ -447,7 +449,7 @@ pub(crate) async fn a_listed_manifest_is_not_purged_before_its_index(place: &Pla
         .await
         .unwrap();
     let v1 = tag("v1");
-    assert!(catalog.undelete("r", &v1).await.unwrap());
+    assert!(catalog.undelete("r", &v1).await.unwrap().is_some());
     let by_digest = digest("child").to_string();
     let found = lookup(&catalog, "r", &by_digest).await;
     assert_eq!(found, Some(digest("child")), "it comes back whole");
@@ -462,7 +464,7 @@ pub(crate) async fn undelete_brings_blobs_back_that_were_deleted_too(place: &Pla
     catalog.put_manifest(put).await.unwrap();
     catalog.delete_manifest("r", &digest("one")).await.unwrap();
     catalog.unlink_blob("r", &layer).await.unwrap();
-    assert!(catalog.undelete("r", &tag("v1")).await.unwrap());
+    assert!(catalog.undelete("r", &tag("v1")).await.unwrap().is_some());
     assert!(catalog.blob_linked("r", &layer).await.unwrap());
     assert_eq!(place.number("SELECT count(*) FROM unlinked").await, 0);
     // It counts as used now.

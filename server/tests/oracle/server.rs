@@ -40,7 +40,7 @@ pub(crate) async fn open(folder: &Path, rules: &Rules) -> Storage {
     let settings = Settings {
         gc_lease: rules.lease,
         undelete_window: rules.window,
-        untagged: rules.untagged,
+        untagged: rules.untagged.into(),
         space_reserve: Some(0),
         ..Settings::stopped(folder.to_owned())
     };

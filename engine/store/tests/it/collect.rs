@@ -172,6 +172,42 @@ async fn a_use_between_two_live_sets_or_during_the_second_revives() {
 }
 
 #[tokio::test]
+async fn a_blob_whose_lease_was_revoked_dies_unless_it_is_used_again() {
+    let (sim, index) = (disk(12), MemoryIndex::default());
+    let disk: Arc<dyn Disk> = Arc::clone(&sim) as Arc<dyn Disk>;
+    let mut config = config();
+    config.lease = Duration::from_secs(3600);
+    let progress = Progress::default();
+    let store = Store::open(config, System::start(), disk, &index, &progress);
+    let store = store.await.unwrap();
+    store.catalog_seen(CATALOG, 1).await.unwrap();
+    let mut blobs = Vec::new();
+    for seed in 0..4 {
+        blobs.push(put(&store, seed).await);
+    }
+    for _ in 0..2 {
+        assert_eq!(cycle(&store, &[]).await.condemned, 0);
+    }
+    store.revoke(&blobs[1..]).unwrap();
+    store.stat(&blobs[1]).unwrap();
+    let (pin, _) = store.pin(&blobs[2..3]).unwrap();
+    assert_eq!(cycle(&store, &[]).await.condemned, 1);
+    store.revoke(&blobs[2..]).unwrap();
+    assert_eq!(cycle(&store, &[]).await.dead, 1);
+    let here: Vec<bool> = blobs.iter().map(|blob| is_here(&store, blob)).collect();
+    assert_eq!(here, [true, true, true, false]);
+    // Gone while a collection runs: what was used since it began stays.
+    drop(pin);
+    store.revoke(&blobs).unwrap();
+    let collector = store.collect().await.unwrap();
+    store.stat(&blobs[0]).unwrap();
+    store.revoke(&blobs).unwrap();
+    assert_eq!(swept(collector, &[], true).await.unwrap().condemned, 2);
+    assert_eq!(cycle(&store, &[]).await.dead, 2);
+    assert!(is_here(&store, &blobs[0]));
+}
+
+#[tokio::test]
 async fn what_is_pinned_or_younger_than_the_barrier_is_passed_over() {
     let (_, _, store) = store(3).await;
     let old = put(&store, 1).await;

@@ -9,8 +9,11 @@
 mod faults;
 mod further;
 mod kills;
+mod operators;
+mod purge;
 mod races;
 mod scale;
+mod undelete;
 mod watched;
 mod wrongly;
 
@@ -380,7 +383,7 @@ async fn untagged_manifests_stay_unless_a_rule_says_otherwise() {
     assert_eq!(running.collect("{}").await.dead, 0);
     assert!(running.pulls("a", &image.to_string()).await);
     running.stop().await;
-    let rule = |settings: &mut Settings| settings.untagged = Some(LEASE);
+    let rule = |settings: &mut Settings| settings.untagged = Some(LEASE).into();
     let running = Running::start(folder.path(), rule).await;
     let mut dead = 0;
     for _ in 0..2 {

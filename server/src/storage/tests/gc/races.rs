@@ -27,7 +27,7 @@ enum Push {
 /// Whether the push had so many steps, and whether it was taken.
 async fn overtaken(push: Push, step: u64) -> (bool, bool) {
     let folder = tempfile::tempdir().unwrap();
-    let rule = |settings: &mut Settings| settings.untagged = Some(LEASE);
+    let rule = |settings: &mut Settings| settings.untagged = Some(LEASE).into();
     let running = Running::start(folder.path(), rule).await;
     running.image("a", "other", "other").await;
     let part = |digest: Digest, size: usize, kind: &str| {
