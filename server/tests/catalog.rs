@@ -9,6 +9,8 @@
     reason = "a test ends where it fails"
 )]
 
+#[path = "catalog/at_once.rs"]
+mod at_once;
 #[path = "catalog/cases.rs"]
 mod cases;
 #[path = "catalog/collection.rs"]
@@ -109,6 +111,12 @@ suite!(
     unit::a_repository_comes_back_whole_or_not_at_all,
     unit::a_pause_of_collection_survives_a_restart,
     unit::an_undelete_tells_only_tags_that_came_back,
+    at_once::what_is_purged_while_a_live_set_is_read_is_not_forgotten_with_it,
+    at_once::a_push_after_a_purge_has_its_leases_and_another_life_too,
+    at_once::a_purge_that_is_cut_short_has_said_what_goes_at_once,
+    at_once::as_many_purges_as_readers_do_not_wait_for_each_other,
+    at_once::a_plan_counts_no_manifests_of_deleted_repositories,
+    at_once::a_pause_and_its_end_are_changes,
     cases::readers_never_go_back,
     cases::comes_back_as_it_was,
     cases::refuses_newer_and_missing,

@@ -17,7 +17,7 @@ pub(super) const KEPT: i64 = 100_000;
 const TRIM_EVERY: i64 = 256;
 
 /// Kinds and their numbers in the table, which never change.
-const KINDS: [(ChangeKind, i64); 12] = [
+const KINDS: [(ChangeKind, i64); 14] = [
     (ChangeKind::RepositoryCreated, 1),
     (ChangeKind::RepositoryDeleted, 2),
     (ChangeKind::ManifestPut, 3),
@@ -30,6 +30,8 @@ const KINDS: [(ChangeKind, i64); 12] = [
     (ChangeKind::RepositoryPurged, 10),
     (ChangeKind::Collected, 11),
     (ChangeKind::RepositoryUndeleted, 12),
+    (ChangeKind::CollectionPaused, 13),
+    (ChangeKind::CollectionResumed, 14),
 ];
 
 impl ChangeKind {

@@ -49,17 +49,27 @@ static LOOK_UP: LazyLock<OfList> = LazyLock::new(|| {
 });
 static REMEMBER: LazyLock<OfRows> = LazyLock::new(|| {
     OfRows::new(
-        "INSERT INTO departed (digest, repository, manifest, deleted_at, purged_at) \
+        "INSERT INTO departed (digest, repository, manifest, deleted_at, purged_at, sequence) \
          VALUES {rows} ON CONFLICT (digest) DO UPDATE SET \
-         repository = excluded.repository, manifest = excluded.manifest, \
-         deleted_at = excluded.deleted_at, purged_at = excluded.purged_at \
-         WHERE departed.deleted_at <= excluded.deleted_at",
-        2,
-        "({}, $1, {}, {}, $2)",
+         repository = CASE WHEN departed.deleted_at <= excluded.deleted_at \
+         THEN excluded.repository ELSE departed.repository END, \
+         manifest = CASE WHEN departed.deleted_at <= excluded.deleted_at \
+         THEN excluded.manifest ELSE departed.manifest END, \
+         deleted_at = CASE WHEN departed.deleted_at <= excluded.deleted_at \
+         THEN excluded.deleted_at ELSE departed.deleted_at END, \
+         purged_at = excluded.purged_at, sequence = excluded.sequence",
+        3,
+        "({}, $1, {}, {}, $2, $3)",
     )
 });
 static FORGET: LazyLock<OfList> =
     LazyLock::new(|| OfList::new("DELETE FROM departed WHERE digest IN ({list})", 0));
+static FORGET_BEFORE: LazyLock<OfList> = LazyLock::new(|| {
+    OfList::new(
+        "DELETE FROM departed WHERE sequence < $1 AND digest IN ({list})",
+        1,
+    )
+});
 static LINKS_OF: LazyLock<OfList> = LazyLock::new(|| {
     OfList::new(
         "SELECT l.digest, l.repository, r.name, COALESCE(l.birth, -1) FROM link l \
@@ -112,16 +122,21 @@ impl Catalog {
     }
 
     /// Forgets what named blobs that are named again: it explains nothing any
-    /// more. As many of them as [`Catalog::departed_after`] gives, at most.
+    /// more. As many of them as [`Catalog::departed_after`] gives, at most. What was
+    /// purged after the catalog's sequence was `before` stays: whoever read names
+    /// since then may have read what was purged.
     ///
     /// # Errors
     /// As [`Catalog::put_manifest`].
     pub async fn forget_departed(
         &self,
         digests: &[Digest],
+        before: u64,
     ) -> std::result::Result<(), CatalogError> {
         let digests = digests.iter().map(|digest| digest.encode()).collect();
-        self.submit(Verb::ForgetDeparted(digests)).await.map(|_| ())
+        let before = i64::try_from(before).unwrap_or(i64::MAX);
+        let verb = Verb::ForgetDeparted { digests, before };
+        self.submit(verb).await.map(|_| ())
     }
 
     /// Why blobs are garbage, where a purge has taken what named them.
@@ -173,7 +188,12 @@ pub(super) async fn remember(
             ]
         })
         .collect();
-    let own = [Arg::Text(repository), Arg::Int(now)];
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let sql = "SELECT sequence FROM catalog WHERE one = 1";
+    let sequence = connection.one(sql, &[]).await?.int(0)?;
+    let own = [Arg::Text(repository), Arg::Int(now), Arg::Int(sequence)];
     REMEMBER.run(connection, &own, &rows).await
 }
 
@@ -189,9 +209,11 @@ pub(super) async fn forget_outdated(connection: &mut Connection, now: i64) -> Re
 pub(super) async fn forget_departed(
     connection: &mut Connection,
     digests: &[Vec<u8>],
+    before: i64,
 ) -> Result<Effect> {
     let list = digests.iter().map(|digest| Arg::Bytes(digest));
-    FORGET.run(connection, &[], list).await?;
+    let own = [Arg::Int(before)];
+    FORGET_BEFORE.run(connection, &own, list).await?;
     Ok(Effect::default())
 }
 

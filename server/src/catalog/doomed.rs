@@ -22,7 +22,11 @@ impl Catalog {
     pub async fn doomed(&self, until: i64, n: usize) -> Result<(u64, Vec<Doomed>)> {
         within(async {
             let mut connection = self.reader().await?;
-            let count = concat!("SELECT count(*) FROM manifest m WHERE ", due!("$1"));
+            let count = concat!(
+                "SELECT count(*) FROM manifest m JOIN repository r ON r.id = m.repository \
+                 AND r.deleted_at IS NULL WHERE ",
+                due!("$1")
+            );
             let count = connection.one(count, &[Arg::Int(until)]).await?.int(0)?;
             let rows = connection
                 .rows(

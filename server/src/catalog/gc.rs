@@ -65,6 +65,17 @@ impl GcVerb {
                 let why = pause.as_ref().map(|pause| pause.why.as_str());
                 let arguments = [Arg::Int(since), Arg::MaybeText(why)];
                 connection.run(sql, &arguments).await?;
+                // As a change, so that the next copy of the catalog has it.
+                let kind = match pause {
+                    Some(_) => ChangeKind::CollectionPaused,
+                    None => ChangeKind::CollectionResumed,
+                };
+                let changes = [(kind, why.unwrap_or_default().to_owned())];
+                let sequence = change::record(connection, NO_REPOSITORY, &changes, now).await?;
+                return Ok(Effect {
+                    sequence: Some(sequence),
+                    ..Effect::default()
+                });
             }
             GcVerb::Release => {
                 let sql = "UPDATE catalog SET gc_hold = NULL WHERE one = 1";

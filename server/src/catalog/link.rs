@@ -2,6 +2,7 @@
 
 use orlop_format::digest::Digest;
 
+use super::at_once;
 use super::cache::Item;
 use super::change;
 use super::sql::{Arg, Connection};
@@ -34,7 +35,7 @@ pub(super) async fn add(
 }
 
 /// Writes a link, unless there is one that says the same, or that is of a later
-/// life. Whether it did.
+/// life. Whether it did. From now on leases keep that life again.
 pub(super) async fn put(
     connection: &mut Connection,
     repository: i64,
@@ -42,6 +43,7 @@ pub(super) async fn put(
     (size, birth): (i64, i64),
     now: i64,
 ) -> Result<bool> {
+    at_once::linked(connection, birth).await?;
     let changed = connection
         .run(
             "INSERT INTO link (repository, digest, size, linked_at, birth) \

@@ -11,6 +11,7 @@
 //!
 //! Refuses to know: HTTP, who may do what, blobs and whether they are there.
 
+mod at_once;
 mod cache;
 mod change;
 mod departed;
@@ -54,6 +55,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::supervisor::Supervisor;
+pub use at_once::Births;
 use cache::Cache;
 pub use departed::DEAD_MAX;
 pub use error::CatalogError;

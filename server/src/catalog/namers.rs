@@ -40,15 +40,16 @@ impl Catalog {
         digest: &Digest,
         repository: Option<&str>,
     ) -> Result<Vec<PurgePlace>> {
-        let mut connection = self.reader().await?;
         let encoded = digest.encode();
-        let named = self
-            .scan(None, &HashSet::from([encoded.clone()]))
-            .await?
-            .remove(&encoded)
-            .unwrap_or_default();
-        let named: HashSet<i64> = named.iter().map(|(id, _, _)| *id).collect();
+        let wanted = HashSet::from([encoded.clone()]);
+        let mut named: HashSet<i64> = HashSet::new();
+        if repository.is_none() {
+            let found = self.scan(None, &wanted).await?;
+            named.extend(found.into_values().flatten().map(|(id, _, _)| id));
+        }
         let rows = within(async {
+            // Nobody holds a connection while it waits for another one.
+            let mut connection = self.reader().await?;
             let rows = connection
                 .rows(
                     "SELECT r.id, r.name, COALESCE(r.deleted_at, -1), CASE WHEN EXISTS \
@@ -56,8 +57,9 @@ impl Catalog {
                      OR EXISTS (SELECT 1 FROM link l WHERE l.digest = $1 AND l.repository = r.id) \
                      OR EXISTS (SELECT 1 FROM unlinked u WHERE u.repository = r.id \
                      AND u.digest = $1) THEN CAST(1 AS BIGINT) ELSE CAST(0 AS BIGINT) END \
-                     FROM repository r ORDER BY r.name, r.id",
-                    &[Arg::Bytes(&encoded)],
+                     FROM repository r WHERE COALESCE($2, r.name) = r.name \
+                     ORDER BY r.name, r.id",
+                    &[Arg::Bytes(&encoded), Arg::MaybeText(repository)],
                 )
                 .await?;
             Ok(rows)
@@ -70,12 +72,27 @@ impl Catalog {
                 name: row.text(1)?,
                 is_deleted: row.int(2)? >= 0,
             };
-            let has = row.int(3)? != 0 || named.contains(&place.id);
-            if has && repository.is_none_or(|name| name == place.name) {
+            let mut has = row.int(3)? != 0 || named.contains(&place.id);
+            if !has && repository.is_some() {
+                has = !self.scan(Some(place.id), &wanted).await?.is_empty();
+            }
+            if has {
                 places.push(place);
             }
         }
         Ok(places)
+    }
+
+    /// A repository, deleted or not, by its number. None: it is gone.
+    ///
+    /// # Errors
+    /// When it cannot be known.
+    pub async fn purge_place(&self, id: i64) -> Result<Option<PurgePlace>> {
+        within(async {
+            let mut connection = self.reader().await?;
+            name_of(&mut connection, id).await
+        })
+        .await
     }
 
     /// Repositories, deleted ones too, that have links of blobs.
@@ -132,12 +149,12 @@ impl Catalog {
         }
         let mut names = HashMap::new();
         let mut namers = Namers::new();
-        let mut connection = self.reader().await?;
         let mut found = self.scan(None, &wanted).await?;
         for (id, manifest) in self.rows_of(&wanted).await? {
             let itself = found.entry(manifest.clone()).or_default();
             itself.push((id, manifest, 0));
         }
+        let mut connection = self.reader().await?;
         for (blob, by) in found {
             let mut reasons = Vec::new();
             for (id, manifest, _) in by {

@@ -172,16 +172,16 @@ pub(super) async fn manifests(
 }
 
 /// Removes one manifest that need not be hidden, or, where it has more tags than a
-/// step removes, only some of them, and hides it. These changes are written with
+/// step removes, only some of them, and hides it. That its tags go is written with
 /// it.
 pub(super) async fn one(
     connection: &mut Connection,
     (id, name): (i64, &str),
     digest: &[u8],
-    (changes, now): (Vec<change::Of>, i64),
+    now: i64,
 ) -> Result<Effect> {
     let mut step = Step::begin(connection, now, now);
-    step.changes = changes;
+    step.tells_tags = true;
     let name = name.to_owned();
     let due = [(digest.to_vec(), now)];
     step.together(&Place { id, name }, &due).await?;
@@ -219,7 +219,7 @@ static DUE: LazyLock<OfList> = LazyLock::new(|| {
 // that one's tags.
 static TAGS_OF: LazyLock<OfList> = LazyLock::new(|| {
     OfList::new(
-        "SELECT name FROM tag WHERE manifest IN ({list}) AND repository + 0 = $1 LIMIT $2",
+        "SELECT name, COALESCE(deleted_at, -1) FROM tag WHERE manifest IN ({list}) AND repository + 0 = $1 LIMIT $2",
         2,
     )
 });
@@ -295,6 +295,8 @@ struct Step<'a> {
     /// Of repositories that lost manifests.
     totals: BTreeMap<i64, Totals>,
     changes: Vec<change::Of>,
+    /// Whether each tag that goes is told, since nothing was said of it yet.
+    tells_tags: bool,
 }
 
 impl<'a> Step<'a> {
@@ -308,6 +310,7 @@ impl<'a> Step<'a> {
             purged: PurgedRows::default(),
             totals: BTreeMap::new(),
             changes: Vec::new(),
+            tells_tags: false,
         }
     }
 
@@ -407,9 +410,15 @@ impl<'a> Step<'a> {
     async fn together(&mut self, place: &Place, due: &[Due]) -> Result<()> {
         let list = due.iter().map(|(digest, _)| Arg::Bytes(digest));
         let own = [Arg::Int(place.id), Arg::Int(limit(TAGS))];
-        let tags = TAGS_OF.rows(self.connection, &own, list).await?;
-        let tags = tags.iter().map(|row| row.text(0));
-        let tags = tags.collect::<Result<Vec<String>>>()?;
+        let rows = TAGS_OF.rows(self.connection, &own, list).await?;
+        let mut tags = Vec::with_capacity(rows.len());
+        for row in &rows {
+            if self.tells_tags && row.int(1)? < 0 {
+                self.changes
+                    .push((place.id, ChangeKind::TagDeleted, row.text(0)?));
+            }
+            tags.push(row.text(0)?);
+        }
         self.remove_tags(place.id, &tags).await?;
         self.count(tags.len());
         if tags.len() >= TAGS {

@@ -132,6 +132,11 @@ pub enum ChangeKind {
     Collected,
     /// A hidden repository is back. The object is the name it has.
     RepositoryUndeleted,
+    /// An operator paused collection, or gave another reason for that. It is of no
+    /// repository; the object is the reason.
+    CollectionPaused,
+    /// An operator ended that. It is of no repository; the object is empty.
+    CollectionResumed,
 }
 
 /// One change. Sequences rise without gaps.
@@ -312,6 +317,8 @@ pub struct PurgedManifest {
     pub digest: Digest,
     /// Some of its tags.
     pub tags: Vec<String>,
+    /// How many it has.
+    pub tag_count: u64,
 }
 
 /// What goes for good with a digest, from one repository.

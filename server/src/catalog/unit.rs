@@ -10,10 +10,12 @@
 //! that repository meanwhile. Refuses to know: blobs and whether they are here.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use orlop_format::digest::Digest;
 
 use super::Catalog;
+use super::at_once::{self, Births};
 use super::cache::{Item, Touched};
 use super::change;
 use super::departed;
@@ -32,18 +34,23 @@ const TAGS: i64 = 100;
 
 const CONFIG: i64 = 1;
 const LAYER: i64 = 2;
+/// The number of no repository.
+const NOWHERE: i64 = 0;
 
 type Result<T> = std::result::Result<T, CatalogError>;
 
 /// A change that takes something away for good.
 #[derive(Debug, Clone)]
 pub(super) enum UnitVerb {
-    /// A manifest with its tags.
-    Manifest(PurgePlace, Digest),
-    /// A repository's links of a blob.
-    Link(PurgePlace, Digest),
-    /// What keeps a blob from dying before its leases end.
-    Lease(Digest),
+    /// A manifest with its tags, and of these lives what keeps them from dying
+    /// before their leases end, where it is one or names it.
+    Manifest(PurgePlace, Digest, Arc<Births>),
+    /// A repository's links of a blob, and what keeps that life.
+    Link(PurgePlace, Digest, Option<u64>),
+    /// What keeps a blob's life from dying before its leases end.
+    AtOnce(Digest, u64),
+    /// Nothing: of these lives, leases are to count again.
+    Leased(Vec<u64>),
 }
 
 impl UnitVerb {
@@ -53,17 +60,26 @@ impl UnitVerb {
         now: i64,
     ) -> std::result::Result<Effect, sqlx::Error> {
         match self {
-            UnitVerb::Manifest(place, digest) => manifest(connection, place, digest, now).await,
-            UnitVerb::Link(place, digest) => link(connection, place, digest, now).await,
-            UnitVerb::Lease(digest) => lease(connection, digest, now).await,
+            UnitVerb::Manifest(place, digest, births) => {
+                manifest(connection, (place, digest), births, now).await
+            }
+            UnitVerb::Link(place, digest, birth) => {
+                link(connection, (place, digest), *birth, now).await
+            }
+            UnitVerb::AtOnce(digest, birth) => {
+                let life = (digest.encode(), *birth);
+                at_once::begin(connection, (&life.0, life.1), NOWHERE, now).await?;
+                Ok(Effect::default())
+            }
+            UnitVerb::Leased(births) => at_once::end(connection, births).await,
         }
     }
 }
 
 async fn manifest(
     connection: &mut Connection,
-    place: &PurgePlace,
-    digest: &Digest,
+    (place, digest): (&PurgePlace, &Digest),
+    births: &Births,
     now: i64,
 ) -> std::result::Result<Effect, sqlx::Error> {
     let encoded = digest.encode();
@@ -72,18 +88,23 @@ async fn manifest(
     if connection.row(there, &[id, of]).await?.is_none() {
         return Ok(Effect::default());
     }
-    // Those that this step removes.
-    let tags = "SELECT name, COALESCE(deleted_at, -1) FROM tag \
-         WHERE manifest = $2 AND repository + 0 = $1 LIMIT $3";
-    let step = Arg::Int(i64::try_from(purge::TAGS).unwrap_or(i64::MAX));
-    let mut changes = Vec::new();
-    for tag in connection.rows(tags, &[id, of, step]).await? {
-        if tag.int(1)? < 0 {
-            changes.push((place.id, ChangeKind::TagDeleted, tag.text(0)?));
+    let named = "SELECT DISTINCT digest FROM edge WHERE repository = $1 AND manifest = $2 \
+         AND kind IN (1, 2)";
+    let mut lives = Vec::new();
+    for row in connection.rows(named, &[id, of]).await? {
+        lives.push(row.bytes(0)?);
+    }
+    lives.push(encoded.clone());
+    let at = (place.id, place.name.as_str());
+    let effect = purge::one(connection, at, &encoded, now).await?;
+    // With the row that names them: no later purge would find them.
+    for life in lives.iter().filter(|_| !effect.unfinished) {
+        let birth = Digest::decode(life).ok();
+        let birth = birth.and_then(|(digest, _)| births.get(&digest));
+        if let Some(birth) = birth {
+            at_once::begin(connection, (life, *birth), place.id, now).await?;
         }
     }
-    let at = (place.id, place.name.as_str());
-    let effect = purge::one(connection, at, &encoded, (changes, now)).await?;
     Ok(Effect {
         touched: vec![Touched::Repository(place.name.as_str().into())],
         ..effect
@@ -92,8 +113,8 @@ async fn manifest(
 
 async fn link(
     connection: &mut Connection,
-    place: &PurgePlace,
-    digest: &Digest,
+    (place, digest): (&PurgePlace, &Digest),
+    birth: Option<u64>,
     now: i64,
 ) -> std::result::Result<Effect, sqlx::Error> {
     let encoded = digest.encode();
@@ -115,7 +136,11 @@ async fn link(
         .await?
         .is_none()
     {
-        remember(connection, &place.name, encoded, now).await?;
+        let named = departed::Named::from([(encoded.clone(), (Vec::new(), now))]);
+        departed::remember(connection, &place.name, &named, now).await?;
+    }
+    if let Some(birth) = birth {
+        at_once::begin(connection, (&encoded, birth), place.id, now).await?;
     }
     let changes = [(ChangeKind::BlobUnlinked, digest.to_string())];
     Ok(Effect {
@@ -123,33 +148,6 @@ async fn link(
         touched: vec![touch(&place.name, Item::Link(digest))],
         ..Effect::default()
     })
-}
-
-/// Remembers a blob that goes by its own digest.
-async fn remember(
-    connection: &mut Connection,
-    repository: &str,
-    blob: Encoded,
-    now: i64,
-) -> std::result::Result<(), sqlx::Error> {
-    let named = departed::Named::from([(blob, (Vec::new(), now))]);
-    departed::remember(connection, repository, &named, now).await
-}
-
-async fn lease(
-    connection: &mut Connection,
-    digest: &Digest,
-    now: i64,
-) -> std::result::Result<Effect, sqlx::Error> {
-    let encoded = digest.encode();
-    let of = [Arg::Bytes(&encoded)];
-    let at_once = "UPDATE departed SET at_once = 1 WHERE digest = $1";
-    if connection.run(at_once, &of).await? == 0 {
-        // No row had it: bytes of a push that came to nothing.
-        remember(connection, "", encoded.clone(), now).await?;
-        connection.run(at_once, &of).await?;
-    }
-    Ok(Effect::default())
 }
 
 impl Catalog {
@@ -180,6 +178,8 @@ impl Catalog {
             manifests.push(of.await?);
         }
         blobs.entry(digest.encode()).or_insert(0);
+        // Nobody holds a connection while it waits for another one.
+        drop(connection);
         let wanted: HashSet<Encoded> = blobs.keys().cloned().collect();
         let named = self.scan(Some(place.id), &wanted).await?;
         let is_free = |blob: &Encoded| {
@@ -197,6 +197,7 @@ impl Catalog {
         }
         sized.sort();
         let mut reasons = Vec::with_capacity(blockers.len());
+        let mut connection = self.reader().await?;
         for blocker in blockers {
             reasons.push(reason(&mut connection, &place, &blocker).await?);
         }
@@ -232,56 +233,48 @@ impl Catalog {
             let tags = connection.rows(sql, &[id, of, Arg::Int(TAGS)]).await?;
             let tags: std::result::Result<_, sqlx::Error> =
                 tags.iter().map(|tag| tag.text(0)).collect();
+            let sql = "SELECT count(*) FROM tag WHERE manifest = $2 AND repository + 0 = $1 \
+                 AND deleted_at IS NULL";
+            let tag_count = connection.one(sql, &[id, of]).await?.int(0)?;
             Ok(PurgedManifest {
                 digest: whole(member)?,
                 tags: tags?,
+                tag_count: tag_count.unsigned_abs(),
             })
         })
         .await
     }
 
-    /// Removes a manifest and its tags for good.
+    /// Removes a manifest and its tags for good. From then on no lease keeps those
+    /// lives of what it is and names that no other repository has a link of.
     ///
     /// # Errors
     /// As [`Catalog::put_manifest`].
-    pub async fn expunge_manifest(&self, place: &PurgePlace, digest: &Digest) -> Result<()> {
-        let verb = Verb::Unit(UnitVerb::Manifest(place.clone(), *digest));
+    pub async fn expunge_manifest(
+        &self,
+        place: &PurgePlace,
+        digest: &Digest,
+        births: &Arc<Births>,
+    ) -> Result<()> {
+        let births = Arc::clone(births);
+        let verb = Verb::Unit(UnitVerb::Manifest(place.clone(), *digest, births));
         while self.step(verb.clone()).await? == Progress::Step {}
         Ok(())
     }
 
-    /// Removes a repository's links of a blob.
+    /// Removes a repository's links of a blob. From then on no lease keeps it, if
+    /// its birth is given and no other repository has a link of it.
     ///
     /// # Errors
     /// As [`Catalog::put_manifest`].
-    pub async fn expunge_link(&self, place: &PurgePlace, digest: &Digest) -> Result<()> {
-        let verb = Verb::Unit(UnitVerb::Link(place.clone(), *digest));
+    pub async fn expunge_link(
+        &self,
+        place: &PurgePlace,
+        digest: &Digest,
+        birth: Option<u64>,
+    ) -> Result<()> {
+        let verb = Verb::Unit(UnitVerb::Link(place.clone(), *digest, birth));
         self.submit(verb).await.map(|_| ())
-    }
-
-    /// Says that no lease keeps a blob.
-    ///
-    /// # Errors
-    /// As [`Catalog::put_manifest`].
-    pub async fn expunge_lease(&self, digest: &Digest) -> Result<()> {
-        let verb = Verb::Unit(UnitVerb::Lease(*digest));
-        self.submit(verb).await.map(|_| ())
-    }
-
-    /// Some of the blobs that no lease keeps, after one, in order.
-    ///
-    /// # Errors
-    /// When it cannot be known.
-    pub async fn at_once(&self, after: Option<Digest>) -> Result<Vec<Digest>> {
-        within(async {
-            let mut connection = self.reader().await?;
-            let after = after.map(|digest| digest.encode()).unwrap_or_default();
-            let sql = "SELECT digest FROM departed WHERE at_once = 1 AND digest > $1 \
-                 ORDER BY digest LIMIT 512";
-            let rows = connection.rows(sql, &[Arg::Bytes(&after)]).await?;
-            rows.iter().map(|row| whole(&row.bytes(0)?)).collect()
-        })
-        .await
     }
 }
 

@@ -90,7 +90,11 @@ pub(super) enum Verb {
     /// What goes for good although nobody deleted it.
     Unit(UnitVerb),
     /// What is remembered of blobs that are named again.
-    ForgetDeparted(Vec<Vec<u8>>),
+    ForgetDeparted {
+        digests: Vec<Vec<u8>>,
+        /// The sequence before which it was written.
+        before: i64,
+    },
     /// What collection knows of itself.
     Gc(GcVerb),
     /// Manifests that a look found to belong to nothing that was purged.
@@ -201,7 +205,9 @@ impl Verb {
             } => purge::manifests(connection, *until, (place, digests), now).await,
             Verb::Unit(verb) => verb.apply(connection, now).await,
             Verb::ForgetDead(dead) => departed::forget(connection, dead, now).await,
-            Verb::ForgetDeparted(digests) => departed::forget_departed(connection, digests).await,
+            Verb::ForgetDeparted { digests, before } => {
+                departed::forget_departed(connection, digests, *before).await
+            }
             Verb::Gc(verb) => verb.apply(connection, now).await,
             Verb::Settle(manifests) => untagged::settle(connection, manifests).await,
             Verb::Pulls(pulls) => pulls::write(connection, pulls).await,

@@ -44,6 +44,8 @@ impl Gc {
                 "what was purged by its digest keeps its leases for now"
             );
         }
+        // What is purged from here on may be in the live set all the same.
+        let since = self.catalog.sequence();
         let collector = self.store.collect().await.map_err(failed)?;
         let marked = self.mark(run, collector, wanted.unlimited, plan).await?;
         let Some(mut sweep) = marked else {
@@ -53,7 +55,7 @@ impl Gc {
         let done = match plan {
             Some(_) => self.look(run, sweep, outcome).await?,
             None => {
-                sweep = self.settle(run, sweep).await?;
+                sweep = self.settle(run, sweep, since).await?;
                 match self.sweep(run, sweep, outcome).await? {
                     Some(done) => done,
                     None => return Ok(None),
@@ -215,8 +217,9 @@ impl Gc {
     }
 
     /// Forgets what purged rows named and others name still, or again: it would
-    /// explain a death that it does not.
-    async fn settle(&self, run: &Run, mut sweep: Sweep) -> Result<Sweep, Stop> {
+    /// explain a death that it does not. Of what was purged before `since`, from
+    /// which on the live set was read.
+    async fn settle(&self, run: &Run, mut sweep: Sweep, since: u64) -> Result<Sweep, Stop> {
         let mut after = None;
         let mut worked = Duration::ZERO;
         loop {
@@ -235,7 +238,8 @@ impl Gc {
             .await?;
             sweep = next;
             if !named.is_empty() {
-                self.catalog.forget_departed(&named).await.map_err(names)?;
+                let forgotten = self.catalog.forget_departed(&named, since).await;
+                forgotten.map_err(names)?;
             }
             run.alive();
             after = Some(last);
@@ -277,9 +281,9 @@ impl Gc {
             worked = began.elapsed();
             for part in garbage.chunks(PART) {
                 self.pause(run, worked).await?;
-                if self.is_read_only() {
+                let Some(_acting) = self.acting().await else {
                     return Ok(None);
-                }
+                };
                 let began = Instant::now();
                 self.end(run, &mut sweep, part, &mut ends).await?;
                 run.alive();
@@ -356,9 +360,10 @@ impl Gc {
         };
         let (mut explained, mut others) = (Vec::new(), Vec::new());
         for (blob, why) in garbage.iter().zip(why) {
-            match why {
-                Some(_) => explained.push(*blob),
-                None => others.push(*blob),
+            if why.is_some() || self.is_at_once(blob) {
+                explained.push(*blob);
+            } else {
+                others.push(*blob);
             }
         }
         for (garbage, is_explained) in [(explained, true), (others, false)] {

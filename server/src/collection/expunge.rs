@@ -7,24 +7,29 @@
 //!
 //! Refuses to know: SQL, and how bytes die. A collection sees to that after it.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use orlop_oci::{Digest, RepositoryName};
 
 use super::Gc;
-use crate::catalog::{CatalogError, PurgePlace, PurgeUnit, Reason};
+use crate::catalog::{Births, CatalogError, PurgePlace, PurgeUnit, Reason};
 use crate::registry::{Alone, Subject};
 
 /// Entries of a list that are told; the rest is counted.
 pub const TOLD: usize = 100;
+/// Tags that are told of all manifests together.
+const TAGS_TOLD: usize = 400;
+/// How often it is looked under which name a repository is by now.
+const LOOKS: usize = 8;
 
 /// What a purge takes, or would take.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Expunged {
     /// Repositories that it takes something from.
     pub repositories: BTreeSet<String>,
-    /// Manifests, each with its repository and its tags: some of them.
-    pub manifests: Vec<(String, Digest, Vec<String>)>,
+    /// Some of the manifests.
+    pub manifests: Vec<ExpungedManifest>,
     /// How many manifests there are.
     pub manifest_count: u64,
     /// How many tags they have.
@@ -37,6 +42,19 @@ pub struct Expunged {
     pub left: Vec<(Digest, Vec<Reason>)>,
     /// How many stay.
     pub left_count: u64,
+}
+
+/// A manifest that a purge takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExpungedManifest {
+    /// Where.
+    pub repository: String,
+    /// Its digest.
+    pub digest: Digest,
+    /// Some of its tags.
+    pub tags: Vec<String>,
+    /// How many it has.
+    pub tag_count: u64,
 }
 
 /// What is to be purged.
@@ -88,6 +106,8 @@ struct Plan {
     units: Vec<PurgeUnit>,
     /// Links of blobs that go, of repositories that have nothing else of it.
     links: Vec<(PurgePlace, Digest)>,
+    /// Of the blobs that go.
+    births: Births,
     told: Expunged,
 }
 
@@ -101,45 +121,41 @@ impl Gc {
     }
 
     /// Takes it: names are gone on return, bytes after the next collection. Says
-    /// what it took.
+    /// what it took. It comes to its end even if nobody waits for that any more.
     ///
     /// # Errors
     /// `Needed`: nothing was done, or what was done already stays so. `Failed`:
     /// done again it goes on.
-    pub async fn expunge(&self, target: &Target) -> Result<Expunged, ExpungeError> {
+    pub async fn expunge(self: &Arc<Self>, target: &Target) -> Result<Expunged, ExpungeError> {
+        self.may_expunge()?;
+        let plan = self.plan_of(target).await?;
+        let (gc, target) = (Arc::clone(self), target.clone());
+        let taken = self
+            .registry
+            .to_the_end(async move { Ok(gc.take(plan, &target).await) });
+        taken.await?
+    }
+
+    /// Whether anything may be taken, now.
+    fn may_expunge(&self) -> Result<(), ExpungeError> {
         let maintenance = self.maintenance.get();
-        if let Some(why) = maintenance.and_then(crate::registry::Maintenance::read_only) {
-            let error = crate::registry::Error::ReadOnly(why);
-            return Err(error.into());
+        match maintenance.and_then(crate::registry::Maintenance::read_only) {
+            Some(why) => Err(crate::registry::Error::ReadOnly(why).into()),
+            None => Ok(()),
         }
-        let mut plan = self.plan_of(target).await?;
-        // One name after the other, and all repositories that have or had it.
-        let mut by_name: BTreeMap<String, Vec<PurgePlace>> = BTreeMap::new();
-        for unit in std::mem::take(&mut plan.units) {
-            let places = by_name.entry(unit.place.name.clone()).or_default();
-            places.push(unit.place);
-        }
-        for (name, places) in by_name {
-            let name = parse(&name)?;
-            let alone = self.registry.alone(Subject::Operator, &name).await?;
-            let mut taken = self.take_units(&alone, places, &target.digest).await?;
-            plan.units.append(&mut taken);
-        }
+    }
+
+    async fn take(&self, mut plan: Plan, target: &Target) -> Result<Expunged, ExpungeError> {
+        let births = Arc::new(std::mem::take(&mut plan.births));
+        // First, so that with the last row that names a blob no lease keeps it.
+        self.take_links(&plan.links, &births).await?;
+        plan.units = self.take_names(&plan.units, target, &births).await?;
         // Of what was taken, which may be more than was planned.
         self.tell(&mut plan, target).await?;
-        let mut by_name: BTreeMap<&str, Vec<&(PurgePlace, Digest)>> = BTreeMap::new();
-        for link in &plan.links {
-            by_name.entry(&link.0.name).or_default().push(link);
-        }
-        for (name, links) in by_name {
-            let name = parse(name)?;
-            let alone = self.registry.alone(Subject::Operator, &name).await?;
-            for (place, digest) in links {
-                self.take_link(&alone, place, digest).await?;
-            }
-        }
-        for digest in &plan.told.blobs {
-            self.catalog.expunge_lease(digest).await?;
+        self.take_links(&plan.links, &plan.births).await?;
+        for (digest, birth) in &plan.births {
+            self.may_expunge()?;
+            self.catalog.begin_at_once(digest, *birth).await?;
         }
         tracing::warn!(
             digest = %target.digest,
@@ -152,17 +168,86 @@ impl Gc {
         Ok(plan.told)
     }
 
+    /// Takes what was planned, one name after the other, from all repositories that
+    /// have or had it by then, and says what that was. A repository that came back
+    /// under another name meanwhile is looked for under that.
+    async fn take_names(
+        &self,
+        planned: &[PurgeUnit],
+        target: &Target,
+        births: &Arc<Births>,
+    ) -> Result<Vec<PurgeUnit>, ExpungeError> {
+        let places = planned.iter().map(|unit| &unit.place);
+        let mut looked: HashMap<i64, String> =
+            places.map(|place| (place.id, place.name.clone())).collect();
+        let mut names: BTreeSet<String> = looked.values().cloned().collect();
+        let mut taken = Vec::new();
+        for _ in 0..LOOKS {
+            while let Some(name) = names.pop_first() {
+                let parsed = parse(&name)?;
+                let alone = self.registry.alone(Subject::Operator, &parsed).await?;
+                // Repositories may have been deleted, brought back or made since
+                // the plan.
+                let places = self.catalog.purge_places(&target.digest, Some(&name));
+                let places = places.await?;
+                taken.append(&mut self.take_units(&alone, places, target, births).await?);
+            }
+            if target.repository.is_some() {
+                return Ok(taken);
+            }
+            for (id, name) in &mut looked {
+                let place = self.catalog.purge_place(*id).await?;
+                if let Some(place) = place.filter(|place| place.name != *name) {
+                    name.clone_from(&place.name);
+                    names.insert(place.name);
+                }
+            }
+            if names.is_empty() {
+                return Ok(taken);
+            }
+        }
+        Err(ExpungeError::Failed(
+            "repositories get other names all the while; purge it again".to_owned(),
+        ))
+    }
+
+    async fn take_links(
+        &self,
+        links: &[(PurgePlace, Digest)],
+        births: &Births,
+    ) -> Result<(), ExpungeError> {
+        let mut by_name: BTreeMap<&str, Vec<&(PurgePlace, Digest)>> = BTreeMap::new();
+        for link in links {
+            by_name.entry(&link.0.name).or_default().push(link);
+        }
+        for (name, links) in by_name {
+            let parsed = parse(name)?;
+            let alone = self.registry.alone(Subject::Operator, &parsed).await?;
+            for (place, digest) in links {
+                self.may_expunge()?;
+                let place = self.catalog.purge_place(place.id).await?;
+                // One that has another name by now keeps it.
+                if let Some(place) = place.filter(|place| place.name == name) {
+                    let birth = births.get(digest).copied();
+                    self.take_link(&alone, &place, (digest, birth)).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Takes the units of repositories of one name, and says what they were.
     async fn take_units(
         &self,
         alone: &Alone<'_>,
         places: Vec<PurgePlace>,
-        digest: &Digest,
+        target: &Target,
+        births: &Arc<Births>,
     ) -> Result<Vec<PurgeUnit>, ExpungeError> {
         let mut fresh = Vec::with_capacity(places.len());
         for place in places {
             // Somebody may have pushed since it was looked at.
-            let unit = self.catalog.purge_unit(place, digest).await?;
+            let unit = self.catalog.purge_unit(place, &target.digest).await?;
             if !unit.blockers.is_empty() {
                 return Err(ExpungeError::Needed(unit.blockers));
             }
@@ -171,16 +256,20 @@ impl Gc {
         // Hidden before what it lists goes: a purge that is cut short leaves nothing
         // behind that is broken, and the next one finds it.
         for unit in fresh.iter().filter(|unit| !unit.place.is_deleted) {
-            if unit.manifests.iter().any(|of| of.digest == *digest) {
-                alone.deletes(digest)?;
-                let hidden = self.catalog.delete_manifest(&unit.place.name, digest);
+            if unit.manifests.iter().any(|of| of.digest == target.digest) {
+                alone.deletes(&target.digest)?;
+                let hidden = self
+                    .catalog
+                    .delete_manifest(&unit.place.name, &target.digest);
                 hidden.await?;
             }
         }
         for unit in &fresh {
             for manifest in &unit.manifests {
+                self.may_expunge()?;
                 alone.purges(unit.place.id, &manifest.digest)?;
-                let purged = self.catalog.expunge_manifest(&unit.place, &manifest.digest);
+                let catalog = &self.catalog;
+                let purged = catalog.expunge_manifest(&unit.place, &manifest.digest, births);
                 if let Err(error) = purged.await {
                     if !unit.place.is_deleted {
                         alone.stays(&manifest.digest, &manifest.tags).await?;
@@ -190,7 +279,9 @@ impl Gc {
             }
             for blob in &unit.unlinked {
                 alone.purges_blob(unit.place.id, blob)?;
-                self.catalog.expunge_link(&unit.place, blob).await?;
+                let birth = births.get(blob).copied();
+                let unlinked = self.catalog.expunge_link(&unit.place, blob, birth);
+                unlinked.await?;
             }
         }
         Ok(fresh)
@@ -201,13 +292,13 @@ impl Gc {
         &self,
         alone: &Alone<'_>,
         place: &PurgePlace,
-        digest: &Digest,
+        (digest, birth): (&Digest, Option<u64>),
     ) -> Result<(), ExpungeError> {
         if self.catalog.is_named_in(place, digest).await? {
             return Ok(());
         }
         alone.purges_blob(place.id, digest)?;
-        Ok(self.catalog.expunge_link(place, digest).await?)
+        Ok(self.catalog.expunge_link(place, digest, birth).await?)
     }
 
     async fn plan_of(&self, target: &Target) -> Result<Plan, ExpungeError> {
@@ -236,6 +327,7 @@ impl Gc {
         let mut plan = Plan {
             units,
             links: Vec::new(),
+            births: Births::new(),
             told: Expunged::default(),
         };
         self.tell(&mut plan, target).await?;
@@ -247,6 +339,8 @@ impl Gc {
         let namers = self.catalog.named_beside(&plan.units).await?;
         let mut blobs: BTreeSet<Digest> = BTreeSet::from([target.digest]);
         plan.told = Expunged::default();
+        plan.births.clear();
+        let mut tags_left = TAGS_TOLD;
         for unit in &plan.units {
             let told = &mut plan.told;
             if unit.manifests.is_empty() && unit.unlinked.is_empty() {
@@ -255,14 +349,16 @@ impl Gc {
             told.repositories.insert(unit.place.name.clone());
             for manifest in &unit.manifests {
                 told.manifest_count = told.manifest_count.saturating_add(1);
-                told.tag_count = told.tag_count.saturating_add(manifest.tags.len() as u64);
+                told.tag_count = told.tag_count.saturating_add(manifest.tag_count);
                 if told.manifests.len() < TOLD {
-                    let of = (
-                        unit.place.name.clone(),
-                        manifest.digest,
-                        manifest.tags.clone(),
-                    );
-                    told.manifests.push(of);
+                    let tags: Vec<String> = manifest.tags.iter().take(tags_left).cloned().collect();
+                    tags_left = tags_left.saturating_sub(tags.len());
+                    told.manifests.push(ExpungedManifest {
+                        repository: unit.place.name.clone(),
+                        digest: manifest.digest,
+                        tags,
+                        tag_count: manifest.tag_count,
+                    });
                 }
             }
             blobs.extend(unit.blobs.iter().map(|(blob, _)| *blob));
@@ -282,6 +378,7 @@ impl Gc {
             if named.is_empty() && !(is_linked && target.repository.is_some()) {
                 plan.told.bytes = plan.told.bytes.saturating_add(stat.size);
                 plan.told.blobs.push(blob);
+                plan.births.insert(blob, stat.birth);
                 continue;
             }
             plan.told.left_count = plan.told.left_count.saturating_add(1);

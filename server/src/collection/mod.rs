@@ -38,7 +38,7 @@ use crate::metrics::Busy;
 use crate::registry::{Maintenance, Registry};
 use pace::Pace;
 
-pub use expunge::{ExpungeError, Expunged, TOLD, Target};
+pub use expunge::{ExpungeError, Expunged, ExpungedManifest, TOLD, Target};
 pub use outcome::{Observed, Outcome, Rules, Wanted, Why};
 use pause::Paused;
 pub use plan::{Planned, Stray};
@@ -80,8 +80,8 @@ pub struct Gc {
     clean_at: Mutex<Option<u64>>,
     /// Whether an operator wants no collection.
     paused: Paused,
-    /// Blobs that go before their leases end, and have not died yet.
-    at_once: Mutex<HashSet<Digest>>,
+    /// Births of blobs that go before their leases end, and have not died yet.
+    at_once: Mutex<HashSet<u64>>,
     /// What the newest plan names.
     planned: Mutex<Option<Planned>>,
 }
@@ -170,8 +170,7 @@ impl Gc {
         if wanted.release {
             self.catalog.release_gc().await.map_err(names)?;
         }
-        let state = self.catalog.gc_state().await.map_err(names)?;
-        self.paused.set(state.pause.as_ref());
+        let state = self.look_at_pause().await.map_err(names)?;
         if state.pause.is_some() && !wanted.plan {
             outcome.paused = true;
             return text(&outcome);
@@ -203,7 +202,7 @@ impl Gc {
         let sequence = self.catalog.sequence();
         // What came to nothing leaves room without a change of names.
         let is_clean = *self.clean_at() == Some(sequence);
-        if is_clean && self.catalog.at_once(None).await.map_err(names)?.is_empty() {
+        if is_clean && self.catalog.at_once(0).await.map_err(names)?.is_empty() {
             outcome.idle = true;
             self.reclaim(run, &wanted, began, &mut outcome).await?;
             return text(&outcome);
@@ -272,24 +271,58 @@ impl Gc {
     /// Ends the leases of what is to go at once.
     async fn revoke(&self) -> Result<(), Stop> {
         let mut all = HashSet::new();
-        let mut after = None;
+        let mut after = 0;
         loop {
-            let digests = self.catalog.at_once(after).await.map_err(names)?;
-            let Some(last) = digests.last().copied() else {
+            let lives = self.catalog.at_once(after).await.map_err(names)?;
+            let Some((_, last)) = lives.last().copied() else {
                 break;
             };
+            after = last;
+            let lives = self.alive(lives).await?;
+            let digests: Vec<Digest> = lives.iter().map(|(digest, _)| *digest).collect();
             self.store.revoke(&digests).map_err(failed)?;
-            all.extend(digests);
-            after = Some(last);
+            // Somebody may have pushed it again meanwhile, and was told that it is
+            // here: nothing has died yet, so that the lease is as good as before.
+            let births: Vec<u64> = lives.iter().map(|(_, birth)| *birth).collect();
+            let still = self.catalog.still_at_once(&births).await.map_err(names)?;
+            for (digest, _) in lives.iter().filter(|(_, birth)| !still.contains(birth)) {
+                match self.store.stat(digest) {
+                    Ok(_) | Err(orlop_engine::Error::NotFound { .. }) => {}
+                    Err(error) => return Err(failed(error)),
+                }
+            }
+            all.extend(still);
         }
         *self.at_once.lock().unwrap_or_else(PoisonError::into_inner) = all;
         Ok(())
     }
 
+    /// Those of these lives that are here. Of the others it is remembered no more
+    /// that they are to go.
+    async fn alive(&self, lives: Vec<(Digest, u64)>) -> Result<Vec<(Digest, u64)>, Stop> {
+        let (mut here, mut ended) = (Vec::with_capacity(lives.len()), Vec::new());
+        for (digest, birth) in lives {
+            match self.store.look(&digest).map_err(failed)? {
+                Some(stat) if stat.birth == birth => here.push((digest, birth)),
+                _ => ended.push(birth),
+            }
+        }
+        if !ended.is_empty() {
+            self.catalog.end_at_once(ended).await.map_err(names)?;
+        }
+        Ok(here)
+    }
+
+    /// Whether a blob is to go before its leases end.
+    fn is_at_once(&self, blob: &Garbage) -> bool {
+        let at_once = self.at_once.lock().unwrap_or_else(PoisonError::into_inner);
+        at_once.contains(&blob.birth)
+    }
+
     /// Of these blobs that died, how many were to go at once.
     fn went_at_once(&self, dead: &[Garbage]) -> u64 {
         let mut at_once = self.at_once.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_them = dead.iter().filter(|blob| at_once.remove(&blob.digest));
+        let of_them = dead.iter().filter(|blob| at_once.remove(&blob.birth));
         of_them.count() as u64
     }
 
@@ -297,23 +330,14 @@ impl Gc {
     /// use. What is not here is remembered no more.
     async fn still_here(&self) -> Result<u64, Stop> {
         let mut here = 0u64;
-        let mut after = None;
+        let mut after = 0;
         loop {
-            let digests = self.catalog.at_once(after).await.map_err(names)?;
-            after = digests.last().copied();
-            if after.is_none() {
+            let lives = self.catalog.at_once(after).await.map_err(names)?;
+            let Some((_, last)) = lives.last().copied() else {
                 return Ok(here);
-            }
-            let mut gone = Vec::new();
-            for digest in digests {
-                match self.store.look(&digest).map_err(failed)? {
-                    Some(_) => here = here.saturating_add(1),
-                    None => gone.push(digest),
-                }
-            }
-            if !gone.is_empty() {
-                self.catalog.forget_departed(&gone).await.map_err(names)?;
-            }
+            };
+            after = last;
+            here = here.saturating_add(self.alive(lives).await?.len() as u64);
         }
     }
 
@@ -334,13 +358,16 @@ impl Gc {
         };
         let mut pass = pass.map_err(failed)?;
         let mut worked = Duration::ZERO;
-        while !self.is_read_only() {
+        loop {
             self.pause(run, worked).await?;
             let limit = self.rules.limit;
             if limit.is_some_and(|limit| began.elapsed() > limit) {
                 outcome.cut = true;
                 break;
             }
+            let Some(_acting) = self.acting().await else {
+                break;
+            };
             let piece = Instant::now();
             tokio::select! {
                 biased;
@@ -444,6 +471,10 @@ impl Gc {
         let mut purge = self.catalog.purge(until);
         loop {
             self.go_on(run, worked).await?;
+            let Some(_acting) = self.acting().await else {
+                worked = Duration::ZERO;
+                continue;
+            };
             let began = Instant::now();
             let Some(rows) = purge.next().await.map_err(names)? else {
                 break;

@@ -3,6 +3,7 @@
 //! for whoever asked for it.
 
 use std::sync::PoisonError;
+use std::time::{Duration, Instant};
 
 use orlop_oci::Digest;
 
@@ -71,7 +72,10 @@ impl Gc {
     async fn strays(&self, run: &Run, now: i64, planned: &mut Planned) -> Result<(), Stop> {
         let mut first: Vec<(i64, String, Digest)> = Vec::new();
         let mut place: Option<UntaggedPlace> = None;
+        let mut worked = Duration::ZERO;
         loop {
+            self.pause(run, worked).await?;
+            let began = Instant::now();
             let (found, next) = self.catalog.untagged(place.take()).await.map_err(names)?;
             for (repository, digest, unreached) in found {
                 let since = unreached.used_at.max(unreached.floor);
@@ -87,17 +91,21 @@ impl Gc {
             first.sort();
             first.truncate(TOLD);
             run.alive();
+            worked = began.elapsed();
             place = next;
             if place.is_none() {
                 break;
             }
         }
         for (due_at, repository, digest) in first {
+            self.pause(run, worked).await?;
+            let began = Instant::now();
             let weighed = self.catalog.weighed(&repository, &digest).await;
             if let Some(manifest) = weighed.map_err(names)? {
                 let due_at = Some(due_at).filter(|at| *at < i64::MAX);
                 planned.untagged.push(Stray { manifest, due_at });
             }
+            worked = began.elapsed();
         }
         Ok(())
     }

@@ -110,7 +110,12 @@ impl Gc {
         is_due: impl Fn(&Unreached) -> bool,
         outcome: &mut Outcome,
     ) -> Result<(), Stop> {
-        self.go_on(run, Duration::ZERO).await?;
+        let acting = loop {
+            self.go_on(run, Duration::ZERO).await?;
+            if let Some(acting) = self.acting().await {
+                break acting;
+            }
+        };
         run.alive();
         let began = Instant::now();
         let Ok(name) = RepositoryName::parse(repository) else {
@@ -140,6 +145,7 @@ impl Gc {
                 }
             }
         }
+        drop(acting);
         self.pause(run, began.elapsed()).await
     }
 }

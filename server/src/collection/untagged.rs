@@ -30,9 +30,21 @@ impl Glob {
     /// Characters that stand for themselves: of patterns that match, the one with
     /// most of them counts.
     fn weight(&self) -> usize {
-        let text = self.pattern.as_str().chars();
-        text.filter(|character| !matches!(character, '*' | '?' | '[' | ']'))
-            .count()
+        let mut text = self.pattern.as_str().chars().peekable();
+        let mut weight = 0;
+        while let Some(character) = text.next() {
+            match character {
+                '*' | '?' => {}
+                '[' => {
+                    text.next_if_eq(&'!');
+                    // The first one of a set may be a bracket itself.
+                    text.next();
+                    text.by_ref().find(|character| *character == ']');
+                }
+                _ => weight += 1,
+            }
+        }
+        weight
     }
 }
 
@@ -110,6 +122,10 @@ mod tests {
             ("**/tmp", hours(2)),
             ("ci/nightly/**", hours(3)),
             ("[ab]", hours(4)),
+            // However much is in a set, it is one character.
+            ("team/[a-z0-9_.-]*", hours(1)),
+            ("team/[!]]*", hours(1)),
+            ("team/web", None),
         ];
         let expected = [
             ("library/alpine", hours(100)),
@@ -125,6 +141,8 @@ mod tests {
             ("ci/tmp", hours(2)),
             ("a", hours(4)),
             ("c", hours(100)),
+            ("team/app", hours(1)),
+            ("team/web", None),
         ];
         for turn in 0..rules.len() {
             let mut untagged = Untagged::from(hours(100));

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::asking::{Common, Form, answer, ask};
 use super::gc;
-use crate::collection::{GC, Wanted};
+use crate::collection::{GC, Outcome, Wanted};
 use crate::control::{PurgeView, Status, Verb};
 
 /// How often it is looked whether a collection that was there before has ended.
@@ -51,7 +51,8 @@ pub fn run(args: &Args) -> ExitCode {
             return Ok(status);
         }
         let collected = collect(folder).map_err(|error| {
-            let taken = status.purged.as_ref().map_or_else(String::new, told);
+            let taken = status.purged.as_ref();
+            let taken = taken.map_or_else(String::new, |purged| told(purged, None));
             format!("the names are gone, and the blobs are not: {error}\n{taken}")
         })?;
         Ok(Status {
@@ -97,9 +98,13 @@ fn is_active(folder: &Path) -> Result<bool, String> {
 
 const FORM: Form = Form {
     text: |status| {
-        let mut text = status.purged.as_ref().map_or_else(String::new, told);
         let job = status.jobs.iter().flatten().next();
-        if let Some(outcome) = job.and_then(gc::outcome) {
+        let outcome = job.and_then(gc::outcome);
+        let mut text = match &status.purged {
+            Some(purged) => told(purged, outcome.as_ref()),
+            None => String::new(),
+        };
+        if let Some(outcome) = outcome {
             gc::tell(&mut text, &outcome);
         }
         text
@@ -114,25 +119,33 @@ const FORM: Form = Form {
     },
 };
 
+/// What became of names and blobs; `outcome`: of the collection after it, if that
+/// has ended.
 // Writing to a string does not fail.
-fn told(purged: &PurgeView) -> String {
-    let verb = if purged.dry_run {
-        "would go"
-    } else {
-        "gone for good"
-    };
-    let mut text = format!(
-        "{verb}: {} manifests with {} tags in {} repositories, {} blobs ({} bytes)\n",
-        purged.manifest_count,
-        purged.tag_count,
-        purged.repository_count,
-        purged.blob_count,
-        purged.bytes
+fn told(purged: &PurgeView, outcome: Option<&Outcome>) -> String {
+    let names = format!(
+        "{} manifests with {} tags in {} repositories",
+        purged.manifest_count, purged.tag_count, purged.repository_count
     );
+    let blobs = format!("{} blobs ({} bytes)", purged.blob_count, purged.bytes);
+    let is_over = outcome.is_some_and(|of| !of.paused && !of.cut && of.at_once_left == 0);
+    let mut text = if purged.dry_run {
+        format!("would go: {names}, {blobs}\n")
+    } else if is_over {
+        format!("gone for good: {names}, {blobs}\n")
+    } else {
+        format!("gone for good: {names}\nto be collected: {blobs}\n")
+    };
     for manifest in &purged.manifests {
         let _ = write!(text, "  {}@{}", manifest.repository, manifest.digest);
         if !manifest.tags.is_empty() {
             let _ = write!(text, " ({})", manifest.tags.join(", "));
+        }
+        let more = manifest
+            .tag_count
+            .saturating_sub(manifest.tags.len() as u64);
+        if more > 0 {
+            let _ = write!(text, " and {more} tags more");
         }
         text.push('\n');
     }

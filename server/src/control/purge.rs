@@ -21,6 +21,8 @@ pub struct PurgedView {
     pub digest: String,
     /// Its tags, some of them if there are many.
     pub tags: Vec<String>,
+    /// How many it has.
+    pub tag_count: u64,
 }
 
 /// A blob that stays.
@@ -69,10 +71,11 @@ fn view(purged: Expunged, dry_run: bool) -> PurgeView {
         manifests: purged
             .manifests
             .into_iter()
-            .map(|(repository, digest, tags)| PurgedView {
-                repository,
-                digest: digest.to_string(),
-                tags,
+            .map(|manifest| PurgedView {
+                repository: manifest.repository,
+                digest: manifest.digest.to_string(),
+                tags: manifest.tags,
+                tag_count: manifest.tag_count,
             })
             .collect(),
         manifest_count: purged.manifest_count,

@@ -250,7 +250,7 @@ impl Registry {
 
     /// Runs work that has to reach its end even if nobody waits for it any
     /// more: a connection that breaks drops the future that serves it.
-    async fn to_the_end<T, F>(&self, work: F) -> Result<T, Error>
+    pub(crate) async fn to_the_end<T, F>(&self, work: F) -> Result<T, Error>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, Error>> + Send + 'static,

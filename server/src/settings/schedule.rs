@@ -72,11 +72,16 @@ fn shown(time: Option<Duration>) -> String {
 
 impl Keep {
     /// One pattern and its time. The pattern for everything is no other than what
-    /// is said without one.
-    fn add(&mut self, pattern: &str, time: &str) -> Result<(), String> {
+    /// is said without one, and is there once at most.
+    fn add(&mut self, pattern: &str, time: &str, has_all: &mut bool) -> Result<(), String> {
         let pattern = pattern.trim();
         let time = time_of(time).map_err(|error| format!("{pattern}: {error}"))?;
         if pattern == ALL {
+            if std::mem::replace(has_all, true) {
+                return Err(format!(
+                    "{ALL} is there twice: a time without a pattern is the same"
+                ));
+            }
             self.0.other = time;
             return Ok(());
         }
@@ -108,10 +113,14 @@ impl Kind for Keep {
 
     fn from_text(text: &str) -> Result<Keep, String> {
         let mut keep = Keep(Untagged::default());
+        let mut has_all = false;
         for (at, part) in text.split(',').enumerate() {
             match part.split_once('=') {
-                Some((pattern, time)) => keep.add(pattern, time)?,
-                None if at == 0 => keep.0.other = time_of(part)?,
+                Some((pattern, time)) => keep.add(pattern, time, &mut has_all)?,
+                None if at == 0 => {
+                    keep.0.other = time_of(part)?;
+                    has_all = true;
+                }
                 None => {
                     return Err(format!(
                         "{part:?} is neither a pattern nor its time: write ci/**=7d"
@@ -131,11 +140,12 @@ impl Kind for Keep {
             };
         };
         let mut keep = Keep(Untagged::default());
+        let mut has_all = false;
         for (pattern, time) in table {
             let toml::Value::String(time) = time else {
                 return Err(format!("{pattern}: {}", mistyped::<Time>(time)));
             };
-            keep.add(pattern, time)?;
+            keep.add(pattern, time, &mut has_all)?;
         }
         Ok(keep)
     }

@@ -515,7 +515,7 @@ pub(crate) async fn what_purged_rows_named_is_forgotten_when_it_is_named(place: 
         catalog.departed_after(Some(all[1])).await.unwrap(),
         all[2..]
     );
-    catalog.forget_departed(&all[..2]).await.unwrap();
+    catalog.forget_departed(&all[..2], u64::MAX).await.unwrap();
     assert_eq!(catalog.departed_after(None).await.unwrap(), all[2..]);
     catalog.close().await;
 }

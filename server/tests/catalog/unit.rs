@@ -2,8 +2,9 @@
 //! back of it: units, blockers, repositories.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use orlop::catalog::{Catalog, ChangeKind, GcPause, PurgeUnit};
+use orlop::catalog::{Births, Catalog, ChangeKind, GcPause, PurgeUnit};
 use orlop_oci::Digest;
 
 use crate::cases::{digest, lookup, manifest, tag};
@@ -35,13 +36,21 @@ async fn unit(catalog: &Catalog, of: &str) -> PurgeUnit {
 
 /// Takes it, and says what is left in the live set.
 async fn take(catalog: &Catalog, unit: &PurgeUnit) -> BTreeSet<Digest> {
+    let births: Births = unit
+        .blobs
+        .iter()
+        .zip(100..)
+        .map(|((blob, _), birth)| (*blob, birth))
+        .collect();
+    let births = Arc::new(births);
     for manifest in &unit.manifests {
-        let purged = catalog.expunge_manifest(&unit.place, &manifest.digest);
+        let purged = catalog.expunge_manifest(&unit.place, &manifest.digest, &births);
         purged.await.unwrap();
     }
     for blob in &unit.unlinked {
-        catalog.expunge_link(&unit.place, blob).await.unwrap();
-        catalog.expunge_lease(blob).await.unwrap();
+        let birth = births.get(blob).copied();
+        let unlinked = catalog.expunge_link(&unit.place, blob, birth);
+        unlinked.await.unwrap();
     }
     let left = live(catalog, None).await.unwrap();
     if let Some((kept, counted)) = catalog.totals("r").await.unwrap() {
@@ -123,8 +132,8 @@ pub(crate) async fn a_unit_is_a_manifest_with_what_is_about_it_and_what_nothing_
         assert_eq!(found, is_linked, "{name}");
     }
     // What it named needs no lease, and is explained by the manifest that went.
-    let at_once = catalog.at_once(None).await.unwrap();
-    let at_once: BTreeSet<Digest> = at_once.into_iter().collect();
+    let at_once = catalog.at_once(0).await.unwrap();
+    let at_once: BTreeSet<Digest> = at_once.into_iter().map(|(of, _)| of).collect();
     assert!(at_once.is_superset(&unlinked));
     let why = catalog.departed(&[digest("layer of amd")]).await.unwrap();
     let why = why.into_iter().next().flatten().unwrap();
@@ -135,11 +144,11 @@ pub(crate) async fn a_unit_is_a_manifest_with_what_is_about_it_and_what_nothing_
     take(&catalog, &first).await;
     // Named again, it has leases as others have.
     catalog
-        .forget_departed(&[digest("layer of amd")])
+        .forget_departed(&[digest("layer of amd")], u64::MAX)
         .await
         .unwrap();
-    let left = catalog.at_once(None).await.unwrap();
-    assert!(!left.contains(&digest("layer of amd")));
+    let left = catalog.at_once(0).await.unwrap();
+    assert!(left.iter().all(|(of, _)| *of != digest("layer of amd")));
     catalog.close().await;
 }
 
@@ -249,6 +258,8 @@ pub(crate) async fn a_purged_manifest_with_many_tags_is_gone_from_every_cache(pl
         assert!(lookup(&catalog, "r", name).await.is_some());
     }
     let of = unit(&catalog, "one").await;
+    assert_eq!(of.manifests[0].tags.len(), 100);
+    assert_eq!(of.manifests[0].tag_count, 250, "all are counted");
     take(&catalog, &of).await;
     for name in &names {
         assert_eq!(lookup(&catalog, "r", name).await, None);

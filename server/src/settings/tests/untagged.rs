@@ -34,6 +34,15 @@ fn untagged_manifests_go_by_patterns_of_repositories() {
         ("[gc.untagged]\n\"ci/**x\" = \"7d\"\n", "is not a pattern"),
         ("[gc]\nuntagged = \"keep,7d\"\n", "neither a pattern"),
         ("[gc]\nuntagged = \"keep,a=7d,a=8d\"\n", "is there twice"),
+        (
+            "[gc]\nuntagged = \"**=7d,a=7d,**=8d\"\n",
+            "** is there twice",
+        ),
+        ("[gc]\nuntagged = \"keep,**=8d\"\n", "** is there twice"),
+        (
+            "[gc.untagged]\n\"**\" = \"7d\"\n\"** \" = \"8d\"\n",
+            "** is there twice",
+        ),
         ("[gc]\nuntagged = \"soon\"\n", "nor keep"),
     ] {
         let case = Case {

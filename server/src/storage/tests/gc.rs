@@ -6,6 +6,7 @@
     reason = "random tests print their seeds, counting ones their counts"
 )]
 
+mod beside;
 mod faults;
 mod further;
 mod kills;

@@ -1,0 +1,158 @@
+//! Blobs that go before their leases end, since somebody purged them.
+//!
+//! Invariants: it is said of one life of a blob, which its birth tells from every
+//! other one; not while a repository has a link of the blob; and not any more from
+//! the moment at which one is linked to that life.
+//!
+//! Refuses to know: leases, and which blobs are here.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::LazyLock;
+
+use orlop_format::digest::Digest;
+
+use super::Catalog;
+use super::departed;
+use super::error::CatalogError;
+use super::many::OfList;
+use super::read::{whole, within};
+use super::sql::{Arg, Connection};
+use super::unit::UnitVerb;
+use super::verb::{Effect, Verb};
+
+/// Lives that [`Catalog::at_once`] gives.
+const PAGE: i64 = 512;
+
+/// Births of blobs.
+pub type Births = HashMap<Digest, u64>;
+
+static STILL: LazyLock<OfList> = LazyLock::new(|| {
+    OfList::new(
+        "SELECT at_once FROM departed WHERE at_once IN ({list}) AND at_once > 0",
+        0,
+    )
+});
+static END: LazyLock<OfList> = LazyLock::new(|| {
+    OfList::new(
+        "UPDATE departed SET at_once = 0 WHERE at_once IN ({list}) AND at_once > 0",
+        0,
+    )
+});
+
+type Result<T> = std::result::Result<T, sqlx::Error>;
+
+/// Says of a life that no lease keeps it, unless a repository other than this one
+/// has a link of it.
+pub(super) async fn begin(
+    connection: &mut Connection,
+    (digest, birth): (&[u8], u64),
+    repository: i64,
+    now: i64,
+) -> Result<()> {
+    let of = Arg::Bytes(digest);
+    let linked = "SELECT 1 FROM link WHERE digest = $1 AND repository <> $2 LIMIT 1";
+    let arguments = [of, Arg::Int(repository)];
+    if connection.row(linked, &arguments).await?.is_some() {
+        return Ok(());
+    }
+    // A live set that is being read says nothing of it from now on.
+    let begin = "UPDATE departed SET at_once = $2, \
+         sequence = (SELECT sequence FROM catalog WHERE one = 1) WHERE digest = $1";
+    let arguments = [of, Arg::Int(number(birth))];
+    if connection.run(begin, &arguments).await? == 0 {
+        // No row had it: bytes of a push that came to nothing.
+        let named = departed::Named::from([(digest.to_vec(), (Vec::new(), now))]);
+        departed::remember(connection, "", &named, now).await?;
+        connection.run(begin, &arguments).await?;
+    }
+    Ok(())
+}
+
+/// Says of lives that leases keep them as they keep others.
+pub(super) async fn end(connection: &mut Connection, births: &[u64]) -> Result<Effect> {
+    let list = births.iter().map(|birth| Arg::Int(number(*birth)));
+    END.run(connection, &[], list).await?;
+    Ok(Effect::default())
+}
+
+/// As [`end`], of one that was linked just now.
+pub(super) async fn linked(connection: &mut Connection, birth: i64) -> Result<()> {
+    let sql = "UPDATE departed SET at_once = 0 WHERE at_once = $1 AND at_once > 0";
+    connection.run(sql, &[Arg::Int(birth)]).await.map(|_| ())
+}
+
+fn number(birth: u64) -> i64 {
+    i64::try_from(birth).unwrap_or(i64::MAX)
+}
+
+impl Catalog {
+    /// Says of a life of a blob that no lease keeps it, if no repository has a link
+    /// of it.
+    ///
+    /// # Errors
+    /// As [`Catalog::put_manifest`].
+    pub async fn begin_at_once(
+        &self,
+        digest: &Digest,
+        birth: u64,
+    ) -> std::result::Result<(), CatalogError> {
+        let verb = Verb::Unit(UnitVerb::AtOnce(*digest, birth));
+        self.submit(verb).await.map(|_| ())
+    }
+
+    /// Says of lives of blobs, by their births, that leases keep them as they keep
+    /// others, or that they have ended. As many as [`Catalog::at_once`] gives, at
+    /// most.
+    ///
+    /// # Errors
+    /// As [`Catalog::put_manifest`].
+    pub async fn end_at_once(&self, births: Vec<u64>) -> std::result::Result<(), CatalogError> {
+        let verb = Verb::Unit(UnitVerb::Leased(births));
+        self.submit(verb).await.map(|_| ())
+    }
+
+    /// Some of the blobs that no lease keeps, with their births, after a birth and
+    /// in the order of that.
+    ///
+    /// # Errors
+    /// When it cannot be known.
+    pub async fn at_once(
+        &self,
+        after: u64,
+    ) -> std::result::Result<Vec<(Digest, u64)>, CatalogError> {
+        within(async {
+            let mut connection = self.reader().await?;
+            let sql = "SELECT digest, at_once FROM departed WHERE at_once > 0 \
+                 AND at_once > $1 ORDER BY at_once, digest LIMIT $2";
+            let arguments = [Arg::Int(number(after)), Arg::Int(PAGE)];
+            let rows = connection.rows(sql, &arguments).await?;
+            let mut found = Vec::with_capacity(rows.len());
+            for row in &rows {
+                found.push((whole(&row.bytes(0)?)?, row.int(1)?.unsigned_abs()));
+            }
+            Ok(found)
+        })
+        .await
+    }
+
+    /// Of these births, which still are those of blobs that no lease keeps.
+    ///
+    /// # Errors
+    /// When it cannot be known.
+    pub async fn still_at_once(
+        &self,
+        births: &[u64],
+    ) -> std::result::Result<HashSet<u64>, CatalogError> {
+        within(async {
+            let mut connection = self.reader().await?;
+            let list = births.iter().map(|birth| Arg::Int(number(*birth)));
+            let rows = STILL.rows(&mut connection, &[], list).await?;
+            let still: Result<_> = rows
+                .iter()
+                .map(|row| Ok(row.int(0)?.unsigned_abs()))
+                .collect();
+            Ok(still?)
+        })
+        .await
+    }
+}
