@@ -43,7 +43,7 @@ const STEP_TIME: Duration = Duration::from_millis(4);
 /// Edges of manifests that are removed together. One alone may have more.
 const EDGES: usize = 500;
 /// Tags of them.
-pub(super) const TAGS: usize = 100;
+const TAGS: usize = 100;
 
 type Result<T> = std::result::Result<T, sqlx::Error>;
 
@@ -171,9 +171,8 @@ pub(super) async fn manifests(
     step.end().await
 }
 
-/// Removes one manifest that need not be hidden, or, where it has more tags than a
-/// step removes, only some of them, and hides it. That its tags go is written with
-/// it.
+/// Removes one manifest that need not be hidden, and tells its tags; where it has
+/// more tags than a step removes, only some of them go, and it is hidden.
 pub(super) async fn one(
     connection: &mut Connection,
     (id, name): (i64, &str),
@@ -183,21 +182,20 @@ pub(super) async fn one(
     let mut step = Step::begin(connection, now, now);
     step.tells_tags = true;
     let name = name.to_owned();
-    let due = [(digest.to_vec(), now)];
-    step.together(&Place { id, name }, &due).await?;
+    let of = Place { id, name };
+    step.together(&of, &[(digest.to_vec(), now)]).await?;
     let unfinished = step.purged.manifests == 0;
     if unfinished {
         let sql = "UPDATE manifest SET deleted_at = $3 WHERE repository = $1 AND digest = $2";
         let arguments = [Arg::Int(id), Arg::Bytes(digest), Arg::Int(now)];
         step.connection.run(sql, &arguments).await?;
-        step.changes
-            .push((id, ChangeKind::ManifestDeleted, text(digest)));
+        let change = (id, ChangeKind::ManifestDeleted, text(digest));
+        step.changes.push(change);
     }
-    let effect = step.end().await?;
     Ok(Effect {
         purged: PurgedRows::default(),
         unfinished,
-        ..effect
+        ..step.end().await?
     })
 }
 
@@ -413,11 +411,11 @@ impl<'a> Step<'a> {
         let rows = TAGS_OF.rows(self.connection, &own, list).await?;
         let mut tags = Vec::with_capacity(rows.len());
         for row in &rows {
-            if self.tells_tags && row.int(1)? < 0 {
-                self.changes
-                    .push((place.id, ChangeKind::TagDeleted, row.text(0)?));
-            }
             tags.push(row.text(0)?);
+            if self.tells_tags && row.int(1)? < 0 {
+                let change = (place.id, ChangeKind::TagDeleted, row.text(0)?);
+                self.changes.push(change);
+            }
         }
         self.remove_tags(place.id, &tags).await?;
         self.count(tags.len());

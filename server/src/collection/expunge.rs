@@ -278,6 +278,7 @@ impl Gc {
                 }
             }
             for blob in &unit.unlinked {
+                self.may_expunge()?;
                 alone.purges_blob(unit.place.id, blob)?;
                 let birth = births.get(blob).copied();
                 let unlinked = self.catalog.expunge_link(&unit.place, blob, birth);

@@ -284,7 +284,11 @@ impl Gc {
             // Somebody may have pushed it again meanwhile, and was told that it is
             // here: nothing has died yet, so that the lease is as good as before.
             let births: Vec<u64> = lives.iter().map(|(_, birth)| *birth).collect();
-            let still = self.catalog.still_at_once(&births).await.map_err(names)?;
+            let still = self.catalog.still_at_once(&births).await;
+            let still = still.unwrap_or_else(|error| {
+                tracing::warn!(%error, "what was purged by its digest keeps its leases for now");
+                HashSet::new()
+            });
             for (digest, _) in lives.iter().filter(|(_, birth)| !still.contains(birth)) {
                 match self.store.stat(digest) {
                     Ok(_) | Err(orlop_engine::Error::NotFound { .. }) => {}
