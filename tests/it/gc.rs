@@ -54,7 +54,11 @@ fn what_was_deleted_is_explained_comes_back_and_goes_in_the_end() {
         again.err
     );
     let odd = orlop(server.data(), &["undelete", "gc"]);
-    assert!(!odd.ok && odd.err.contains("REPOSITORY:TAG"), "{}", odd.err);
+    assert!(
+        !odd.ok && odd.err.contains("no repository gc was deleted"),
+        "{}",
+        odd.err
+    );
     let odd = orlop(server.data(), &["blob", "why", "sha256:12"]);
     assert!(
         !odd.ok && odd.err.contains("is not a digest"),

@@ -76,6 +76,8 @@ pub const COLLECT_MARKS: usize = if cfg!(feature = "planted") {
 };
 /// Rows that a collection reads together.
 pub const COLLECT_ROWS: usize = if cfg!(feature = "planted") { 3 } else { 1024 };
+/// Room above the reserve without which a pass does not flush the index.
+pub const FLUSH_ROOM: u64 = 64 * 1024 * 1024;
 /// Blobs that a sweep walks over in one step.
 pub const COLLECT_PAGE: usize = 4096;
 /// Blobs that may die of which the further digests are read together.

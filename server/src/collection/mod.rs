@@ -278,7 +278,7 @@ impl Gc {
                 break;
             };
             after = last;
-            let lives = self.alive(lives).await?;
+            let (lives, _) = self.alive(lives).await?;
             let digests: Vec<Digest> = lives.iter().map(|(digest, _)| *digest).collect();
             self.store.revoke(&digests).map_err(failed)?;
             // Somebody may have pushed it again meanwhile, and was told that it is
@@ -301,20 +301,25 @@ impl Gc {
         Ok(())
     }
 
-    /// Those of these lives that are here. Of the others it is remembered no more
-    /// that they are to go.
-    async fn alive(&self, lives: Vec<(Digest, u64)>) -> Result<Vec<(Digest, u64)>, Stop> {
+    /// Those of these lives that are here, and of how many that cannot be told. Of
+    /// the others it is remembered no more that they are to go.
+    async fn alive(&self, lives: Vec<(Digest, u64)>) -> Result<(Vec<(Digest, u64)>, u64), Stop> {
         let (mut here, mut ended) = (Vec::with_capacity(lives.len()), Vec::new());
+        let mut unsure = 0u64;
         for (digest, birth) in lives {
-            match self.store.look(&digest).map_err(failed)? {
-                Some(stat) if stat.birth == birth => here.push((digest, birth)),
-                _ => ended.push(birth),
+            match self.store.look(&digest) {
+                Ok(Some(stat)) if stat.birth == birth => here.push((digest, birth)),
+                Ok(_) => ended.push(birth),
+                Err(error) => {
+                    tracing::warn!(%digest, %error, "whether a blob that was purged is still here cannot be told");
+                    unsure = unsure.saturating_add(1);
+                }
             }
         }
         if !ended.is_empty() {
             self.catalog.end_at_once(ended).await.map_err(names)?;
         }
-        Ok(here)
+        Ok((here, unsure))
     }
 
     /// Whether a blob is to go before its leases end.
@@ -341,7 +346,9 @@ impl Gc {
                 return Ok(here);
             };
             after = last;
-            here = here.saturating_add(self.alive(lives).await?.len() as u64);
+            let (of_them, unsure) = self.alive(lives).await?;
+            here = here.saturating_add(of_them.len() as u64);
+            here = here.saturating_add(unsure);
         }
     }
 

@@ -257,6 +257,18 @@ impl Operator {
 
     /// Does it. What it changes is durable before it holds.
     async fn perform(&self, verb: Verb) -> Result<Status, String> {
+        // May take minutes, and has locks of its own: nobody waits for it who
+        // wants to switch writes off.
+        if let Verb::Purge {
+            repository,
+            digest,
+            dry_run,
+        } = verb
+        {
+            let desk = self.desk().ok_or(NO_JOBS)?;
+            let target = (repository, digest.as_str());
+            return purge::perform(&desk, target, dry_run, self.status()).await;
+        }
         let _turn = self.turn.lock().await;
         let wanted = match verb {
             Verb::ReadOnlyStatus {} => None,
@@ -268,15 +280,6 @@ impl Operator {
             | Verb::BlobWhy { .. }) => {
                 let desk = self.desk().ok_or(NO_JOBS)?;
                 return names::perform(&desk, about_names, self.status()).await;
-            }
-            Verb::Purge {
-                repository,
-                digest,
-                dry_run,
-            } => {
-                let desk = self.desk().ok_or(NO_JOBS)?;
-                let target = (repository, digest.as_str());
-                return purge::perform(&desk, target, dry_run, self.status()).await;
             }
             about_gc @ (Verb::GcPause { .. }
             | Verb::GcResume {}

@@ -94,7 +94,14 @@ impl Registry {
         };
         self.blobs.note(note.encode())?;
         self.names.link_blob(repository, digest, life).await?;
-        Ok(())
+        // A purge by digest may have ended the lease before it saw the link: it is
+        // taken anew, if the blob is still here.
+        let now = self.blobs.stat(digest);
+        let now = now.map_err(|fault| blob_error(fault, digest))?;
+        match now.birth == life.birth {
+            true => Ok(()),
+            false => Err(Error::BlobUnknown(*digest)),
+        }
     }
 
     async fn may_mount(

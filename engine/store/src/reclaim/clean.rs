@@ -15,6 +15,7 @@ use orlop_format::row::State;
 
 use super::account::rows;
 use super::{Did, Reclaimer, Work};
+use crate::config::FLUSH_ROOM;
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::journal::files::read;
@@ -138,11 +139,13 @@ impl Reclaimer {
     }
 
     /// What a death ended goes only behind a flush of the index: before it the log
-    /// would lack what the index still has. A full disk cannot flush, and its room
-    /// comes back all the same: a start replays the death.
+    /// would lack what the index still has. A full disk cannot flush, and an index
+    /// that tried in vain takes no more writes, so it is not asked to: room comes
+    /// back all the same, and a start replays the death.
     fn flush_deaths(&mut self) -> Result<()> {
         let dead = self.core.metrics.counts().collected;
-        if self.memory.flushed == Some(dead) {
+        let has_room = self.core.room.has(FLUSH_ROOM, self.core.runtime.now())?;
+        if !has_room || self.memory.flushed == Some(dead) {
             return Ok(());
         }
         match flush(&self.core) {
