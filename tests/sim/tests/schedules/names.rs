@@ -24,6 +24,7 @@ use crate::world::{
     Acknowledged, Image, World, assert_holds, content, put, sha256, small, spawn, with_store,
 };
 
+#[expect(dead_code, reason = "no schedule is about two repositories at once")]
 #[path = "../../../../server/src/registry/order.rs"]
 mod order;
 
