@@ -125,13 +125,7 @@ impl Gc {
     fn fill(&self, full: &Path) -> Result<Filled> {
         let shape = Shape::new(self.manifests);
         let server = self.start(full)?;
-        let begin = Instant::now();
-        shape.fill(&server)?;
-        let fill_seconds = begin.elapsed().as_secs_f64();
-        let begin = Instant::now();
-        shape.delete(&server)?;
-        let delete_seconds = begin.elapsed().as_secs_f64();
-        shape.verify(&server, false)?;
+        let (fill_seconds, delete_seconds) = shape.make(&server)?;
         server.stop()?;
         let filled = Filled {
             shape,

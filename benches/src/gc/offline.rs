@@ -31,13 +31,7 @@ pub(crate) fn measure(
 ) -> Result<Offline> {
     let counts = shape.counts();
     let server = Server::start(kind, programs, folder, READY_LIMIT)?;
-    let begin = Instant::now();
-    shape.fill(&server)?;
-    let fill_seconds = begin.elapsed().as_secs_f64();
-    let begin = Instant::now();
-    shape.delete(&server)?;
-    let delete_seconds = begin.elapsed().as_secs_f64();
-    shape.verify(&server, false)?;
+    let (fill_seconds, delete_seconds) = shape.make(&server)?;
     // Peers end with a failure on every signal. They write each file before
     // they answer.
     server.kill()?;

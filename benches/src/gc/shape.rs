@@ -15,7 +15,7 @@ use crate::server::Server;
 use crate::workers::{self, Task};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Images of a repository.
 const IMAGES: u64 = 100;
@@ -99,15 +99,28 @@ impl Shape {
         }
     }
 
+    /// Pushes all of it, deletes half and looks at the rest. The seconds that the
+    /// pushes took, and the deletes.
+    pub(crate) fn make(self, server: &Server) -> Result<(f64, f64)> {
+        let begin = Instant::now();
+        self.fill(server)?;
+        let fill_seconds = begin.elapsed().as_secs_f64();
+        let begin = Instant::now();
+        self.delete(server)?;
+        let delete_seconds = begin.elapsed().as_secs_f64();
+        self.verify(server, false)?;
+        Ok((fill_seconds, delete_seconds))
+    }
+
     /// Pushes all of it.
-    pub(crate) fn fill(self, server: &Server) -> Result<()> {
+    fn fill(self, server: &Server) -> Result<()> {
         let repositories = self.counts().repositories;
         workers::each(server.addr, repositories, &Arc::new(Bases(self)))?;
         workers::each(server.addr, self.manifests, &Arc::new(Images(self)))
     }
 
     /// Deletes every other image by the digest of its manifest.
-    pub(crate) fn delete(self, server: &Server) -> Result<()> {
+    fn delete(self, server: &Server) -> Result<()> {
         let repositories = self.counts().repositories;
         workers::each(server.addr, repositories, &Arc::new(Deletes(self)))
     }

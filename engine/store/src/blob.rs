@@ -131,11 +131,7 @@ impl Blob {
             done => return done,
         };
         let _reading = self.core.segments.holds.enter();
-        let row = self
-            .core
-            .blob_row(&self.sha256)?
-            .filter(|row| row.birth == self.row.birth);
-        match row.map(|row| row.form) {
+        match self.form_now()? {
             Some(Form::Inline(moved)) if moved != *place => {
                 match self.core.pages.record(&moved).await {
                     Err(error @ Error::Corrupt { .. }) => Err(self.quarantine(error)),
@@ -155,11 +151,7 @@ impl Blob {
             done => return done,
         };
         let _reading = self.core.segments.holds.enter();
-        let row = self
-            .core
-            .blob_row(&self.sha256)?
-            .filter(|row| row.birth == self.row.birth);
-        let now = match row.map(|row| row.form) {
+        let now = match self.form_now()? {
             Some(Form::Extents(extents)) => extents.get(number).copied(),
             _ => None,
         };
@@ -170,6 +162,13 @@ impl Blob {
             },
             None => Err(self.quarantine(first)),
         }
+    }
+
+    /// Where this life of it is by now. Whoever reads that has entered before.
+    fn form_now(&self) -> Result<Option<Form>> {
+        let row = self.core.blob_row(&self.sha256)?;
+        let row = row.filter(|row| row.birth == self.row.birth);
+        Ok(row.map(|row| row.form))
     }
 
     /// Records that the blob is damaged.

@@ -68,7 +68,8 @@ pub struct Reclaimed {
     pub bytes: u64,
     /// Segments that readers or uploads hold back: a later pass takes them.
     pub held: u64,
-    /// Bytes that were copied to other segments, and take room there.
+    /// Bytes that were copied to other segments, and take room there: of a whole
+    /// pass alone.
     pub moved: u64,
     /// Segments that were left as they are after an error, which was logged.
     pub failed: u64,

@@ -191,7 +191,8 @@ pub(crate) fn purge_image(folder: &Path) {
             "DELETE FROM tag WHERE manifest = {image} AND repository = 1; \
              DELETE FROM edge WHERE manifest = {image} AND repository = 1; \
              DELETE FROM manifest WHERE digest = {image} AND repository = 1; \
-             INSERT INTO departed VALUES ({image}, 'team/app', {image}, 0, 0, 0, 0)"
+             INSERT INTO departed (digest, repository, manifest, deleted_at, purged_at) \
+             VALUES ({image}, 'team/app', {image}, 0, 0)"
         ),
     );
     totals(folder);

@@ -245,7 +245,8 @@ fn a_blob_that_was_deleted_by_its_digest_is_a_note() {
         ),
     );
     let purged = format!(
-        "DELETE FROM unlinked; INSERT INTO departed VALUES ({digest}, 'team/app', X'', 0, 0, 0, 0)"
+        "DELETE FROM unlinked; INSERT INTO departed (digest, repository, manifest, deleted_at, purged_at) \
+             VALUES ({digest}, 'team/app', X'', 0, 0)"
     );
     for change in [String::new(), purged] {
         named::sql(store.folder(), &change);

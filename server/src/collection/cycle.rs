@@ -153,7 +153,7 @@ impl Gc {
         let mut worked = Duration::ZERO;
         loop {
             self.pause(run, worked).await?;
-            if without.is_none() && self.is_read_only() {
+            if without.is_none() && self.stands_still() {
                 return Ok(None);
             }
             let began = Instant::now();
@@ -179,7 +179,7 @@ impl Gc {
             );
         }
         collector = self.look_up(run, collector, true).await?;
-        if without.is_none() && self.is_read_only() {
+        if without.is_none() && self.stands_still() {
             return Ok(None);
         }
         let trailer = Trailer {
@@ -208,7 +208,7 @@ impl Gc {
             })
             .await?;
             collector = next;
-            if is_done || self.is_read_only() {
+            if is_done || self.stands_still() {
                 return Ok(collector);
             }
             run.alive();

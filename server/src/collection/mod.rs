@@ -6,11 +6,13 @@
 //! the store gives back. [`Gc`] is the way in.
 //!
 //! Invariants: what cannot be read of a live set ends the job with nothing deleted
-//! by it; what cannot be ended is passed over, said, and left to the next; rows go before blobs, blobs before their links; while writes are switched
-//! off nothing is deleted.
+//! by it; what cannot be ended is passed over, said, and left to the next; rows go
+//! before blobs, blobs before their links; while writes are switched off, or
+//! collection is paused, nothing is deleted.
 //!
 //! Refuses to know: SQL, where bytes are, and how they come back.
 
+mod at_once;
 mod cycle;
 mod expunge;
 mod outcome;
@@ -27,7 +29,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use orlop_engine::{Collected, Garbage, Store};
+use orlop_engine::{Collected, Store};
 use orlop_oci::Digest;
 use tokio::task::yield_now;
 use tokio::time::sleep;
@@ -207,20 +209,29 @@ impl Gc {
             self.reclaim(run, &wanted, began, &mut outcome).await?;
             return text(&outcome);
         }
+        self.cycles(run, &wanted, began, &mut outcome).await?;
+        self.reclaim(run, &wanted, began, &mut outcome).await?;
+        outcome.at_once_left = self.still_here().await?;
+        text(&outcome)
+    }
+
+    /// Cycles until nothing is left that can go.
+    async fn cycles(
+        &self,
+        run: &Run,
+        wanted: &Wanted,
+        began: Instant,
+        outcome: &mut Outcome,
+    ) -> Result<(), Stop> {
         // What was passed over is tried once more.
         let mut again = true;
         for _ in 0..CYCLES {
-            if self
-                .rules
-                .limit
-                .is_some_and(|limit| began.elapsed() > limit)
-            {
-                outcome.cut = true;
+            if self.is_over(began, outcome) {
                 break;
             }
             let sequence = self.catalog.sequence();
             // Writes were switched off meanwhile: it begins again after that.
-            let Some(collected) = self.cycle(run, &wanted, None, &mut outcome).await? else {
+            let Some(collected) = self.cycle(run, wanted, None, outcome).await? else {
                 self.go_on(run, Duration::ZERO).await?;
                 continue;
             };
@@ -242,9 +253,7 @@ impl Gc {
                 break;
             }
         }
-        self.reclaim(run, &wanted, began, &mut outcome).await?;
-        outcome.at_once_left = self.still_here().await?;
-        text(&outcome)
+        Ok(())
     }
 
     /// Writes down what a cycle came to, as a change that others can read. Which
@@ -268,90 +277,6 @@ impl Gc {
         })
     }
 
-    /// Ends the leases of what is to go at once.
-    async fn revoke(&self) -> Result<(), Stop> {
-        let mut all = HashSet::new();
-        let mut after = 0;
-        loop {
-            let lives = self.catalog.at_once(after).await.map_err(names)?;
-            let Some((_, last)) = lives.last().copied() else {
-                break;
-            };
-            after = last;
-            let (lives, _) = self.alive(lives).await?;
-            let digests: Vec<Digest> = lives.iter().map(|(digest, _)| *digest).collect();
-            self.store.revoke(&digests).map_err(failed)?;
-            // Somebody may have pushed it again meanwhile, and was told that it is
-            // here: nothing has died yet, so that the lease is as good as before.
-            let births: Vec<u64> = lives.iter().map(|(_, birth)| *birth).collect();
-            let still = self.catalog.still_at_once(&births).await;
-            let still = still.unwrap_or_else(|error| {
-                tracing::warn!(%error, "what was purged by its digest keeps its leases for now");
-                HashSet::new()
-            });
-            for (digest, _) in lives.iter().filter(|(_, birth)| !still.contains(birth)) {
-                match self.store.stat(digest) {
-                    Ok(_) | Err(orlop_engine::Error::NotFound { .. }) => {}
-                    Err(error) => return Err(failed(error)),
-                }
-            }
-            all.extend(still);
-        }
-        *self.at_once.lock().unwrap_or_else(PoisonError::into_inner) = all;
-        Ok(())
-    }
-
-    /// Those of these lives that are here, and of how many that cannot be told. Of
-    /// the others it is remembered no more that they are to go.
-    async fn alive(&self, lives: Vec<(Digest, u64)>) -> Result<(Vec<(Digest, u64)>, u64), Stop> {
-        let (mut here, mut ended) = (Vec::with_capacity(lives.len()), Vec::new());
-        let mut unsure = 0u64;
-        for (digest, birth) in lives {
-            match self.store.look(&digest) {
-                Ok(Some(stat)) if stat.birth == birth => here.push((digest, birth)),
-                Ok(_) => ended.push(birth),
-                Err(error) => {
-                    tracing::warn!(%digest, %error, "whether a blob that was purged is still here cannot be told");
-                    unsure = unsure.saturating_add(1);
-                }
-            }
-        }
-        if !ended.is_empty() {
-            self.catalog.end_at_once(ended).await.map_err(names)?;
-        }
-        Ok((here, unsure))
-    }
-
-    /// Whether a blob is to go before its leases end.
-    fn is_at_once(&self, blob: &Garbage) -> bool {
-        let at_once = self.at_once.lock().unwrap_or_else(PoisonError::into_inner);
-        at_once.contains(&blob.birth)
-    }
-
-    /// Of these blobs that died, how many were to go at once.
-    fn went_at_once(&self, dead: &[Garbage]) -> u64 {
-        let mut at_once = self.at_once.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_them = dead.iter().filter(|blob| at_once.remove(&blob.birth));
-        of_them.count() as u64
-    }
-
-    /// How many blobs were to go at once and are still here, since they are in
-    /// use. What is not here is remembered no more.
-    async fn still_here(&self) -> Result<u64, Stop> {
-        let mut here = 0u64;
-        let mut after = 0;
-        loop {
-            let lives = self.catalog.at_once(after).await.map_err(names)?;
-            let Some((_, last)) = lives.last().copied() else {
-                return Ok(here);
-            };
-            after = last;
-            let (of_them, unsure) = self.alive(lives).await?;
-            here = here.saturating_add(of_them.len() as u64);
-            here = here.saturating_add(unsure);
-        }
-    }
-
     /// Gives the room of what has died back to the file system: all of it to who
     /// asks for another window than the server's, and after a purge by digest.
     async fn reclaim(
@@ -371,9 +296,7 @@ impl Gc {
         let mut worked = Duration::ZERO;
         loop {
             self.pause(run, worked).await?;
-            let limit = self.rules.limit;
-            if limit.is_some_and(|limit| began.elapsed() > limit) {
-                outcome.cut = true;
+            if self.is_over(began, outcome) {
                 break;
             }
             let Some(_acting) = self.acting().await else {
@@ -403,6 +326,14 @@ impl Gc {
             ));
         }
         Ok(())
+    }
+
+    /// Whether the time of a job that began then is up, which its outcome says.
+    fn is_over(&self, began: Instant, outcome: &mut Outcome) -> bool {
+        let limit = self.rules.limit;
+        let is_over = limit.is_some_and(|limit| began.elapsed() > limit);
+        outcome.cut |= is_over;
+        is_over
     }
 
     fn clean_at(&self) -> std::sync::MutexGuard<'_, Option<u64>> {
@@ -435,8 +366,9 @@ impl Gc {
         (self.clock)()
     }
 
-    /// Whether nothing is to be deleted now.
-    fn is_read_only(&self) -> bool {
+    /// Whether nothing is to be deleted now: writes are switched off, or collection
+    /// is paused.
+    fn stands_still(&self) -> bool {
         let maintenance = self.maintenance.get();
         self.paused.is_on()
             || maintenance.is_some_and(|maintenance| maintenance.read_only().is_some())
@@ -464,7 +396,7 @@ impl Gc {
     /// As [`Gc::pause`], and waits while writes are switched off.
     async fn go_on(&self, run: &Run, worked: Duration) -> Result<(), Stop> {
         self.pause(run, worked).await?;
-        while self.is_read_only() {
+        while self.stands_still() {
             run.alive();
             tokio::select! {
                 biased;

@@ -49,7 +49,7 @@ impl Gc {
     /// pause was begun. None: nothing is to be deleted now.
     pub(super) async fn acting(&self) -> Option<MutexGuard<'_, ()>> {
         let acting = self.paused.acting.lock().await;
-        (!self.is_read_only()).then_some(acting)
+        (!self.stands_still()).then_some(acting)
     }
 
     /// Lets no collection begin, and one that runs stand still, until

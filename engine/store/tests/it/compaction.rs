@@ -11,7 +11,7 @@ use orlop_figures as figures;
 use orlop_format::superblock::{RELEASES, REMAPS};
 
 use crate::space::{
-    digests, files, flags, holds, keep, new, open, put, reclaim, scrubbed, sealed, used,
+    digests, files, flags, holds, keep, new, open, opened, put, reclaim, scrubbed, sealed, used,
 };
 use crate::support::{content, folder, sha256};
 use crate::upkeep::until;
@@ -35,6 +35,19 @@ pub(crate) async fn blobs(
     }
     keep(store, &digests(&live)).await;
     (live, dead)
+}
+
+/// A disk without holes, with sealed segments of [`blobs`] on it.
+pub(crate) async fn without_holes(
+    seed: u64,
+    segments: usize,
+    live_of_5: usize,
+) -> (Arc<Sim>, Store, Vec<Bytes>, Vec<Bytes>) {
+    let (sim, _, store) = new(seed).await;
+    sim.without_holes();
+    let (live, dead) = blobs(&store, segments, live_of_5).await;
+    sealed(&sim, &store).await;
+    (sim, store, live, dead)
 }
 
 #[tokio::test]
@@ -98,10 +111,7 @@ async fn segments_of_which_little_lives_are_joined() {
 
 #[tokio::test]
 async fn where_holes_cannot_be_made_what_is_half_dead_is_joined() {
-    let (sim, _, store) = new(52).await;
-    sim.without_holes();
-    let (live, dead) = blobs(&store, 3, 2).await;
-    sealed(&sim, &store).await;
+    let (sim, store, live, dead) = without_holes(52, 3, 2).await;
     let (before, full) = (store.space().await.unwrap(), used(&sim));
     let done = reclaim(&store).await.unwrap();
     assert_eq!((done.segments, done.failed), (3, 0), "{done:?}");
@@ -187,10 +197,7 @@ pub(crate) fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
 
 #[tokio::test]
 async fn a_reader_of_what_moved_reads_it_where_it_was() {
-    let (sim, _, store) = new(54).await;
-    sim.without_holes();
-    let (live, dead) = blobs(&store, 3, 1).await;
-    sealed(&sim, &store).await;
+    let (sim, store, live, dead) = without_holes(54, 3, 1).await;
     let reader = store.read(&sha256(&live[1])).unwrap();
     let before = files(&sim, "raw");
     let done = reclaim(&store).await.unwrap();
@@ -207,10 +214,7 @@ async fn a_reader_of_what_moved_reads_it_where_it_was() {
 /// What dies, or is pushed anew, between two steps of a pass.
 #[tokio::test]
 async fn what_dies_while_it_is_moved_stays_dead() {
-    let (sim, _, store) = new(55).await;
-    sim.without_holes();
-    let (live, dead) = blobs(&store, 3, 1).await;
-    sealed(&sim, &store).await;
+    let (sim, store, live, dead) = without_holes(55, 3, 1).await;
     let mut pass = store.reclaim().await.unwrap();
     // Behind the look at all rows, before anything is copied.
     for _ in 0..3 {
@@ -232,19 +236,10 @@ async fn what_dies_while_it_is_moved_stays_dead() {
 
 /// A disk on which a pass has segments to join.
 async fn ready(seed: u64) -> (Arc<Sim>, Vec<Bytes>, Vec<Bytes>) {
-    let (sim, _, store) = new(seed).await;
-    sim.without_holes();
-    let (live, dead) = blobs(&store, 2, 2).await;
-    sealed(&sim, &store).await;
+    let (sim, store, live, dead) = without_holes(seed, 2, 2).await;
     store.close().await.unwrap();
     drop(store);
     (sim, live, dead)
-}
-
-async fn opened(sim: &Arc<Sim>) -> (Arc<Sim>, Store) {
-    let sim = sim.crash(Crash::Killed);
-    let store = open(&sim, &MemoryIndex::default()).await.unwrap();
-    (sim, store)
 }
 
 #[tokio::test]

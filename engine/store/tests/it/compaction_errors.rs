@@ -15,7 +15,7 @@ use orlop_format::row;
 use orlop_format::segment::file_name;
 use orlop_index::{Index, Table};
 
-use crate::compaction::{FOOTPRINT, LEN, blobs, find};
+use crate::compaction::{FOOTPRINT, LEN, blobs, find, without_holes};
 use crate::space::{
     digests, files, holds, keep, layers, new, open, put, reclaim, scrubbed, sealed, small, used,
 };
@@ -52,10 +52,7 @@ async fn where_there_is_no_room_to_join_segments_they_are_punched() {
 
 #[tokio::test]
 async fn what_was_copied_before_the_disk_was_full_is_moved() {
-    let (sim, _, store) = new(62).await;
-    sim.without_holes();
-    let (live, dead) = blobs(&store, 3, 2).await;
-    sealed(&sim, &store).await;
+    let (sim, store, live, dead) = without_holes(62, 3, 2).await;
     // The second segment of moves finds no room.
     let raw = folder().join("data/raw");
     let full = Plan::new(Fault::Fail(Kind::Full)).on(Verb::Allocate);
@@ -75,10 +72,7 @@ async fn what_was_copied_before_the_disk_was_full_is_moved() {
 
 #[tokio::test]
 async fn a_filled_segment_of_moves_is_not_sealed_under_the_pass_that_fills_it() {
-    let (sim, _, store) = new(63).await;
-    sim.without_holes();
-    let (live, dead) = blobs(&store, 3, 2).await;
-    sealed(&sim, &store).await;
+    let (sim, store, live, dead) = without_holes(63, 3, 2).await;
     let store = Arc::new(store);
     let (disk, clients) = (Arc::clone(&sim), Arc::clone(&store));
     // Five copies fill the first one. While the second one is made, the next sync
@@ -118,10 +112,7 @@ async fn a_filled_segment_of_moves_is_not_sealed_under_the_pass_that_fills_it() 
 
 #[tokio::test]
 async fn a_seal_of_moved_blobs_that_fails_ends_no_write_and_all_moves() {
-    let (sim, _, store) = new(64).await;
-    sim.without_holes();
-    let (live, dead) = blobs(&store, 3, 2).await;
-    sealed(&sim, &store).await;
+    let (sim, store, live, dead) = without_holes(64, 3, 2).await;
     let raw = folder().join("data/raw");
     let seal = Plan::new(Fault::Fail(Kind::Io)).on(Verb::SetLen);
     sim.plan(seal.under(raw));
@@ -149,10 +140,7 @@ async fn a_seal_of_moved_blobs_that_fails_ends_no_write_and_all_moves() {
 
 #[tokio::test]
 async fn a_reader_does_not_blame_a_blob_for_what_rots_behind_it() {
-    let (sim, _, store) = new(65).await;
-    sim.without_holes();
-    let (live, dead) = blobs(&store, 3, 1).await;
-    sealed(&sim, &store).await;
+    let (sim, store, live, dead) = without_holes(65, 3, 1).await;
     let reader = store.read(&sha256(&live[1])).unwrap();
     let left = files(&sim, "raw").into_iter().nth(1).unwrap();
     let left = folder().join("data/raw").join(left);
@@ -198,10 +186,7 @@ async fn a_segment_that_cannot_move_costs_one_look_until_it_can() {
 
 #[tokio::test]
 async fn a_sector_that_is_not_read_fails_one_segment_and_condemns_no_blob() {
-    let (sim, _, store) = new(67).await;
-    sim.without_holes();
-    let (live, dead) = blobs(&store, 4, 1).await;
-    sealed(&sim, &store).await;
+    let (sim, store, live, dead) = without_holes(67, 4, 1).await;
     let before = files(&sim, "raw");
     let bad = folder()
         .join("data/raw")

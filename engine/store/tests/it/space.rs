@@ -521,7 +521,7 @@ async fn ready(seed: u64) -> (Arc<Sim>, Vec<Bytes>, Vec<Bytes>) {
 }
 
 /// The newest index of a disk: made again, then kept beside each copy of it.
-async fn opened(sim: &Arc<Sim>) -> (Arc<Sim>, Store) {
+pub(crate) async fn opened(sim: &Arc<Sim>) -> (Arc<Sim>, Store) {
     let sim = sim.crash(Crash::Killed);
     let store = open(&sim, &MemoryIndex::default()).await.unwrap();
     (sim, store)

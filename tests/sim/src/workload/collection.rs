@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use futures_util::future::{join, try_join_all};
+use orlop_engine::Store;
 
 use super::lives::fill;
 use crate::catalog::Change;
@@ -132,6 +133,20 @@ pub(super) async fn room(world: &World) -> Result<()> {
     if let Some((id, _)) = uploads.pop() {
         client.cancel(id, "who").await?;
     }
+    die(world, &client).await?;
+    client.reclaim().await?;
+    let store = again(world, store).await?;
+    let client = Client::new(world, &store);
+    client.reclaim().await?;
+    for (id, bytes) in uploads {
+        client.finish(id, "who", &bytes, sha256(&bytes)).await?;
+    }
+    store.close().await
+}
+
+/// What nobody names dies, and its room comes back beside a push. Then the journal
+/// goes round.
+async fn die(world: &World, client: &Client<'_>) -> Result<()> {
     leases_end(world).await;
     client.collect(1, true).await?;
     client.collect(1, true).await?;
@@ -139,20 +154,17 @@ pub(super) async fn room(world: &World) -> Result<()> {
     let (reclaimed, pushed) = join(client.reclaim(), client.push_blob("team/kept", &more)).await;
     reclaimed?;
     pushed?;
-    fill(&client, FILE * 3).await?;
-    client.reclaim().await?;
+    fill(client, FILE * 3).await
+}
+
+/// A restart; every other world has lost its index.
+async fn again(world: &World, store: Store) -> Result<Store> {
     store.close().await?;
     drop(store);
     if world.seed.is_multiple_of(2) {
         world.index.lose();
     }
-    let store = world.open().await?;
-    let client = Client::new(world, &store);
-    client.reclaim().await?;
-    for (id, bytes) in uploads {
-        client.finish(id, "who", &bytes, sha256(&bytes)).await?;
-    }
-    store.close().await
+    world.open().await
 }
 
 /// Segments of which little lives, on a file system without holes: what lives in
@@ -170,20 +182,8 @@ pub(super) async fn moves(world: &World) -> Result<()> {
             client.push(&bytes).await?;
         }
     }
-    leases_end(world).await;
-    client.collect(1, true).await?;
-    client.collect(1, true).await?;
-    let more = world.draw(|random| content(random.number(), random.len(70_000, 900_000)));
-    let (moved, pushed) = join(client.reclaim(), client.push_blob("team/kept", &more)).await;
-    moved?;
-    pushed?;
-    fill(&client, FILE * 3).await?;
-    store.close().await?;
-    drop(store);
-    if world.seed.is_multiple_of(2) {
-        world.index.lose();
-    }
-    let store = world.open().await?;
+    die(world, &client).await?;
+    let store = again(world, store).await?;
     let client = Client::new(world, &store);
     client.reclaim().await?;
     store.close().await
