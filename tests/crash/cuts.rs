@@ -17,6 +17,8 @@ const FOLDER: u64 = 8;
 const FSCK: u64 = 3;
 /// A cut comes so many changes after the load began, at most.
 const CHANGES: u64 = 1500;
+/// Stores that are cut at most, of one cut each, until enough was acknowledged.
+const FURTHER: u64 = 8;
 /// How long it may take until that many changes have come.
 const MOMENT: Duration = Duration::from_secs(10);
 
@@ -107,9 +109,9 @@ fn cuts(test: &'static str, backend: &str, count: u64) {
         let Some(mut cuts) = Cuts::start(test, first + folder, backend) else {
             return;
         };
-        let rounds = FOLDER.min(count - done);
-        // Half of the stores have seen some use.
-        if folder % 2 == 1 {
+        let rounds = FOLDER.min(count.saturating_sub(done)).max(1);
+        // Half of the stores that are wanted have seen some use.
+        if folder % 2 == 1 && done < count {
             cuts.rig.fill();
         }
         for round in 1..=rounds {
@@ -130,7 +132,8 @@ fn cuts(test: &'static str, backend: &str, count: u64) {
         cuts.rig.server.start_again();
         cuts.rig.all_is_right(true);
         acknowledged += cuts.rig.model().acknowledged;
-        if done >= count {
+        // A single cut may come before anything was acknowledged.
+        if done >= count && (acknowledged > 5 * done || done >= count + FURTHER) {
             break;
         }
     }
