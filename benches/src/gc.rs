@@ -9,6 +9,7 @@
 //! to be there and looked for that have to be gone.
 
 mod foreground;
+mod memory;
 mod offline;
 pub(crate) mod report;
 mod shape;
@@ -20,9 +21,11 @@ use crate::machine::{self, Machine};
 use crate::server::{self, DATA, Kind, Programs, Server};
 use crate::{contender, copy, process, quick, stop};
 use foreground::{PULLS, PUSHES, Traffic};
+use memory::Watch;
 use report::{Collection, GcReport, Offline, Outcome, Pair};
 use shape::{Counts, Shape};
 use std::fs::{self, File};
+use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -124,7 +127,7 @@ impl Gc {
     /// Fills a store and deletes half of it.
     fn fill(&self, full: &Path) -> Result<Filled> {
         let shape = Shape::new(self.manifests);
-        let server = self.start(full)?;
+        let (server, _) = self.start(full)?;
         let (fill_seconds, delete_seconds) = shape.make(&server)?;
         server.stop()?;
         let filled = Filled {
@@ -137,10 +140,14 @@ impl Gc {
         Ok(filled)
     }
 
-    /// A server that collects only when told to, with the shortest lease.
-    fn start(&self, folder: &Path) -> Result<Server> {
+    /// A server that collects only when told to, with the shortest lease, and
+    /// where its metrics are.
+    fn start(&self, folder: &Path) -> Result<(Server, SocketAddr)> {
         let lease = format!("{}s", LEASE.as_secs());
+        let ops = server::free_address()?;
         let arguments = [
+            "--ops-listen",
+            &ops.to_string(),
             "--gc-lease",
             &lease,
             "--gc-schedule",
@@ -149,7 +156,9 @@ impl Gc {
             "off",
         ]
         .map(str::to_owned);
-        Server::start_with(self.kind, &self.programs, folder, START_LIMIT, &arguments)
+        let server =
+            Server::start_with(self.kind, &self.programs, folder, START_LIMIT, &arguments)?;
+        Ok((server, ops))
     }
 
     fn pair(&self, full: &Path, shape: Shape, counts: Counts) -> Result<(Pair, u64)> {
@@ -158,19 +167,23 @@ impl Gc {
             copy::folder(&full.join(DATA), &folder.join(DATA))?;
         }
         contender::sync(&self.root)?;
-        let (loaded, idle) = (self.start(&beside)?, self.start(&alone)?);
+        let (loaded, loaded_ops) = self.start(&beside)?;
+        let (idle, idle_ops) = self.start(&alone)?;
         let ready = Instant::now();
         let traffic = Traffic::prepare(&loaded, shape, self.max_disk)?;
         // The load without a collection runs right before that with one.
         let length = Duration::from_secs_f64(self.seconds);
         wait_until(ready + (LEASE + MARGIN).saturating_sub(length))?;
         let quiet = traffic.during(&loaded, length)?;
-        let (beside_load, first) =
-            traffic.beside(&loaded, || self.collect(&loaded, &beside, counts))?;
+        let (beside_load, first) = traffic.beside(&loaded, || {
+            let watch = Watch::begin(loaded.pid(), loaded_ops)?;
+            self.collect(&loaded, &beside, counts, watch)
+        })?;
         shape.verify(&loaded, true)?;
         loaded.stop()?;
         contender::sync(&self.root)?;
-        let second = self.collect(&idle, &alone, counts)?;
+        let watch = Watch::begin(idle.pid(), idle_ops)?;
+        let second = self.collect(&idle, &alone, counts, watch)?;
         let verified = shape.verify(&idle, true)?;
         idle.stop()?;
         remove(&beside)?;
@@ -185,7 +198,13 @@ impl Gc {
     }
 
     /// Collects all there is, as an operator would.
-    fn collect(&self, server: &Server, folder: &Path, counts: Counts) -> Result<Collection> {
+    fn collect(
+        &self,
+        server: &Server,
+        folder: &Path,
+        counts: Counts,
+        mut watch: Watch,
+    ) -> Result<Collection> {
         let path = folder.join("gc.json");
         let answer = File::create(&path).context(|| format!("create {}", path.display()))?;
         let program = &self.programs.orlop;
@@ -212,11 +231,13 @@ impl Gc {
                 child.wait().ok();
                 return Err(Error::Interrupted);
             }
+            watch.look()?;
             std::thread::sleep(LOOK);
         };
         let seconds = begin.elapsed().as_secs_f64();
         let cpu = server.cpu_time()?.saturating_sub(cpu);
         let peak = process::memory(server.pid())?.peak;
+        let (own_before, own_peak) = watch.end()?;
         let text = fs::read_to_string(&path).context(|| format!("read {}", path.display()))?;
         if !ended.success() {
             let message = format!("`orlop gc run` ended with {ended}: {}", text.trim());
@@ -231,6 +252,8 @@ impl Gc {
             deaths_per_minute: outcome.dead as f64 / seconds.max(1e-9) * 60.0,
             before,
             peak,
+            own_before,
+            own_peak,
             server_cpu_seconds: cpu.as_secs_f64(),
             outcome,
         })

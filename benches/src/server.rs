@@ -364,7 +364,7 @@ fn registry_config(data: &Path, addr: SocketAddr, pushes: Pushes) -> String {
 
 /// A loopback address nobody listens on now. Another process may take it
 /// before the server does; the server then fails to start and says so.
-fn free_address() -> Result<SocketAddr> {
+pub(crate) fn free_address() -> Result<SocketAddr> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .and_then(|listener| listener.local_addr())
         .context(|| "find a free loopback port".to_owned())

@@ -226,6 +226,11 @@ fn write_store(text: &mut Text, observed: &Observed) {
             health.cached,
         ),
         (
+            "orlop_index_memory_bytes",
+            "Bytes of memory that the index holds: its cache, and what it did not write out yet.",
+            health.index_memory,
+        ),
+        (
             "orlop_store_opened",
             "How often the store was opened so far.",
             health.epoch,

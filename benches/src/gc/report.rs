@@ -80,14 +80,19 @@ pub(crate) struct Collection {
     pub(crate) before: u64,
     /// The greatest meanwhile.
     pub(crate) peak: u64,
+    /// Of that before it, what was in no cache.
+    pub(crate) own_before: u64,
+    /// The most in no cache meanwhile, seen once a second.
+    pub(crate) own_peak: u64,
     /// CPU time of the server meanwhile, that of the load included.
     pub(crate) server_cpu_seconds: f64,
 }
 
 impl Collection {
-    /// Memory beyond what the server had before, in MiB.
+    /// Memory beyond what the server had before, in MiB. Not that of caches: their
+    /// bound is a setting of the server's.
     fn growth(&self) -> f64 {
-        self.peak.saturating_sub(self.before) as f64 / f64::from(1 << 20)
+        self.own_peak.saturating_sub(self.own_before) as f64 / f64::from(1 << 20)
     }
 }
 
@@ -216,13 +221,13 @@ pub(crate) fn goals(pairs: &[Pair]) -> Vec<Goal> {
             false,
         ),
         (
-            "memory above, quiet, MiB",
+            "memory above caches, quiet, MiB",
             plain(&|pair| pair.alone.growth()),
             256.0,
             false,
         ),
         (
-            "memory above, beside load, MiB",
+            "memory above caches, beside load, MiB",
             plain(&|pair| pair.loaded.growth()),
             256.0,
             false,
@@ -326,7 +331,9 @@ mod tests {
             mark_seconds,
             deaths_per_minute,
             before: 1 << 30,
-            peak: (1 << 30) + (growth << 20),
+            peak: (1 << 30) + (growth << 21),
+            own_before: 1 << 29,
+            own_peak: (1 << 29) + (growth << 20),
             server_cpu_seconds: 1.0,
         }
     }
@@ -345,8 +352,8 @@ mod tests {
         let mark = of("mark, quiet, s");
         assert!(mark.met && mark.value.greatest == 61.0 && mark.value.median == 59.0);
         assert!(of("mark, beside load, s").met);
-        assert!(of("memory above, quiet, MiB").met);
-        assert!(!of("memory above, beside load, MiB").met);
+        assert!(of("memory above caches, quiet, MiB").met);
+        assert!(!of("memory above caches, beside load, MiB").met);
         assert!(of("deaths a minute, quiet").met);
         assert!(!of("deaths a minute, beside load").met);
         assert!(of("pull p99, x quiet").met);

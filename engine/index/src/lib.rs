@@ -239,4 +239,10 @@ pub trait Index: Send + Sync + 'static {
     /// # Errors
     /// As [`Index::apply`].
     fn clear(&self, table: Table) -> Result<()>;
+
+    /// Memory that its caches and buffers hold now, in bytes; 0 of one that has
+    /// none.
+    fn memory(&self) -> u64 {
+        0
+    }
 }

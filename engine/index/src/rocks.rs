@@ -118,21 +118,6 @@ impl Rocks {
         std::fs::remove_dir(path).map_err(|error| io(path, "remove the folder", &error))
     }
 
-    /// Memory held now, in bytes: blocks in the cache, rows not flushed, and
-    /// open files.
-    #[must_use]
-    pub fn memory(&self) -> u64 {
-        let families = Table::ALL.iter().map(|table| settings::family(*table));
-        let held = families.chain([OWN]).filter_map(|name| {
-            let family = self.db.cf_handle(name)?;
-            let number = |property| self.db.property_int_value_cf(family, property).ok()?;
-            let rows = number(properties::CUR_SIZE_ALL_MEM_TABLES).unwrap_or(0);
-            let files = number(properties::ESTIMATE_TABLE_READERS_MEM).unwrap_or(0);
-            Some(rows.saturating_add(files))
-        });
-        held.fold(self.cache.get_usage() as u64, u64::saturating_add)
-    }
-
     fn start(&self) -> Result<()> {
         let mut batch = WriteBatch::default();
         batch.put_cf(self.family(OWN)?, FORMAT_KEY, FORMAT.to_le_bytes());
@@ -332,6 +317,19 @@ impl Index for Rocks {
         self.db
             .compact_range_cf(family, None::<&[u8]>, None::<&[u8]>);
         Ok(())
+    }
+
+    /// Blocks in the cache, rows not flushed, and open files.
+    fn memory(&self) -> u64 {
+        let families = Table::ALL.iter().map(|table| settings::family(*table));
+        let held = families.chain([OWN]).filter_map(|name| {
+            let family = self.db.cf_handle(name)?;
+            let number = |property| self.db.property_int_value_cf(family, property).ok()?;
+            let rows = number(properties::CUR_SIZE_ALL_MEM_TABLES).unwrap_or(0);
+            let files = number(properties::ESTIMATE_TABLE_READERS_MEM).unwrap_or(0);
+            Some(rows.saturating_add(files))
+        });
+        held.fold(self.cache.get_usage() as u64, u64::saturating_add)
     }
 }
 

@@ -95,6 +95,9 @@ pub struct Health {
     pub epoch: u64,
     /// Bytes in the cache.
     pub cached: u64,
+    /// Bytes of memory that the index holds: its cache, and what it did not write
+    /// out yet.
+    pub index_memory: u64,
     /// Upload sessions in memory.
     pub uploads: u64,
     /// Bytes available on the file system.
@@ -489,6 +492,7 @@ impl Store {
             backend: self.core.disk.backend().to_string(),
             epoch: self.core.epoch,
             cached: self.core.pages.cached(),
+            index_memory: self.core.index.memory(),
             counts: self.core.metrics.counts(),
         }
     }
