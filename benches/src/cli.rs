@@ -203,6 +203,10 @@ pub(crate) struct GcArgs {
     /// lease of a minute.
     #[arg(long, default_value = "1", value_parser = clap::value_parser!(u16).range(1..=100))]
     pub(crate) pairs: u16,
+    /// Time after which a collection leaves the rest, in seconds. One that is cut
+    /// says less: the garbage is not looked for that it should have ended.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(60..=86_400))]
+    pub(crate) limit: Option<u64>,
     /// Length of the load before a collection, in seconds.
     #[arg(long, default_value = "10")]
     pub(crate) seconds: f64,

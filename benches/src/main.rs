@@ -183,6 +183,7 @@ fn collect(args: GcArgs) -> Result<bool> {
         manifests: args.manifests,
         peer_manifests: args.peer_manifests,
         pairs: usize::from(args.pairs),
+        limit: args.limit,
         seconds: args.seconds,
         max_disk: args.max_disk * 1_000_000_000,
         store: args.store,

@@ -417,7 +417,7 @@ pub(crate) fn gc(report: &GcReport) -> String {
     line(
         &mut text,
         format_args!(
-            "  {:<14}{:>9}{:>9}{:>9}{:>9}{:>11}{:>12}{:>10}{:>8}",
+            "  {:<14}{:>9}{:>9}{:>9}{:>9}{:>11}{:>12}{:>10}{:>10}{:>10}{:>8}",
             "collection",
             "s",
             "purge s",
@@ -426,6 +426,8 @@ pub(crate) fn gc(report: &GcReport) -> String {
             "deaths/min",
             "before MiB",
             "peak MiB",
+            "own MiB",
+            "own peak",
             "CPU s"
         ),
     );
@@ -491,10 +493,18 @@ pub(crate) fn gc(report: &GcReport) -> String {
 fn collection(text: &mut String, name: &str, collection: &Collection) {
     let outcome = &collection.outcome;
     let seconds = |times: &[u64]| times.iter().sum::<u64>() as f64 / 1e3;
+    let [_, purged, ..] = outcome.purged;
+    let cut = match outcome.cut {
+        true => format!(
+            " [cut by its limit: {purged} manifests purged, {} blobs dead]",
+            outcome.dead
+        ),
+        false => String::new(),
+    };
     line(
         text,
         format_args!(
-            "  {name:<14}{:>9.2}{:>9.2}{:>9.2}{:>9.2}{:>11.0}{:>12.1}{:>10.1}{:>8.2}",
+            "  {name:<14}{:>9.2}{:>9.2}{:>9.2}{:>9.2}{:>11.0}{:>12.1}{:>10.1}{:>10.1}{:>10.1}{:>8.2}{cut}",
             collection.seconds,
             outcome.purge_ms as f64 / 1e3,
             seconds(&outcome.mark_ms),
@@ -502,6 +512,8 @@ fn collection(text: &mut String, name: &str, collection: &Collection) {
             collection.deaths_per_minute,
             mib(collection.before),
             mib(collection.peak),
+            mib(collection.own_before),
+            mib(collection.own_peak),
             collection.server_cpu_seconds
         ),
     );

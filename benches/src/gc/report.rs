@@ -57,6 +57,9 @@ pub(crate) struct Outcome {
     pub(crate) dead: u64,
     /// Their bytes.
     pub(crate) dead_bytes: u64,
+    /// Whether its time was up before all was done.
+    #[serde(default)]
+    pub(crate) cut: bool,
     /// Time the purge of rows took, in milliseconds.
     pub(crate) purge_ms: u64,
     /// Time each cycle marked.
@@ -323,6 +326,7 @@ mod tests {
                 held: 0,
                 dead: 4,
                 dead_bytes: 4,
+                cut: false,
                 purge_ms: 1,
                 mark_ms: vec![1, 1],
                 sweep_ms: vec![1, 1],

@@ -8,6 +8,7 @@ use orlop_oci::Digest;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
+use super::limit::Limit;
 use super::skips::{Skips, is_end, is_end_of_names};
 use super::{DAY, Gc, NAMED, Outcome, Wanted, failed, milliseconds, names};
 use crate::catalog::{CatalogError, DEAD_MAX, Dead, Departed, JobProgress, rfc3339};
@@ -32,6 +33,7 @@ impl Gc {
         run: &Run,
         wanted: &Wanted,
         plan: Option<i64>,
+        limit: Limit,
         outcome: &mut Outcome,
     ) -> Result<Option<Collected>, Stop> {
         let began = Instant::now();
@@ -56,7 +58,7 @@ impl Gc {
             Some(_) => self.look(run, sweep, outcome).await?,
             None => {
                 sweep = self.settle(run, sweep, since).await?;
-                match self.sweep(run, sweep, outcome).await? {
+                match self.sweep(run, sweep, limit, outcome).await? {
                     Some(done) => done,
                     None => return Ok(None),
                 }
@@ -252,6 +254,7 @@ impl Gc {
         &self,
         run: &Run,
         mut sweep: Sweep,
+        limit: Limit,
         outcome: &mut Outcome,
     ) -> Result<Option<Collected>, Stop> {
         let state = self.catalog.gc_state().await.map_err(names)?;
@@ -266,6 +269,7 @@ impl Gc {
         };
         let expected = self.observe().last.blobs;
         let mut worked = Duration::ZERO;
+        let mut rest = limit.rest();
         let mut ends = Ends {
             since,
             uncounted: 0,
@@ -280,6 +284,12 @@ impl Gc {
             let Some(garbage) = found else { break };
             worked = began.elapsed();
             for part in garbage.chunks(PART) {
+                if !rest.goes_on() {
+                    // Condemned still: it dies in the first cycle of the next.
+                    sweep.keep(part);
+                    outcome.cut = true;
+                    continue;
+                }
                 self.pause(run, worked).await?;
                 let Some(_acting) = self.acting().await else {
                     return Ok(None);

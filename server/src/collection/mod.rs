@@ -15,6 +15,7 @@
 mod at_once;
 mod cycle;
 mod expunge;
+mod limit;
 mod outcome;
 mod pace;
 mod pause;
@@ -41,6 +42,7 @@ use crate::registry::{Maintenance, Registry};
 use pace::Pace;
 
 pub use expunge::{ExpungeError, Expunged, ExpungedManifest, TOLD, Target};
+use limit::{Limit, Part};
 pub use outcome::{Observed, Outcome, Rules, Wanted, Why};
 use pause::Paused;
 pub use plan::{Planned, Stray};
@@ -164,7 +166,7 @@ impl Gc {
     async fn collect(&self, run: &Run) -> Result<String, Stop> {
         let wanted: Wanted = serde_json::from_str(run.params())
             .map_err(|error| Stop::Failed(format!("its parameters are not known: {error}")))?;
-        let began = Instant::now();
+        let limit = Limit::begin(self.rules.limit);
         let mut outcome = Outcome {
             plan: wanted.plan,
             ..Outcome::default()
@@ -180,7 +182,8 @@ impl Gc {
         let now = self.believe(state.clock).await?;
         let until = until(now, &self.rules, &wanted);
         if wanted.plan {
-            self.cycle(run, &wanted, Some(until), &mut outcome).await?;
+            self.cycle(run, &wanted, Some(until), limit, &mut outcome)
+                .await?;
             self.name(run, until, now).await?;
             return text(&outcome);
         }
@@ -189,28 +192,30 @@ impl Gc {
                 "nothing is collected: {why}. When that is settled, `orlop gc run --release` begins again"
             )));
         }
-        self.purge(run, until, &mut outcome).await?;
-        self.retire(run, now, &mut outcome).await?;
+        let mut rows = limit.rows();
+        self.purge(run, until, &mut rows, &mut outcome).await?;
+        self.retire(run, now, &mut rows, &mut outcome).await?;
         if wanted.undelete_window.is_some() {
             // What was deleted just now too.
             self.purge(
                 run,
                 until.max(self::until(self.wall(), &self.rules, &wanted)),
+                &mut rows,
                 &mut outcome,
             )
             .await?;
         }
-        outcome.purge_ms = milliseconds(began.elapsed());
+        outcome.purge_ms = milliseconds(limit.elapsed());
         let sequence = self.catalog.sequence();
         // What came to nothing leaves room without a change of names.
         let is_clean = *self.clean_at() == Some(sequence);
         if is_clean && self.catalog.at_once(0).await.map_err(names)?.is_empty() {
             outcome.idle = true;
-            self.reclaim(run, &wanted, began, &mut outcome).await?;
+            self.reclaim(run, &wanted, limit, &mut outcome).await?;
             return text(&outcome);
         }
-        self.cycles(run, &wanted, began, &mut outcome).await?;
-        self.reclaim(run, &wanted, began, &mut outcome).await?;
+        self.cycles(run, &wanted, limit, &mut outcome).await?;
+        self.reclaim(run, &wanted, limit, &mut outcome).await?;
         outcome.at_once_left = self.still_here().await?;
         text(&outcome)
     }
@@ -220,18 +225,19 @@ impl Gc {
         &self,
         run: &Run,
         wanted: &Wanted,
-        began: Instant,
+        limit: Limit,
         outcome: &mut Outcome,
     ) -> Result<(), Stop> {
         // What was passed over is tried once more.
         let mut again = true;
-        for _ in 0..CYCLES {
-            if self.is_over(began, outcome) {
+        for turn in 0..CYCLES {
+            if turn > 0 && limit.is_over() {
+                outcome.cut = true;
                 break;
             }
             let sequence = self.catalog.sequence();
             // Writes were switched off meanwhile: it begins again after that.
-            let Some(collected) = self.cycle(run, wanted, None, outcome).await? else {
+            let Some(collected) = self.cycle(run, wanted, None, limit, outcome).await? else {
                 self.go_on(run, Duration::ZERO).await?;
                 continue;
             };
@@ -283,7 +289,7 @@ impl Gc {
         &self,
         run: &Run,
         wanted: &Wanted,
-        began: Instant,
+        limit: Limit,
         outcome: &mut Outcome,
     ) -> Result<(), Stop> {
         // What was purged by its digest is to be gone from the disk, too.
@@ -294,9 +300,11 @@ impl Gc {
         };
         let mut pass = pass.map_err(failed)?;
         let mut worked = Duration::ZERO;
+        let mut rest = limit.rest();
         loop {
             self.pause(run, worked).await?;
-            if self.is_over(began, outcome) {
+            if !rest.goes_on() {
+                outcome.cut = true;
                 break;
             }
             let Some(_acting) = self.acting().await else {
@@ -326,14 +334,6 @@ impl Gc {
             ));
         }
         Ok(())
-    }
-
-    /// Whether the time of a job that began then is up, which its outcome says.
-    fn is_over(&self, began: Instant, outcome: &mut Outcome) -> bool {
-        let limit = self.rules.limit;
-        let is_over = limit.is_some_and(|limit| began.elapsed() > limit);
-        outcome.cut |= is_over;
-        is_over
     }
 
     fn clean_at(&self) -> std::sync::MutexGuard<'_, Option<u64>> {
@@ -408,7 +408,13 @@ impl Gc {
     }
 
     /// Removes rows that were deleted by then.
-    async fn purge(&self, run: &Run, until: i64, outcome: &mut Outcome) -> Result<(), Stop> {
+    async fn purge(
+        &self,
+        run: &Run,
+        until: i64,
+        part: &mut Part,
+        outcome: &mut Outcome,
+    ) -> Result<(), Stop> {
         let mut all = PurgedRows::default();
         let mut worked = Duration::ZERO;
         let mut purge = self.catalog.purge(until);
@@ -418,6 +424,10 @@ impl Gc {
                 worked = Duration::ZERO;
                 continue;
             };
+            if !part.goes_on() {
+                outcome.cut = true;
+                break;
+            }
             let began = Instant::now();
             let Some(rows) = purge.next().await.map_err(names)? else {
                 break;

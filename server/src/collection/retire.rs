@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use orlop_oci::{Digest, RepositoryName};
 
+use super::limit::Part;
 use super::skips::{FAILURES_MAX, Skips};
 use super::{Gc, Outcome, before, names};
 use crate::catalog::{Unreached, UntaggedPlace};
@@ -24,10 +25,11 @@ impl Gc {
         &self,
         run: &Run,
         now: i64,
+        part: &mut Part,
         outcome: &mut Outcome,
     ) -> Result<(), Stop> {
-        self.orphans(run, before(now, self.rules.undelete_window), outcome)
-            .await?;
+        let until = before(now, self.rules.undelete_window);
+        self.orphans(run, until, part, outcome).await?;
         let Some(shortest) = self.rules.untagged.shortest() else {
             return Ok(());
         };
@@ -36,17 +38,29 @@ impl Gc {
         if looked.is_some_and(|at| at.elapsed() < EVERY.min(shortest / 10)) {
             return Ok(());
         }
-        self.untagged(run, now, outcome).await?;
+        if !self.untagged(run, now, part, outcome).await? {
+            return Ok(());
+        }
         let now = Some(Instant::now());
         *self.looked.lock().unwrap_or_else(PoisonError::into_inner) = now;
         Ok(())
     }
 
-    async fn orphans(&self, run: &Run, until: i64, outcome: &mut Outcome) -> Result<(), Stop> {
+    async fn orphans(
+        &self,
+        run: &Run,
+        until: i64,
+        part: &mut Part,
+        outcome: &mut Outcome,
+    ) -> Result<(), Stop> {
         let mut place: Option<UntaggedPlace> = None;
         let mut worked = Duration::ZERO;
         loop {
             self.go_on(run, worked).await?;
+            if !part.goes_on() {
+                outcome.cut = true;
+                return Ok(());
+            }
             let began = Instant::now();
             let (orphans, next) = self.catalog.orphans(place.take()).await.map_err(names)?;
             worked = began.elapsed();
@@ -74,11 +88,22 @@ impl Gc {
         }
     }
 
-    async fn untagged(&self, run: &Run, now: i64, outcome: &mut Outcome) -> Result<(), Stop> {
+    /// False: its time was up.
+    async fn untagged(
+        &self,
+        run: &Run,
+        now: i64,
+        part: &mut Part,
+        outcome: &mut Outcome,
+    ) -> Result<bool, Stop> {
         let mut place: Option<UntaggedPlace> = None;
         let mut worked = Duration::ZERO;
         loop {
             self.go_on(run, worked).await?;
+            if !part.goes_on() {
+                outcome.cut = true;
+                return Ok(false);
+            }
             let began = Instant::now();
             let (found, next) = self.catalog.untagged(place.take()).await.map_err(names)?;
             for (repository, digest, unreached) in found {
@@ -96,7 +121,7 @@ impl Gc {
             worked = began.elapsed();
             place = next;
             if place.is_none() {
-                return Ok(());
+                return Ok(true);
             }
         }
     }

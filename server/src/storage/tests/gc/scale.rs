@@ -270,3 +270,31 @@ async fn i39_a_collection_that_panics_is_counted_and_the_next_one_runs() {
     }
     running.stop().await;
 }
+
+/// However little time each has.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collection_whose_time_is_up_leaves_the_rest_to_the_next_and_each_gets_further() {
+    let folder = tempfile::tempdir().unwrap();
+    let no_time = |settings: &mut Settings| settings.gc_limit = Some(Duration::ZERO);
+    let running = Running::start(folder.path(), no_time).await;
+    running.image("a", "stays", "what stays").await;
+    let images = running.images("goes", 100).await;
+    for image in &images {
+        running.delete("a", image).await;
+    }
+    let (mut purged, mut dead, mut jobs) = (0, 0, 0);
+    while dead < 3 * images.len() as u64 {
+        jobs += 1;
+        assert!(jobs < 50, "{purged} purged, {dead} dead");
+        let outcome = running.collect("{}").await;
+        let [_, manifests, ..] = outcome.purged;
+        assert!(outcome.cut && manifests <= 32, "{outcome:?}");
+        assert!(outcome.cycles <= 1, "{outcome:?}");
+        purged += manifests;
+        dead += outcome.dead;
+        assert!(running.pulls("a", "stays").await);
+    }
+    assert_eq!((purged, dead), (100, 300));
+    assert!(jobs >= 4, "{jobs}");
+    running.ends_clean(folder.path()).await;
+}
