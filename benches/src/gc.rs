@@ -78,13 +78,19 @@ pub(crate) struct Gc {
 impl Gc {
     /// Fills, deletes and collects; returns the figures.
     pub(crate) fn run(&self) -> Result<GcReport> {
-        let need = (3 * self.manifests * SPACE).max(self.peer_manifests * PEER_SPACE);
+        let full = self.store.clone();
+        let full = full.unwrap_or_else(|| self.root.join("full"));
+        let filled = Filled::read(&full, self.manifests)?;
+        // Two copies, and their growth; the store itself where it is not there.
+        let need = match &filled {
+            Some(filled) => filled.disk_bytes * 5 / 2,
+            None => 3 * self.manifests * SPACE,
+        };
+        let need = need.max(self.peer_manifests * PEER_SPACE);
         machine::want_space(&self.root, need, "gc", "--manifests")?;
         let machine = Machine::read(&self.root)?;
         let versions = quick::versions(&self.programs);
-        let full = self.store.clone();
-        let full = full.unwrap_or_else(|| self.root.join("full"));
-        let filled = match Filled::read(&full, self.manifests)? {
+        let filled = match filled {
             Some(filled) => filled,
             None => self.fill(&full)?,
         };
@@ -136,7 +142,7 @@ impl Gc {
             shape,
             fill_seconds,
             delete_seconds,
-            disk_bytes: disk_bytes(full)?,
+            disk_bytes: disk_bytes(&full.join(DATA))?,
         };
         filled.write(full)?;
         Ok(filled)

@@ -8,6 +8,10 @@ use orlop::commands::{
     version,
 };
 
+/// Gives memory back that a peak took, also what RocksDB allocates.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// A container registry on its own storage engine.
 #[derive(Parser)]
 #[command(name = "orlop", version, about)]
