@@ -30,6 +30,7 @@ mod pulls;
 mod purge;
 mod read;
 mod schema;
+mod seen;
 mod sql;
 mod sqlite;
 #[cfg(test)]
@@ -55,7 +56,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::supervisor::Supervisor;
-pub use at_once::Births;
+pub use at_once::{Leaving, Lives};
 use cache::Cache;
 pub use departed::DEAD_MAX;
 pub use error::CatalogError;
@@ -69,6 +70,7 @@ pub use pulls::PULLS_MAX;
 pub use purge::Purge;
 pub use read::{PAGE_MAX, READ_TIME};
 use schema::{Dialect, Identity};
+pub use seen::Seen;
 use sql::{Connection, Pool};
 pub use totals::Totals;
 pub use types::{Change, ChangeKind, Counters, Edge, EdgeKind, ManifestRow, PutManifest, Referrer};

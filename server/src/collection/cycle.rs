@@ -264,40 +264,21 @@ impl Gc {
         } else {
             now
         };
-        let expected = self.observe().last.blobs;
-        let mut worked = Duration::ZERO;
         let mut ends = Ends {
             since,
             uncounted: 0,
             at_once: 0,
             skips: Skips::default(),
         };
-        loop {
-            self.pause(run, worked).await?;
-            let began = Instant::now();
-            let (next, found) = self.walk(run, sweep).await?;
-            sweep = next;
-            let Some(garbage) = found else { break };
-            worked = began.elapsed();
-            for part in garbage.chunks(PART) {
-                self.pause(run, worked).await?;
-                let Some(_acting) = self.acting().await else {
-                    return Ok(None);
-                };
-                let began = Instant::now();
-                self.end(run, &mut sweep, part, &mut ends).await?;
-                run.alive();
-                worked = began.elapsed();
-            }
-            let walked = sweep.so_far().blobs;
-            run.report(
-                progress(walked, expected.max(walked), "blobs"),
-                b"sweep".to_vec(),
-            );
-        }
+        let swept = self.sweep_all(run, sweep, &mut ends).await;
+        // Also of one that did not come to its end: they have died.
         outcome.at_once = outcome.at_once.saturating_add(ends.at_once);
         // A bound that lost count would be none.
-        self.count(&mut ends).await.map_err(names)?;
+        let counted = self.count(&mut ends).await.map_err(names);
+        let Some(sweep) = swept? else {
+            return counted.map(|()| None);
+        };
+        counted?;
         ends.skips.name(
             run,
             sweep.skipped(),
@@ -308,6 +289,42 @@ impl Gc {
             skipped: ends.skips.blobs,
             ..done
         }))
+    }
+
+    /// Ends them in parts. None: it was given up.
+    async fn sweep_all(
+        &self,
+        run: &Run,
+        mut sweep: Sweep,
+        ends: &mut Ends,
+    ) -> Result<Option<Sweep>, Stop> {
+        let expected = self.observe().last.blobs;
+        let mut worked = Duration::ZERO;
+        loop {
+            self.pause(run, worked).await?;
+            let began = Instant::now();
+            let (next, found) = self.walk(run, sweep).await?;
+            sweep = next;
+            let Some(garbage) = found else {
+                return Ok(Some(sweep));
+            };
+            worked = began.elapsed();
+            for part in garbage.chunks(PART) {
+                self.pause(run, worked).await?;
+                let Some(_acting) = self.acting().await else {
+                    return Ok(None);
+                };
+                let began = Instant::now();
+                self.end(run, &mut sweep, part, ends).await?;
+                run.alive();
+                worked = began.elapsed();
+            }
+            let walked = sweep.so_far().blobs;
+            run.report(
+                progress(walked, expected.max(walked), "blobs"),
+                b"sweep".to_vec(),
+            );
+        }
     }
 
     /// A step over the blobs, tried again if it fails.
