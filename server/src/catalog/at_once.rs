@@ -3,7 +3,7 @@
 //! Invariants: it is said of one life of a blob, which its birth tells from every
 //! other one; not while a repository has a link of it, by whichever of its digests,
 //! that does not go in the same purge; and not any more from the moment at which one
-//! is linked to that life.
+//! is linked to that life, or a manifest of its digest is pushed.
 //!
 //! Refuses to know: leases, and which blobs are here.
 
@@ -114,6 +114,13 @@ pub(super) async fn end(connection: &mut Connection, births: &[u64]) -> Result<E
 pub(super) async fn linked(connection: &mut Connection, birth: i64) -> Result<()> {
     let sql = "UPDATE departed SET at_once = 0 WHERE at_once = $1 AND at_once > 0";
     connection.run(sql, &[Arg::Int(birth)]).await.map(|_| ())
+}
+
+/// As [`end`], of a manifest that was pushed just now: it has no link.
+pub(super) async fn named(connection: &mut Connection, manifest: &[u8]) -> Result<()> {
+    let sql = "UPDATE departed SET at_once = 0 WHERE digest = $1 AND at_once > 0";
+    let of = [Arg::Bytes(manifest)];
+    connection.run(sql, &of).await.map(|_| ())
 }
 
 fn number(birth: u64) -> i64 {

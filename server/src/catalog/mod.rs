@@ -307,7 +307,7 @@ impl Catalog {
         digest: &Digest,
     ) -> Result<bool, CatalogError> {
         // The same for all steps, so that an undelete finds what belongs together.
-        let at = writer::now().max(self.shared().clock.load(Ordering::Relaxed));
+        let at = self.time();
         loop {
             let verb = Verb::DeleteManifest {
                 repository: repository.to_owned(),
@@ -437,6 +437,11 @@ impl Catalog {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         *place = Some(hook);
+    }
+
+    /// The time that rows get now, in milliseconds since 1970.
+    fn time(&self) -> i64 {
+        writer::now().max(self.shared().clock.load(Ordering::Relaxed))
     }
 
     /// A connection that cannot write.

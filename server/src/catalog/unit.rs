@@ -26,7 +26,7 @@ use super::read::{whole, within};
 use super::seen::Seen;
 use super::sql::{Arg, Connection};
 use super::types::{ChangeKind, PurgePlace, PurgeUnit, PurgedManifest};
-use super::verb::{Effect, Progress, Verb, touch};
+use super::verb::{self, Effect, Progress, Verb, touch};
 
 /// Manifests of one unit, at most.
 const UNIT_MAX: usize = 10_000;
@@ -46,6 +46,9 @@ pub(super) enum UnitVerb {
     /// A manifest with its tags, and of these lives what keeps them from dying
     /// before their leases end, where it is one or names it.
     Manifest(PurgePlace, Digest, Arc<Lives>),
+    /// Nothing for good: a manifest is hidden, also in a deleted repository, from this
+    /// time on.
+    Hide(PurgePlace, Digest, i64),
     /// A repository's links of a blob, and what keeps that life.
     Link(PurgePlace, Digest, Option<Arc<Leaving>>),
     /// What keeps a blob's life from dying before its leases end.
@@ -63,6 +66,10 @@ impl UnitVerb {
         match self {
             UnitVerb::Manifest(place, digest, lives) => {
                 manifest(connection, (place, digest), lives, now).await
+            }
+            UnitVerb::Hide(place, digest, at) => {
+                let of = (place.id, place.name.as_str());
+                verb::hide(connection, of, digest, (*at, now)).await
             }
             UnitVerb::Link(place, digest, life) => {
                 link(connection, (place, digest), life.as_deref(), now).await
@@ -242,8 +249,12 @@ impl Catalog {
             let sql = "SELECT count(*) FROM tag WHERE manifest = $2 AND repository + 0 = $1 \
                  AND deleted_at IS NULL";
             let tag_count = connection.one(sql, &[id, of]).await?.int(0)?;
+            let sql = "SELECT 1 FROM edge WHERE repository = $1 AND manifest = $2 \
+                 AND kind = 3 LIMIT 1";
+            let is_index = connection.row(sql, &[id, of]).await?.is_some();
             Ok(PurgedManifest {
                 digest: whole(member)?,
+                is_index,
                 tags: tags?,
                 tag_count: tag_count.unsigned_abs(),
             })
@@ -265,6 +276,17 @@ impl Catalog {
     ) -> Result<()> {
         let lives = Arc::clone(lives);
         let verb = Verb::Unit(UnitVerb::Manifest(place.clone(), *digest, lives));
+        while self.step(verb.clone()).await? == Progress::Step {}
+        Ok(())
+    }
+
+    /// Hides a manifest, also one of a repository that was deleted.
+    ///
+    /// # Errors
+    /// As [`Catalog::put_manifest`].
+    pub async fn hide_in(&self, place: &PurgePlace, digest: &Digest) -> Result<()> {
+        let at = self.time();
+        let verb = Verb::Unit(UnitVerb::Hide(place.clone(), *digest, at));
         while self.step(verb.clone()).await? == Progress::Step {}
         Ok(())
     }

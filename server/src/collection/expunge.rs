@@ -323,12 +323,8 @@ impl Gc {
         target: &Target,
         lives: &Arc<Lives>,
     ) -> Result<Vec<PurgeUnit>, ExpungeError> {
-        // Hidden before what it lists goes: a purge that is cut short leaves nothing
-        // behind that is broken, and the next one finds it.
-        for unit in units.iter().filter(|unit| !unit.place.is_deleted) {
-            if unit.manifests.iter().any(|of| of.digest == target.digest) {
-                alone.delete(&target.digest).await?;
-            }
+        for unit in &units {
+            self.hide(alone, unit, &target.digest).await?;
         }
         for unit in &units {
             for manifest in &unit.manifests {
@@ -343,6 +339,36 @@ impl Gc {
         Ok(units)
     }
 
+    /// Hides what lists others before they go, and what was asked for: a purge that is
+    /// cut short leaves nothing behind that is broken, and the next one finds it. In a
+    /// deleted repository too, since that can come back.
+    async fn hide(
+        &self,
+        alone: &Alone<'_>,
+        unit: &PurgeUnit,
+        target: &Digest,
+    ) -> Result<(), ExpungeError> {
+        let place = &unit.place;
+        for manifest in unit.manifests.iter().rev() {
+            let digest = &manifest.digest;
+            self.may_expunge()?;
+            if place.is_deleted && manifest.is_index {
+                // No note says that it is hidden there: that it goes has to do.
+                alone.purges(place.id, digest)?;
+                let hidden = self.catalog.hide_in(place, digest).await;
+                if let Err(error) = hidden {
+                    if let Ok(Some(false)) = self.catalog.is_hidden_in(place, digest).await {
+                        alone.keeps(place.id, digest, Purged::Manifest)?;
+                    }
+                    return Err(error.into());
+                }
+            } else if !place.is_deleted && (manifest.is_index || digest == target) {
+                alone.delete(digest).await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn take_manifest(
         &self,
         alone: &Alone<'_>,
@@ -355,8 +381,11 @@ impl Gc {
         alone.purges(place.id, digest)?;
         let purged = self.catalog.expunge_manifest(place, digest, lives).await;
         let Err(error) = purged else { return Ok(()) };
-        // Where that cannot be known, it is as noted.
-        if let Ok(Some(is_hidden)) = self.catalog.is_hidden_in(place, digest).await {
+        // Where that cannot be known, it is as noted; and where what it lists may have
+        // gone and no note could say that it is hidden.
+        if let Ok(Some(is_hidden)) = self.catalog.is_hidden_in(place, digest).await
+            && !(manifest.is_index && place.is_deleted)
+        {
             alone.keeps(place.id, digest, Purged::Manifest)?;
             // What it was to lose one step after the other it has lost in part.
             if is_hidden && !place.is_deleted {

@@ -181,6 +181,8 @@ async fn crossed(other: Other, repository: Option<&str>, step: u64) -> bool {
     if other == Other::Pause {
         running.storage.gc().resume().await.unwrap();
     }
+    // What was named again just before it was said to go is not, a cycle later.
+    running.collect_now().await;
     let outcome = running.collect_now().await;
     assert_eq!(outcome.at_once_left, 0, "{case}: {outcome:?}");
     is_whole(&running, image, &case).await;

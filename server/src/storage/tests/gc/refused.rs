@@ -198,7 +198,16 @@ async fn cut_short(changes: i64) -> bool {
     let image_of = made_again(running, folder.path()).await;
     let running = Running::start(image_of.path(), patient).await;
     let after = names_of(&running, &names, &digests).await;
-    assert_eq!(before, after, "{changes} changes, {purged:?}");
+    let broken = format!("back@{index}");
+    for (name, was) in before {
+        // That it is hidden there no note can say: it is gone.
+        if name != broken || was == after[&name] {
+            assert_eq!(was, after[&name], "{changes} changes, {name}, {purged:?}");
+        } else {
+            assert!(was.contains("hidden true"), "{changes} changes, {was}");
+            assert!(after[&name].contains("manifest false, hidden false"));
+        }
+    }
     // Done again it goes on.
     match running.storage.gc().expunge(&target).await {
         Ok(_) => {}
