@@ -123,7 +123,6 @@ suite!(
     seen::what_changed_too_much_is_read_again,
     seen::what_was_said_of_a_later_life_outlasts_the_end_of_an_earlier_one,
     seen::leases_keep_a_life_that_is_linked_by_any_of_its_digests,
-    seen::measure,
     cases::readers_never_go_back,
     cases::comes_back_as_it_was,
     cases::refuses_newer_and_missing,

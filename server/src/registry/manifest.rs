@@ -197,10 +197,16 @@ impl Registry {
         let _order = self.order.take(repository).await;
         let by_digest = Reference::Digest(*digest);
         if self.names.manifest(repository, &by_digest).await?.is_none() {
-            let note = Note::Deletion(Deletion::Manifest {
-                repository: repository.clone(),
-                digest: *digest,
-            });
+            let is_hidden = self.names.hidden(repository, &by_digest).await?.is_some();
+            let (repository, digest) = (repository.clone(), *digest);
+            let note = match self.names.repository(&repository).await? {
+                Some(row) if !is_hidden => Note::Purge {
+                    repository,
+                    digest,
+                    row,
+                },
+                _ => Note::Deletion(Deletion::Manifest { repository, digest }),
+            };
             self.blobs.note(note.encode())?;
         }
         for tag in tags {

@@ -209,10 +209,14 @@ async fn crossed(other: Other, repository: Option<&str>, step: u64) -> bool {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn whatever_crosses_a_purge_at_any_step_nothing_is_broken() {
-    let stride = figures::choose(9, 4, 1);
+    let stride = figures::choose(41, 17, 1);
+    // Each crosses one kind of purge, or both.
+    let kinds = figures::choose(1, 2, 2);
     for (first, other) in (0..).zip(OTHERS) {
-        for repository in [None, Some("a")] {
-            let mut step = first % stride;
+        let mut targets = [None, Some("a")];
+        targets.rotate_left(usize::from(first % 2 == 1));
+        for repository in targets.into_iter().take(kinds) {
+            let mut step = first * 5 % stride;
             while crossed(other, repository, step).await {
                 step += stride;
                 assert!(step < STEPS_MAX);
