@@ -182,8 +182,8 @@ pub(super) async fn one(
     let mut step = Step::begin(connection, now, now);
     step.tells_tags = true;
     let name = name.to_owned();
-    let of = Place { id, name };
-    step.together(&of, &[(digest.to_vec(), now)]).await?;
+    step.together(&Place { id, name }, &[(digest.to_vec(), now)])
+        .await?;
     let unfinished = step.purged.manifests == 0;
     if unfinished {
         let sql = "UPDATE manifest SET deleted_at = COALESCE(deleted_at, $3) \
