@@ -27,6 +27,8 @@ mod lists;
 mod place;
 #[path = "catalog/pulls.rs"]
 mod pulls;
+#[path = "catalog/seen.rs"]
+mod seen;
 #[path = "catalog/steps.rs"]
 mod steps;
 #[path = "catalog/unit.rs"]
@@ -117,6 +119,10 @@ suite!(
     at_once::as_many_purges_as_readers_do_not_wait_for_each_other,
     at_once::a_plan_counts_no_manifests_of_deleted_repositories,
     at_once::a_pause_and_its_end_are_changes,
+    seen::what_was_seen_before_and_what_changed_is_what_a_whole_read_finds,
+    seen::what_changed_too_much_is_read_again,
+    seen::what_was_said_of_a_later_life_outlasts_the_end_of_an_earlier_one,
+    seen::leases_keep_a_life_that_is_linked_by_any_of_its_digests,
     cases::readers_never_go_back,
     cases::comes_back_as_it_was,
     cases::refuses_newer_and_missing,

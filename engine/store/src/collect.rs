@@ -11,7 +11,7 @@
 //!
 //! Knows no names and no reasons: those are the caller's.
 
-mod further;
+pub(crate) mod further;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;

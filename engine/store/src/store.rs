@@ -14,7 +14,7 @@ use orlop_format::row::State;
 
 use crate::blob::Blob;
 use crate::budget::Budget;
-use crate::collect::Collector;
+use crate::collect::{Collector, further};
 use crate::config::{Config, MAX_PIN, MIN_BUFFERS, MIN_JOURNAL_FILE};
 use crate::core::{Core, Parts, Stat};
 use crate::error::{Error, Invalid, Result};
@@ -503,6 +503,15 @@ impl Store {
         let found = self.core.peek(digest)?;
         let found = found.filter(|(_, row)| row.state != State::Dead);
         Ok(found.map(|(_, row)| Stat::of(*digest, &row)))
+    }
+
+    /// All digests that each of these blobs has, this one among them. Reads a table
+    /// of the index from begin to end, which blocks.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn digests_of(&self, blobs: &[Digest]) -> Result<Vec<Vec<Digest>>> {
+        further::all_of(&self.core, blobs)
     }
 
     /// Whether a lease or a pin holds a blob. The collector asks this.

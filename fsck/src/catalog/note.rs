@@ -47,6 +47,19 @@ pub(crate) enum Note {
         digest: Digest,
         row: i64,
     },
+    /// What was noted as gone for good is there all the same.
+    Kept {
+        digest: Digest,
+        row: i64,
+        purged: Purged,
+    },
+}
+
+/// What was to go for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Purged {
+    Manifest,
+    Blob,
 }
 
 /// Why bytes are no note.
@@ -111,6 +124,15 @@ impl Note {
                 repository,
                 digest: fields.digest()?,
                 row: fields.row()?,
+            },
+            10 => Note::Kept {
+                digest: fields.digest()?,
+                row: fields.row()?,
+                purged: match fields.array()? {
+                    [6] => Purged::Manifest,
+                    [9] => Purged::Blob,
+                    _ => return Err(Unread::Malformed),
+                },
             },
             _ => return Err(Unread::Newer),
         };

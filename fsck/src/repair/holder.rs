@@ -9,10 +9,12 @@
 //!
 //! Refuses to know: the catalog.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+
+use orlop_format::digest::Digest;
 
 use super::log::Log;
-use crate::catalog::note::Note;
+use crate::catalog::note::{Note, Purged};
 use crate::trouble::Result;
 
 /// What a note says of a row and a name.
@@ -38,11 +40,18 @@ pub(super) struct End {
     pub(super) rank: i64,
 }
 
+/// Something of a row that was to go for good.
+type Kept = (i64, Digest, Purged);
+
 /// The rows that notes speak of.
 #[derive(Debug, Default)]
 pub(super) struct Holders {
     turns: HashMap<String, Vec<(u64, Turn)>>,
     ends: HashMap<i64, End>,
+    /// What a purge left in a row after all.
+    kept: HashSet<Kept>,
+    /// Notes of purges that came to nothing.
+    void: HashSet<u64>,
     highest: i64,
 }
 
@@ -57,6 +66,7 @@ impl Holders {
             }
             Ok(())
         })?;
+        holders.find_void(log, after)?;
         let mut ends: Vec<&mut End> = holders.ends.values_mut().collect();
         ends.sort_unstable_by_key(|end| end.lsn);
         for (rank, end) in (0..).zip(ends) {
@@ -91,6 +101,14 @@ impl Holders {
                 }
                 (row, repository, Turn::Had(row), None)
             }
+            Note::Kept {
+                digest,
+                row,
+                purged,
+            } => {
+                self.kept.insert((row, digest, purged));
+                return;
+            }
             _ => return,
         };
         self.highest = self.highest.max(row);
@@ -111,6 +129,44 @@ impl Holders {
             };
             self.ends.insert(row, end);
         }
+    }
+
+    /// Finds the notes of purges that came to nothing: those before a note that says
+    /// so, back to the push that what was kept is from.
+    fn find_void(&mut self, log: &Log, after: u64) -> Result<()> {
+        if self.kept.is_empty() {
+            return Ok(());
+        }
+        let mut tried: HashMap<Kept, Vec<u64>> = HashMap::new();
+        log.notes(after, &mut |lsn, body| {
+            let purge = match Note::decode(body) {
+                Ok(Note::Purge { digest, row, .. }) => (row, digest, Purged::Manifest),
+                Ok(Note::PurgeBlob { digest, row, .. }) => (row, digest, Purged::Blob),
+                Ok(Note::Manifest { digest, .. }) => {
+                    tried.retain(|(_, of, purged), _| *of != digest || *purged == Purged::Blob);
+                    return Ok(());
+                }
+                Ok(Note::Kept {
+                    digest,
+                    row,
+                    purged,
+                }) => {
+                    let notes = tried.remove(&(row, digest, purged));
+                    self.void.extend(notes.into_iter().flatten());
+                    return Ok(());
+                }
+                Ok(_) | Err(_) => return Ok(()),
+            };
+            if self.kept.contains(&purge) {
+                tried.entry(purge).or_default().push(lsn);
+            }
+            Ok(())
+        })
+    }
+
+    /// Whether the note with this LSN is of a purge that came to nothing.
+    pub(super) fn is_void(&self, lsn: u64) -> bool {
+        self.void.contains(&lsn)
     }
 
     /// The highest row that a note speaks of.

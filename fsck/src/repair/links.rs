@@ -62,7 +62,7 @@ pub(super) fn given(log: &Log, after: u64, wanted: &Links) -> Result<Links> {
                 repository,
                 digest,
                 row,
-            }) => {
+            }) if !holders.is_void(lsn) => {
                 let name = holders.end(row).map_or(repository, |end| end.name.clone());
                 given.remove(&(name, digest));
             }

@@ -343,6 +343,7 @@ impl Filling<'_> {
                 Some(row) => self.verbs.unlink(row, &digest).map_err(refused),
                 None => Ok(()),
             },
+            Note::Purge { .. } | Note::PurgeBlob { .. } if self.holders.is_void(lsn) => Ok(()),
             Note::Purge { digest, row, .. } => {
                 self.lost.remove(&(row, digest));
                 self.verbs.purge(row, &digest).map_err(refused)
@@ -351,7 +352,7 @@ impl Filling<'_> {
                 self.verbs.purge_blob(row, &digest).map_err(refused)
             }
             // All of these are done.
-            Note::Drop { .. } | Note::Restore { .. } => Ok(()),
+            Note::Drop { .. } | Note::Restore { .. } | Note::Kept { .. } => Ok(()),
         }
     }
 

@@ -32,6 +32,13 @@ fn purge(name: &str, row: i64) -> Vec<u8> {
     of_row(6, &[name.as_bytes(), &image], row)
 }
 
+/// That a purge of it came to nothing.
+fn kept(name: &str, row: i64) -> Vec<u8> {
+    let image = sha256(&contents().image).encode();
+    let end = [row.to_le_bytes().as_slice(), &[6]].concat();
+    named::note(10, &[name.as_bytes(), &image], &end)
+}
+
 /// The notes of a push of the image.
 fn push(name: &str, tag: &str) -> Vec<Vec<u8>> {
     let contents = contents();
@@ -186,6 +193,30 @@ fn a_purge_is_of_the_repository_that_it_was_of() {
     assert_eq!(found(&notes, &[]), expected);
     let live = found(&before, &[purge(APP, 3)]);
     assert_eq!(live, [row(1, "team/app deleted v1"), row(3, "team/app")]);
+}
+
+/// What a purge left where it was stays, in a deleted repository too; an earlier one
+/// that took it, and a later one, did so.
+#[test]
+fn a_purge_that_came_to_nothing_takes_nothing() {
+    let before = [vec![drop_of(APP, 1)], push(APP, "v2")].concat();
+    let (deleted, live) = ([purge(APP, 1), kept(APP, 1)], [purge(APP, 3), kept(APP, 3)]);
+    let whole = [row(1, "team/app deleted v1"), row(3, "team/app v2")];
+    for notes in [&deleted, &live] {
+        assert_eq!(found(&before, notes), whole);
+        let all = [before.clone(), notes.to_vec()].concat();
+        assert_eq!(found(&all, &[]), whole);
+    }
+    // Tried twice, and of the first nothing is known.
+    let notes = [vec![purge(APP, 3)], live.to_vec()].concat();
+    assert_eq!(found(&before, &notes), whole);
+    let gone = [row(1, "team/app deleted v1"), row(3, "team/app")];
+    let notes = [live.to_vec(), vec![purge(APP, 3)]].concat();
+    assert_eq!(found(&before, &notes), gone);
+    // The one before the push took what was there.
+    let again = [vec![purge(APP, 3)], push(APP, "v3"), live.to_vec()].concat();
+    let expected = [row(1, "team/app deleted v1"), row(3, "team/app v3")];
+    assert_eq!(found(&before, &again), expected);
 }
 
 /// A row that is not in the copy although its number was given then: a purge

@@ -1,13 +1,14 @@
 //! Blobs that go before their leases end, since somebody purged them.
 //!
 //! Invariants: it is said of one life of a blob, which its birth tells from every
-//! other one; not while a repository has a link of the blob; and not any more from
-//! the moment at which one is linked to that life.
+//! other one; not while a repository has a link of it, by whichever of its digests,
+//! that does not go in the same purge; and not any more from the moment at which one
+//! is linked to that life, or a manifest of its digest is pushed.
 //!
 //! Refuses to know: leases, and which blobs are here.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use orlop_format::digest::Digest;
 
@@ -23,9 +24,38 @@ use super::verb::{Effect, Verb};
 /// Lives that [`Catalog::at_once`] gives.
 const PAGE: i64 = 512;
 
-/// Births of blobs.
-pub type Births = HashMap<Digest, u64>;
+/// A life of a blob that is to go at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leaving {
+    /// When it began.
+    pub birth: u64,
+    /// Digests that the blob has, beside the one by which it is said.
+    pub further: Vec<Digest>,
+    /// Repositories that lose their links of it in the same purge.
+    pub places: HashSet<i64>,
+}
 
+impl Leaving {
+    /// One of a blob that has no further digest, and that no other repository has.
+    #[must_use]
+    pub fn of(birth: u64) -> Leaving {
+        Leaving {
+            birth,
+            further: Vec::new(),
+            places: HashSet::new(),
+        }
+    }
+}
+
+/// Lives that are to go at once, by the digest of the blob that a purge knows.
+pub type Lives = HashMap<Digest, Arc<Leaving>>;
+
+static LINKED: LazyLock<OfList> = LazyLock::new(|| {
+    OfList::new(
+        "SELECT DISTINCT repository FROM link WHERE digest IN ({list}) AND repository <> $1",
+        1,
+    )
+});
 static STILL: LazyLock<OfList> = LazyLock::new(|| {
     OfList::new(
         "SELECT at_once FROM departed WHERE at_once IN ({list}) AND at_once > 0",
@@ -41,24 +71,29 @@ static END: LazyLock<OfList> = LazyLock::new(|| {
 
 type Result<T> = std::result::Result<T, sqlx::Error>;
 
-/// Says of a life that no lease keeps it, unless a repository other than this one
-/// has a link of it.
+/// Says of a life that no lease keeps it; that leases do, if a repository other than
+/// this one has a link of it that stays.
 pub(super) async fn begin(
     connection: &mut Connection,
-    (digest, birth): (&[u8], u64),
+    (digest, life): (&[u8], &Leaving),
     repository: i64,
     now: i64,
 ) -> Result<()> {
-    let of = Arg::Bytes(digest);
-    let linked = "SELECT 1 FROM link WHERE digest = $1 AND repository <> $2 LIMIT 1";
-    let arguments = [of, Arg::Int(repository)];
-    if connection.row(linked, &arguments).await?.is_some() {
-        return Ok(());
+    let further: Vec<Vec<u8>> = life.further.iter().map(Digest::encode).collect();
+    let names = std::iter::once(digest).chain(further.iter().map(Vec::as_slice));
+    let list = names.map(Arg::Bytes);
+    for row in LINKED
+        .rows(connection, &[Arg::Int(repository)], list)
+        .await?
+    {
+        if !life.places.contains(&row.int(0)?) {
+            return linked(connection, number(life.birth)).await;
+        }
     }
     // A live set that is being read says nothing of it from now on.
     let begin = "UPDATE departed SET at_once = $2, \
          sequence = (SELECT sequence FROM catalog WHERE one = 1) WHERE digest = $1";
-    let arguments = [of, Arg::Int(number(birth))];
+    let arguments = [Arg::Bytes(digest), Arg::Int(number(life.birth))];
     if connection.run(begin, &arguments).await? == 0 {
         // No row had it: bytes of a push that came to nothing.
         let named = departed::Named::from([(digest.to_vec(), (Vec::new(), now))]);
@@ -81,22 +116,29 @@ pub(super) async fn linked(connection: &mut Connection, birth: i64) -> Result<()
     connection.run(sql, &[Arg::Int(birth)]).await.map(|_| ())
 }
 
+/// As [`end`], of a manifest that was pushed just now: it has no link.
+pub(super) async fn named(connection: &mut Connection, manifest: &[u8]) -> Result<()> {
+    let sql = "UPDATE departed SET at_once = 0 WHERE digest = $1 AND at_once > 0";
+    let of = [Arg::Bytes(manifest)];
+    connection.run(sql, &of).await.map(|_| ())
+}
+
 fn number(birth: u64) -> i64 {
     i64::try_from(birth).unwrap_or(i64::MAX)
 }
 
 impl Catalog {
     /// Says of a life of a blob that no lease keeps it, if no repository has a link
-    /// of it.
+    /// of it that stays; otherwise that leases keep it.
     ///
     /// # Errors
     /// As [`Catalog::put_manifest`].
     pub async fn begin_at_once(
         &self,
         digest: &Digest,
-        birth: u64,
+        life: &Arc<Leaving>,
     ) -> std::result::Result<(), CatalogError> {
-        let verb = Verb::Unit(UnitVerb::AtOnce(*digest, birth));
+        let verb = Verb::Unit(UnitVerb::AtOnce(*digest, Arc::clone(life)));
         self.submit(verb).await.map(|_| ())
     }
 
@@ -112,7 +154,7 @@ impl Catalog {
     }
 
     /// Some of the blobs that no lease keeps, with their births, after a birth and
-    /// in the order of that.
+    /// in the order of that: each once, by one of its digests.
     ///
     /// # Errors
     /// When it cannot be known.
@@ -130,6 +172,7 @@ impl Catalog {
             for row in &rows {
                 found.push((whole(&row.bytes(0)?)?, row.int(1)?.unsigned_abs()));
             }
+            found.dedup_by_key(|(_, birth)| *birth);
             Ok(found)
         })
         .await

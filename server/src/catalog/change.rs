@@ -35,7 +35,7 @@ const KINDS: [(ChangeKind, i64); 14] = [
 ];
 
 impl ChangeKind {
-    fn number(self) -> i64 {
+    pub(super) fn number(self) -> i64 {
         let place = KINDS.iter().find(|(kind, _)| *kind == self);
         place.map_or(0, |(_, number)| *number)
     }

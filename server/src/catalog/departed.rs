@@ -62,8 +62,13 @@ static REMEMBER: LazyLock<OfRows> = LazyLock::new(|| {
         "({}, $1, {}, {}, $2, $3)",
     )
 });
-static FORGET: LazyLock<OfList> =
-    LazyLock::new(|| OfList::new("DELETE FROM departed WHERE digest IN ({list})", 0));
+// Not what was said of a later life, which somebody purged before this was done.
+static FORGET: LazyLock<OfList> = LazyLock::new(|| {
+    OfList::new(
+        "DELETE FROM departed WHERE digest IN ({list}) AND at_once <= $1",
+        1,
+    )
+});
 static FORGET_BEFORE: LazyLock<OfList> = LazyLock::new(|| {
     OfList::new(
         "DELETE FROM departed WHERE sequence < $1 AND digest IN ({list})",
@@ -243,7 +248,8 @@ pub(super) async fn forget(connection: &mut Connection, dead: &[Dead], now: i64)
     let unfinished = links.len() >= LINKS;
     if !unfinished {
         let list = ended.keys().map(|digest| Arg::Bytes(digest));
-        FORGET.run(connection, &[], list).await?;
+        let last = ended.values().max().copied().unwrap_or_default();
+        FORGET.run(connection, &[Arg::Int(last)], list).await?;
     }
     let mut effect = Effect {
         unfinished,

@@ -30,6 +30,7 @@ mod pulls;
 mod purge;
 mod read;
 mod schema;
+mod seen;
 mod sql;
 mod sqlite;
 #[cfg(test)]
@@ -55,7 +56,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::supervisor::Supervisor;
-pub use at_once::Births;
+pub use at_once::{Leaving, Lives};
 use cache::Cache;
 pub use departed::DEAD_MAX;
 pub use error::CatalogError;
@@ -69,6 +70,7 @@ pub use pulls::PULLS_MAX;
 pub use purge::Purge;
 pub use read::{PAGE_MAX, READ_TIME};
 use schema::{Dialect, Identity};
+pub use seen::Seen;
 use sql::{Connection, Pool};
 pub use totals::Totals;
 pub use types::{Change, ChangeKind, Counters, Edge, EdgeKind, ManifestRow, PutManifest, Referrer};
@@ -305,7 +307,7 @@ impl Catalog {
         digest: &Digest,
     ) -> Result<bool, CatalogError> {
         // The same for all steps, so that an undelete finds what belongs together.
-        let at = writer::now().max(self.shared().clock.load(Ordering::Relaxed));
+        let at = self.time();
         loop {
             let verb = Verb::DeleteManifest {
                 repository: repository.to_owned(),
@@ -435,6 +437,11 @@ impl Catalog {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         *place = Some(hook);
+    }
+
+    /// The time that rows get now, in milliseconds since 1970.
+    fn time(&self) -> i64 {
+        writer::now().max(self.shared().clock.load(Ordering::Relaxed))
     }
 
     /// A connection that cannot write.

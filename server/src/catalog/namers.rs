@@ -1,7 +1,8 @@
 //! Which rows name digests, found by reading every reference: there is no index
 //! over them, since that would double what a push writes.
 //!
-//! A read takes a page and lets go, so that it may take as long as it needs.
+//! A read takes a page and lets go, so that it may take as long as it needs. One of a
+//! single repository goes on from what was seen of it before (seen.rs).
 //! Refuses to know: what is done about them.
 
 use std::collections::hash_map::Entry;
@@ -12,6 +13,7 @@ use orlop_format::digest::Digest;
 use super::Catalog;
 use super::error::CatalogError;
 use super::read::{whole, within};
+use super::seen::Seen;
 use super::sql::{Arg, Connection};
 use super::types::{Namers, PurgePlace, PurgeUnit, Reason};
 
@@ -39,6 +41,7 @@ impl Catalog {
         &self,
         digest: &Digest,
         repository: Option<&str>,
+        seen: &mut Seen,
     ) -> Result<Vec<PurgePlace>> {
         let encoded = digest.encode();
         let wanted = HashSet::from([encoded.clone()]);
@@ -74,7 +77,7 @@ impl Catalog {
             };
             let mut has = row.int(3)? != 0 || named.contains(&place.id);
             if !has && repository.is_some() {
-                has = !self.scan(Some(place.id), &wanted).await?.is_empty();
+                has = !self.namers_in(place.id, &wanted, seen).await?.is_empty();
             }
             if has {
                 places.push(place);
@@ -100,47 +103,61 @@ impl Catalog {
     /// # Errors
     /// When it cannot be known.
     pub async fn link_places(&self, blobs: &[Digest]) -> Result<Vec<(PurgePlace, Digest)>> {
-        within(async {
-            let mut connection = self.reader().await?;
-            let mut places = Vec::new();
-            for digest in blobs {
-                let rows = connection
-                    .rows(
-                        "SELECT r.id, r.name, COALESCE(r.deleted_at, -1) FROM link l \
-                         JOIN repository r ON r.id = l.repository WHERE l.digest = $1 LIMIT $2",
-                        &[Arg::Bytes(&digest.encode()), Arg::Int(PAGE)],
-                    )
-                    .await?;
+        let mut places = Vec::new();
+        for digest in blobs {
+            let encoded = digest.encode();
+            let mut after = i64::MIN;
+            loop {
+                let rows = within(async {
+                    let mut connection = self.reader().await?;
+                    let sql = "SELECT r.id, r.name, COALESCE(r.deleted_at, -1) FROM link l \
+                         JOIN repository r ON r.id = l.repository \
+                         WHERE l.digest = $1 AND l.repository > $2 \
+                         ORDER BY l.repository LIMIT $3";
+                    let arguments = [Arg::Bytes(&encoded), Arg::Int(after), Arg::Int(PAGE)];
+                    Ok(connection.rows(sql, &arguments).await?)
+                })
+                .await?;
                 for row in &rows {
                     let place = PurgePlace {
                         id: row.int(0)?,
                         name: row.text(1)?,
                         is_deleted: row.int(2)? >= 0,
                     };
+                    after = place.id;
                     places.push((place, *digest));
                 }
+                if i64::try_from(rows.len()).is_ok_and(|rows| rows < PAGE) {
+                    break;
+                }
             }
-            Ok(places)
-        })
-        .await
+        }
+        Ok(places)
     }
 
-    /// Whether a manifest of a repository names a blob.
+    /// Which of these blobs no manifest of a repository names.
     ///
     /// # Errors
     /// When it cannot be known.
-    pub async fn is_named_in(&self, place: &PurgePlace, blob: &Digest) -> Result<bool> {
-        let wanted = HashSet::from([blob.encode()]);
-        Ok(!self.scan(Some(place.id), &wanted).await?.is_empty())
+    pub async fn unnamed_in(
+        &self,
+        place: &PurgePlace,
+        blobs: &[Digest],
+        seen: &mut Seen,
+    ) -> Result<Vec<Digest>> {
+        let wanted = blobs.iter().map(Digest::encode).collect();
+        let named = self.namers_in(place.id, &wanted, seen).await?;
+        let is_unnamed = |blob: &&Digest| !named.contains_key(&blob.encode());
+        Ok(blobs.iter().filter(is_unnamed).copied().collect())
     }
 
-    /// Of these blobs, which rows name them apart from those of these units:
-    /// some of each. Reads every reference there is.
+    /// Of the blobs of these units and of others, which rows name them apart from those
+    /// of the units: some of each. Reads every reference there is.
     ///
     /// # Errors
     /// When it cannot be known.
-    pub async fn named_beside(&self, units: &[PurgeUnit]) -> Result<Namers> {
-        let mut wanted = HashSet::new();
+    pub async fn named_beside(&self, units: &[PurgeUnit], others: &[Digest]) -> Result<Namers> {
+        let mut wanted: HashSet<Encoded> = others.iter().map(Digest::encode).collect();
         let mut taken = HashSet::new();
         for unit in units {
             wanted.extend(unit.blobs.iter().map(|(blob, _)| blob.encode()));

@@ -186,7 +186,7 @@ pub(super) async fn one(
     step.together(&of, &[(digest.to_vec(), now)]).await?;
     let unfinished = step.purged.manifests == 0;
     if unfinished {
-        let sql = "UPDATE manifest SET deleted_at = $3 WHERE repository = $1 AND digest = $2";
+        let sql = "UPDATE manifest SET deleted_at = COALESCE(deleted_at, $3) WHERE repository = $1 AND digest = $2";
         let arguments = [Arg::Int(id), Arg::Bytes(digest), Arg::Int(now)];
         step.connection.run(sql, &arguments).await?;
         let change = (id, ChangeKind::ManifestDeleted, text(digest));

@@ -315,6 +315,8 @@ pub struct PurgePlace {
 pub struct PurgedManifest {
     /// Its digest.
     pub digest: Digest,
+    /// Whether it lists others.
+    pub is_index: bool,
     /// Some of its tags.
     pub tags: Vec<String>,
     /// How many it has.

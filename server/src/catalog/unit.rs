@@ -15,7 +15,7 @@ use std::sync::Arc;
 use orlop_format::digest::Digest;
 
 use super::Catalog;
-use super::at_once::{self, Births};
+use super::at_once::{self, Leaving, Lives};
 use super::cache::{Item, Touched};
 use super::change;
 use super::departed;
@@ -23,9 +23,10 @@ use super::error::CatalogError;
 use super::namers::{Encoded, Namer, reason};
 use super::purge;
 use super::read::{whole, within};
+use super::seen::Seen;
 use super::sql::{Arg, Connection};
 use super::types::{ChangeKind, PurgePlace, PurgeUnit, PurgedManifest};
-use super::verb::{Effect, Progress, Verb, touch};
+use super::verb::{self, Effect, Progress, Verb, touch};
 
 /// Manifests of one unit, at most.
 const UNIT_MAX: usize = 10_000;
@@ -44,11 +45,14 @@ type Result<T> = std::result::Result<T, CatalogError>;
 pub(super) enum UnitVerb {
     /// A manifest with its tags, and of these lives what keeps them from dying
     /// before their leases end, where it is one or names it.
-    Manifest(PurgePlace, Digest, Arc<Births>),
+    Manifest(PurgePlace, Digest, Arc<Lives>),
+    /// Nothing for good: a manifest is hidden, also in a deleted repository, from this
+    /// time on.
+    Hide(PurgePlace, Digest, i64),
     /// A repository's links of a blob, and what keeps that life.
-    Link(PurgePlace, Digest, Option<u64>),
+    Link(PurgePlace, Digest, Option<Arc<Leaving>>),
     /// What keeps a blob's life from dying before its leases end.
-    AtOnce(Digest, u64),
+    AtOnce(Digest, Arc<Leaving>),
     /// Nothing: of these lives, leases are to count again.
     Leased(Vec<u64>),
 }
@@ -60,15 +64,18 @@ impl UnitVerb {
         now: i64,
     ) -> std::result::Result<Effect, sqlx::Error> {
         match self {
-            UnitVerb::Manifest(place, digest, births) => {
-                manifest(connection, (place, digest), births, now).await
+            UnitVerb::Manifest(place, digest, lives) => {
+                manifest(connection, (place, digest), lives, now).await
             }
-            UnitVerb::Link(place, digest, birth) => {
-                link(connection, (place, digest), *birth, now).await
+            UnitVerb::Hide(place, digest, at) => {
+                let of = (place.id, place.name.as_str());
+                verb::hide(connection, of, digest, (*at, now)).await
             }
-            UnitVerb::AtOnce(digest, birth) => {
-                let life = (digest.encode(), *birth);
-                at_once::begin(connection, (&life.0, life.1), NOWHERE, now).await?;
+            UnitVerb::Link(place, digest, life) => {
+                link(connection, (place, digest), life.as_deref(), now).await
+            }
+            UnitVerb::AtOnce(digest, life) => {
+                at_once::begin(connection, (&digest.encode(), life), NOWHERE, now).await?;
                 Ok(Effect::default())
             }
             UnitVerb::Leased(births) => at_once::end(connection, births).await,
@@ -79,7 +86,7 @@ impl UnitVerb {
 async fn manifest(
     connection: &mut Connection,
     (place, digest): (&PurgePlace, &Digest),
-    births: &Births,
+    leaving: &Lives,
     now: i64,
 ) -> std::result::Result<Effect, sqlx::Error> {
     let encoded = digest.encode();
@@ -99,10 +106,9 @@ async fn manifest(
     let effect = purge::one(connection, at, &encoded, now).await?;
     // With the row that names them: no later purge would find them.
     for life in lives.iter().filter(|_| !effect.unfinished) {
-        let birth = Digest::decode(life).ok();
-        let birth = birth.and_then(|(digest, _)| births.get(&digest));
-        if let Some(birth) = birth {
-            at_once::begin(connection, (life, *birth), place.id, now).await?;
+        let digest = Digest::decode(life).ok();
+        if let Some(of) = digest.and_then(|(digest, _)| leaving.get(&digest)) {
+            at_once::begin(connection, (life, of), place.id, now).await?;
         }
     }
     Ok(Effect {
@@ -114,7 +120,7 @@ async fn manifest(
 async fn link(
     connection: &mut Connection,
     (place, digest): (&PurgePlace, &Digest),
-    birth: Option<u64>,
+    life: Option<&Leaving>,
     now: i64,
 ) -> std::result::Result<Effect, sqlx::Error> {
     let encoded = digest.encode();
@@ -139,8 +145,8 @@ async fn link(
         let named = departed::Named::from([(encoded.clone(), (Vec::new(), now))]);
         departed::remember(connection, &place.name, &named, now).await?;
     }
-    if let Some(birth) = birth {
-        at_once::begin(connection, (&encoded, birth), place.id, now).await?;
+    if let Some(life) = life {
+        at_once::begin(connection, (&encoded, life), place.id, now).await?;
     }
     let changes = [(ChangeKind::BlobUnlinked, digest.to_string())];
     Ok(Effect {
@@ -151,21 +157,28 @@ async fn link(
 }
 
 impl Catalog {
-    /// What goes with a digest from a repository.
+    /// What goes with a digest from a repository. Reads every reference of that, or
+    /// what changed since it was `seen`.
     ///
     /// # Errors
     /// When it cannot be known, or `Refused` when it is too much for one purge.
-    pub async fn purge_unit(&self, place: PurgePlace, digest: &Digest) -> Result<PurgeUnit> {
+    pub async fn purge_unit(
+        &self,
+        place: PurgePlace,
+        digest: &Digest,
+        seen: &mut Seen,
+    ) -> Result<PurgeUnit> {
         let target = digest.encode();
         let namers = self
-            .scan(Some(place.id), &HashSet::from([target.clone()]))
+            .namers_in(place.id, &HashSet::from([target.clone()]), seen)
             .await?
             .remove(&target)
             .unwrap_or_default();
         let is_namer = |of: &Namer| matches!(of.2, CONFIG | LAYER);
         let namers = namers.into_iter().filter(is_namer).map(|of| of.1).collect();
         let mut connection = self.reader().await?;
-        let mut look = Look::begin(&mut connection, &place, target, namers).await?;
+        let hidden = seen.hidden(place.id);
+        let mut look = Look::begin(&mut connection, &place, target, (namers, hidden)).await?;
         look.close(&mut connection).await?;
         let Look {
             members, blockers, ..
@@ -181,7 +194,7 @@ impl Catalog {
         // Nobody holds a connection while it waits for another one.
         drop(connection);
         let wanted: HashSet<Encoded> = blobs.keys().cloned().collect();
-        let named = self.scan(Some(place.id), &wanted).await?;
+        let named = self.namers_in(place.id, &wanted, seen).await?;
         let is_free = |blob: &Encoded| {
             let namers = named.get(blob).map(Vec::as_slice).unwrap_or_default();
             namers.iter().all(|(_, by, _)| members.set.contains(by))
@@ -236,8 +249,12 @@ impl Catalog {
             let sql = "SELECT count(*) FROM tag WHERE manifest = $2 AND repository + 0 = $1 \
                  AND deleted_at IS NULL";
             let tag_count = connection.one(sql, &[id, of]).await?.int(0)?;
+            let sql = "SELECT 1 FROM edge WHERE repository = $1 AND manifest = $2 \
+                 AND kind = 3 LIMIT 1";
+            let is_index = connection.row(sql, &[id, of]).await?.is_some();
             Ok(PurgedManifest {
                 digest: whole(member)?,
+                is_index,
                 tags: tags?,
                 tag_count: tag_count.unsigned_abs(),
             })
@@ -246,7 +263,8 @@ impl Catalog {
     }
 
     /// Removes a manifest and its tags for good. From then on no lease keeps those
-    /// lives of what it is and names that no other repository has a link of.
+    /// lives of what it is and names that no other repository has a link of which
+    /// stays.
     ///
     /// # Errors
     /// As [`Catalog::put_manifest`].
@@ -254,16 +272,58 @@ impl Catalog {
         &self,
         place: &PurgePlace,
         digest: &Digest,
-        births: &Arc<Births>,
+        lives: &Arc<Lives>,
     ) -> Result<()> {
-        let births = Arc::clone(births);
-        let verb = Verb::Unit(UnitVerb::Manifest(place.clone(), *digest, births));
+        let lives = Arc::clone(lives);
+        let verb = Verb::Unit(UnitVerb::Manifest(place.clone(), *digest, lives));
         while self.step(verb.clone()).await? == Progress::Step {}
         Ok(())
     }
 
+    /// Hides a manifest, also one of a repository that was deleted.
+    ///
+    /// # Errors
+    /// As [`Catalog::put_manifest`].
+    pub async fn hide_in(&self, place: &PurgePlace, digest: &Digest) -> Result<()> {
+        let at = self.time();
+        let verb = Verb::Unit(UnitVerb::Hide(place.clone(), *digest, at));
+        while self.step(verb.clone()).await? == Progress::Step {}
+        Ok(())
+    }
+
+    /// Whether a manifest is in a repository, and if so whether it is hidden.
+    ///
+    /// # Errors
+    /// When it cannot be known.
+    pub async fn is_hidden_in(&self, place: &PurgePlace, digest: &Digest) -> Result<Option<bool>> {
+        within(async {
+            let mut connection = self.reader().await?;
+            let sql = "SELECT COALESCE(deleted_at, -1) FROM manifest \
+                 WHERE repository = $1 AND digest = $2";
+            let arguments = [Arg::Int(place.id), Arg::Bytes(&digest.encode())];
+            let row = connection.row(sql, &arguments).await?;
+            Ok(row.map(|row| row.int(0)).transpose()?.map(|at| at >= 0))
+        })
+        .await
+    }
+
+    /// Whether a repository has a link of a blob, deleted or not.
+    ///
+    /// # Errors
+    /// When it cannot be known.
+    pub async fn is_linked_in(&self, place: &PurgePlace, digest: &Digest) -> Result<bool> {
+        within(async {
+            let mut connection = self.reader().await?;
+            let sql = "SELECT 1 FROM link WHERE repository = $1 AND digest = $2 UNION ALL \
+                 SELECT 1 FROM unlinked WHERE repository = $1 AND digest = $2";
+            let arguments = [Arg::Int(place.id), Arg::Bytes(&digest.encode())];
+            Ok(connection.row(sql, &arguments).await?.is_some())
+        })
+        .await
+    }
+
     /// Removes a repository's links of a blob. From then on no lease keeps it, if
-    /// its birth is given and no other repository has a link of it.
+    /// its life is given and no other repository has a link of it that stays.
     ///
     /// # Errors
     /// As [`Catalog::put_manifest`].
@@ -271,9 +331,10 @@ impl Catalog {
         &self,
         place: &PurgePlace,
         digest: &Digest,
-        birth: Option<u64>,
+        life: Option<&Arc<Leaving>>,
     ) -> Result<()> {
-        let verb = Verb::Unit(UnitVerb::Link(place.clone(), *digest, birth));
+        let life = life.map(Arc::clone);
+        let verb = Verb::Unit(UnitVerb::Link(place.clone(), *digest, life));
         self.submit(verb).await.map(|_| ())
     }
 }
@@ -324,7 +385,7 @@ impl Look {
         connection: &mut Connection,
         place: &PurgePlace,
         target: Encoded,
-        namers: Vec<Encoded>,
+        (namers, hidden_referrers): (Vec<Encoded>, HashMap<Encoded, Vec<Encoded>>),
     ) -> Result<Look> {
         let mut look = Look {
             id: place.id,
@@ -336,16 +397,10 @@ impl Look {
             exposed: Vec::new(),
             above: namers,
             blockers: Vec::new(),
-            hidden_referrers: HashMap::new(),
+            hidden_referrers,
         };
         let (id, of) = (Arg::Int(place.id), Arg::Bytes(&target));
         let is_manifest = within(async {
-            let sql = "SELECT digest, subject FROM manifest WHERE repository = $1 \
-                 AND subject IS NOT NULL AND deleted_at IS NOT NULL";
-            for row in connection.rows(sql, &[id]).await? {
-                let of = look.hidden_referrers.entry(row.bytes(1)?).or_default();
-                of.push(row.bytes(0)?);
-            }
             let sql = "SELECT 1 FROM manifest WHERE repository = $1 AND digest = $2";
             Ok(connection.row(sql, &[id, of]).await?.is_some())
         })

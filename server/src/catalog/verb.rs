@@ -8,6 +8,7 @@ use std::sync::LazyLock;
 
 use orlop_format::digest::Digest;
 
+use super::at_once;
 use super::cache::{Item, Key, KeyRef, Touched};
 use super::change;
 use super::departed;
@@ -285,6 +286,7 @@ async fn put_manifest(
         insert_edges(connection, &mut repository, &digest, manifest).await?;
         write_totals(connection, repository.id, &repository.totals).await?;
     }
+    at_once::named(connection, &digest).await?;
     changes.push((ChangeKind::ManifestPut, manifest.digest.to_string()));
     revive(connection, repository.id, manifest, &mut changes, now).await?;
     let mut touched = vec![touch(
@@ -480,19 +482,28 @@ async fn delete_tag(
     deleted(connection, repository.id, hidden, change, touched, now).await
 }
 
-/// Hides a manifest with its tags; or, while it has more than [`TAGS_STEP`],
-/// that many of them alone.
 async fn delete_manifest(
     connection: &mut Connection,
     name: &str,
     digest: &Digest,
+    times: (i64, i64),
+) -> Result<Effect> {
+    match find(connection, name).await? {
+        Some(repository) => hide(connection, (repository.id, name), digest, times).await,
+        None => Ok(Effect::default()),
+    }
+}
+
+/// Hides a manifest with its tags; or, while it has more than [`TAGS_STEP`],
+/// that many of them alone.
+pub(super) async fn hide(
+    connection: &mut Connection,
+    (repository, name): (i64, &str),
+    digest: &Digest,
     (at, now): (i64, i64),
 ) -> Result<Effect> {
-    let Some(repository) = find(connection, name).await? else {
-        return Ok(Effect::default());
-    };
     let encoded = digest.encode();
-    let (id, of) = (Arg::Int(repository.id), Arg::Bytes(&encoded));
+    let (id, of) = (Arg::Int(repository), Arg::Bytes(&encoded));
     // By the manifest alone: beside the repository, SQLite would rather read all
     // of that one's tags.
     let tags = connection
@@ -529,7 +540,7 @@ async fn delete_manifest(
     if changes.is_empty() {
         return Ok(Effect::default());
     }
-    let sequence = change::record(connection, repository.id, &changes, now).await?;
+    let sequence = change::record(connection, repository, &changes, now).await?;
     Ok(Effect {
         sequence: Some(sequence),
         touched,

@@ -8,7 +8,7 @@ use orlop_oci::Digest;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
-use super::limit::Limit;
+use super::limit::{Limit, Part};
 use super::skips::{Skips, is_end, is_end_of_names};
 use super::{DAY, Gc, NAMED, Outcome, Wanted, failed, milliseconds, names};
 use crate::catalog::{CatalogError, DEAD_MAX, Dead, Departed, JobProgress, rfc3339};
@@ -267,47 +267,24 @@ impl Gc {
         } else {
             now
         };
-        let expected = self.observe().last.blobs;
-        let mut worked = Duration::ZERO;
-        let mut rest = limit.rest();
         let mut ends = Ends {
             since,
             uncounted: 0,
             at_once: 0,
             skips: Skips::default(),
+            time: limit.rest(),
+            is_cut: false,
         };
-        loop {
-            self.pause(run, worked).await?;
-            let began = Instant::now();
-            let (next, found) = self.walk(run, sweep).await?;
-            sweep = next;
-            let Some(garbage) = found else { break };
-            worked = began.elapsed();
-            for part in garbage.chunks(PART) {
-                if !rest.goes_on() {
-                    // Condemned still: it dies in the first cycle of the next.
-                    sweep.keep(part);
-                    outcome.cut = true;
-                    continue;
-                }
-                self.pause(run, worked).await?;
-                let Some(_acting) = self.acting().await else {
-                    return Ok(None);
-                };
-                let began = Instant::now();
-                self.end(run, &mut sweep, part, &mut ends).await?;
-                run.alive();
-                worked = began.elapsed();
-            }
-            let walked = sweep.so_far().blobs;
-            run.report(
-                progress(walked, expected.max(walked), "blobs"),
-                b"sweep".to_vec(),
-            );
-        }
+        let swept = self.sweep_all(run, sweep, &mut ends).await;
+        // Also of one that did not come to its end: they have died.
         outcome.at_once = outcome.at_once.saturating_add(ends.at_once);
+        outcome.cut |= ends.is_cut;
         // A bound that lost count would be none.
-        self.count(&mut ends).await.map_err(names)?;
+        let counted = self.count(&mut ends).await.map_err(names);
+        let Some(sweep) = swept? else {
+            return counted.map(|()| None);
+        };
+        counted?;
         ends.skips.name(
             run,
             sweep.skipped(),
@@ -318,6 +295,48 @@ impl Gc {
             skipped: ends.skips.blobs,
             ..done
         }))
+    }
+
+    /// Ends them in parts. None: it was given up.
+    async fn sweep_all(
+        &self,
+        run: &Run,
+        mut sweep: Sweep,
+        ends: &mut Ends,
+    ) -> Result<Option<Sweep>, Stop> {
+        let expected = self.observe().last.blobs;
+        let mut worked = Duration::ZERO;
+        loop {
+            self.pause(run, worked).await?;
+            let began = Instant::now();
+            let (next, found) = self.walk(run, sweep).await?;
+            sweep = next;
+            let Some(garbage) = found else {
+                return Ok(Some(sweep));
+            };
+            worked = began.elapsed();
+            for part in garbage.chunks(PART) {
+                if !ends.time.goes_on() {
+                    // Condemned still: it dies in the first cycle of the next.
+                    sweep.keep(part);
+                    ends.is_cut = true;
+                    continue;
+                }
+                self.pause(run, worked).await?;
+                let Some(_acting) = self.acting().await else {
+                    return Ok(None);
+                };
+                let began = Instant::now();
+                self.end(run, &mut sweep, part, ends).await?;
+                run.alive();
+                worked = began.elapsed();
+            }
+            let walked = sweep.so_far().blobs;
+            run.report(
+                progress(walked, expected.max(walked), "blobs"),
+                b"sweep".to_vec(),
+            );
+        }
     }
 
     /// A step over the blobs, tried again if it fails.
@@ -487,6 +506,10 @@ struct Ends {
     /// Deaths that leases would have prevented, had nobody purged the blobs.
     at_once: u64,
     skips: Skips,
+    /// The time for them.
+    time: Part,
+    /// Whether it was up before all had ended.
+    is_cut: bool,
 }
 
 /// Ends lives, all together. Where that cannot be read or written, in smaller

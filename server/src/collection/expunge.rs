@@ -11,9 +11,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use orlop_oci::{Digest, RepositoryName};
+use tokio::task::spawn_blocking;
 
 use super::Gc;
-use crate::catalog::{Births, CatalogError, PurgePlace, PurgeUnit, Reason};
+use crate::catalog::{
+    CatalogError, Leaving, Lives, Namers, PurgePlace, PurgeUnit, PurgedManifest, Reason, Seen,
+};
+use crate::registry::note::Purged;
 use crate::registry::{Alone, Subject};
 
 /// Entries of a list that are told; the rest is counted.
@@ -22,6 +26,8 @@ pub const TOLD: usize = 100;
 const TAGS_TOLD: usize = 400;
 /// How often it is looked under which name a repository is by now.
 const LOOKS: usize = 8;
+/// Lives of which one change says that leases keep them.
+const KEPT: usize = 128;
 
 /// What a purge takes, or would take.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -104,11 +110,14 @@ impl From<orlop_engine::Error> for ExpungeError {
 /// What is known of a purge.
 struct Plan {
     units: Vec<PurgeUnit>,
-    /// Links of blobs that go, of repositories that have nothing else of it.
+    /// Links of blobs that go, of repositories that have nothing else of it, and by
+    /// other digests of theirs.
     links: Vec<(PurgePlace, Digest)>,
     /// Of the blobs that go.
-    births: Births,
+    lives: Lives,
     told: Expunged,
+    /// What was read of references, so that less is read while others wait.
+    seen: Seen,
 }
 
 impl Gc {
@@ -146,17 +155,22 @@ impl Gc {
     }
 
     async fn take(&self, mut plan: Plan, target: &Target) -> Result<Expunged, ExpungeError> {
-        let births = Arc::new(std::mem::take(&mut plan.births));
-        // First, so that with the last row that names a blob no lease keeps it.
-        self.take_links(&plan.links, &births).await?;
-        plan.units = self.take_names(&plan.units, target, &births).await?;
+        let lives = Arc::new(std::mem::take(&mut plan.lives));
+        let mut seen = std::mem::take(&mut plan.seen);
+        let taken = self.take_names(&plan.units, target, &lives, &mut seen);
+        plan.units = match taken.await {
+            Err(ExpungeError::Needed(by)) => {
+                self.keep_links(&lives).await?;
+                return Err(ExpungeError::Needed(by));
+            }
+            taken => taken?,
+        };
         // Of what was taken, which may be more than was planned.
         self.tell(&mut plan, target).await?;
-        self.take_links(&plan.links, &plan.births).await?;
-        for (digest, birth) in &plan.births {
-            self.may_expunge()?;
-            self.catalog.begin_at_once(digest, *birth).await?;
-        }
+        // Behind the names, which may be refused; with the last row that named a blob
+        // no lease kept it, since these go as well.
+        self.take_links(&plan.links, &plan.lives).await?;
+        self.begin_at_once(&plan.lives).await?;
         tracing::warn!(
             digest = %target.digest,
             repository = target.repository.as_deref().unwrap_or("all"),
@@ -168,6 +182,34 @@ impl Gc {
         Ok(plan.told)
     }
 
+    /// Says of lives that no lease keeps them, but of those of which a repository
+    /// has a link by now that leases do.
+    async fn begin_at_once(&self, lives: &Lives) -> Result<(), ExpungeError> {
+        let mut said = HashSet::new();
+        for (digest, life) in lives.iter().filter(|(_, life)| said.insert(life.birth)) {
+            self.may_expunge()?;
+            let alone = Leaving {
+                places: HashSet::new(),
+                ..Leaving::clone(life)
+            };
+            self.catalog.begin_at_once(digest, &Arc::new(alone)).await?;
+        }
+        Ok(())
+    }
+
+    /// Links that were to go stay: leases keep what repositories have.
+    async fn keep_links(&self, lives: &Lives) -> Result<(), ExpungeError> {
+        let digests: Vec<Digest> = lives.keys().copied().collect();
+        let links = self.catalog.link_places(&digests).await?;
+        let births = links.iter().filter_map(|(_, digest)| lives.get(digest));
+        let births: BTreeSet<u64> = births.map(|life| life.birth).collect();
+        let births: Vec<u64> = births.into_iter().collect();
+        for part in births.chunks(KEPT) {
+            self.catalog.end_at_once(part.to_vec()).await?;
+        }
+        Ok(())
+    }
+
     /// Takes what was planned, one name after the other, from all repositories that
     /// have or had it by then, and says what that was. A repository that came back
     /// under another name meanwhile is looked for under that.
@@ -175,7 +217,8 @@ impl Gc {
         &self,
         planned: &[PurgeUnit],
         target: &Target,
-        births: &Arc<Births>,
+        lives: &Arc<Lives>,
+        seen: &mut Seen,
     ) -> Result<Vec<PurgeUnit>, ExpungeError> {
         let places = planned.iter().map(|unit| &unit.place);
         let mut looked: HashMap<i64, String> =
@@ -185,12 +228,13 @@ impl Gc {
         for _ in 0..LOOKS {
             while let Some(name) = names.pop_first() {
                 let parsed = parse(&name)?;
+                // All that takes long to read, before others wait for it.
+                self.units_of(&name, target, seen).await?;
                 let alone = self.registry.alone(Subject::Operator, &parsed).await?;
                 // Repositories may have been deleted, brought back or made since
-                // the plan.
-                let places = self.catalog.purge_places(&target.digest, Some(&name));
-                let places = places.await?;
-                taken.append(&mut self.take_units(&alone, places, target, births).await?);
+                // the plan, and somebody may have pushed.
+                let fresh = self.units_of(&name, target, seen).await?;
+                taken.append(&mut self.take_units(&alone, fresh, target, lives).await?);
             }
             if target.repository.is_some() {
                 return Ok(taken);
@@ -211,10 +255,31 @@ impl Gc {
         ))
     }
 
+    /// What goes from all repositories that have or had a name. Refused if something
+    /// needs it.
+    async fn units_of(
+        &self,
+        name: &str,
+        target: &Target,
+        seen: &mut Seen,
+    ) -> Result<Vec<PurgeUnit>, ExpungeError> {
+        let digest = &target.digest;
+        let places = self.catalog.purge_places(digest, Some(name), seen).await?;
+        let mut units = Vec::with_capacity(places.len());
+        for place in places {
+            let unit = self.catalog.purge_unit(place, digest, seen).await?;
+            if !unit.blockers.is_empty() {
+                return Err(ExpungeError::Needed(unit.blockers));
+            }
+            units.push(unit);
+        }
+        Ok(units)
+    }
+
     async fn take_links(
         &self,
         links: &[(PurgePlace, Digest)],
-        births: &Births,
+        lives: &Lives,
     ) -> Result<(), ExpungeError> {
         let mut by_name: BTreeMap<&str, Vec<&(PurgePlace, Digest)>> = BTreeMap::new();
         for link in links {
@@ -222,14 +287,28 @@ impl Gc {
         }
         for (name, links) in by_name {
             let parsed = parse(name)?;
-            let alone = self.registry.alone(Subject::Operator, &parsed).await?;
+            let mut of: BTreeMap<i64, (&PurgePlace, Vec<Digest>)> = BTreeMap::new();
             for (place, digest) in links {
-                self.may_expunge()?;
+                let (_, digests) = of.entry(place.id).or_insert((place, Vec::new()));
+                digests.push(*digest);
+            }
+            let mut seen = Seen::default();
+            // All that takes long to read, before others wait for it.
+            for (place, digests) in of.values() {
+                self.catalog.unnamed_in(place, digests, &mut seen).await?;
+            }
+            let alone = self.registry.alone(Subject::Operator, &parsed).await?;
+            for (place, digests) in of.values() {
+                // One that has another name by now keeps them, and so does one that
+                // names them by now.
                 let place = self.catalog.purge_place(place.id).await?;
-                // One that has another name by now keeps it.
-                if let Some(place) = place.filter(|place| place.name == name) {
-                    let birth = births.get(digest).copied();
-                    self.take_link(&alone, &place, (digest, birth)).await?;
+                let Some(place) = place.filter(|place| place.name == name) else {
+                    continue;
+                };
+                let unnamed = self.catalog.unnamed_in(&place, digests, &mut seen).await?;
+                for digest in &unnamed {
+                    self.take_link(&alone, &place, digest, lives.get(digest))
+                        .await?;
                 }
             }
         }
@@ -240,72 +319,105 @@ impl Gc {
     async fn take_units(
         &self,
         alone: &Alone<'_>,
-        places: Vec<PurgePlace>,
+        units: Vec<PurgeUnit>,
         target: &Target,
-        births: &Arc<Births>,
+        lives: &Arc<Lives>,
     ) -> Result<Vec<PurgeUnit>, ExpungeError> {
-        let mut fresh = Vec::with_capacity(places.len());
-        for place in places {
-            // Somebody may have pushed since it was looked at.
-            let unit = self.catalog.purge_unit(place, &target.digest).await?;
-            if !unit.blockers.is_empty() {
-                return Err(ExpungeError::Needed(unit.blockers));
-            }
-            fresh.push(unit);
+        for unit in &units {
+            self.hide(alone, unit, &target.digest).await?;
         }
-        // Hidden before what it lists goes: a purge that is cut short leaves nothing
-        // behind that is broken, and the next one finds it.
-        for unit in fresh.iter().filter(|unit| !unit.place.is_deleted) {
-            if unit.manifests.iter().any(|of| of.digest == target.digest) {
-                alone.deletes(&target.digest)?;
-                let hidden = self
-                    .catalog
-                    .delete_manifest(&unit.place.name, &target.digest);
-                hidden.await?;
-            }
-        }
-        for unit in &fresh {
+        for unit in &units {
             for manifest in &unit.manifests {
-                self.may_expunge()?;
-                alone.purges(unit.place.id, &manifest.digest)?;
-                let catalog = &self.catalog;
-                let purged = catalog.expunge_manifest(&unit.place, &manifest.digest, births);
-                if let Err(error) = purged.await {
-                    if !unit.place.is_deleted {
-                        alone.stays(&manifest.digest, &manifest.tags).await?;
+                self.take_manifest(alone, &unit.place, manifest, lives)
+                    .await?;
+            }
+            for blob in &unit.unlinked {
+                self.take_link(alone, &unit.place, blob, lives.get(blob))
+                    .await?;
+            }
+        }
+        Ok(units)
+    }
+
+    /// Hides what lists others before they go, and what was asked for: a purge that is
+    /// cut short leaves nothing behind that is broken, and the next one finds it. In a
+    /// deleted repository too, since that can come back.
+    async fn hide(
+        &self,
+        alone: &Alone<'_>,
+        unit: &PurgeUnit,
+        target: &Digest,
+    ) -> Result<(), ExpungeError> {
+        let place = &unit.place;
+        for manifest in unit.manifests.iter().rev() {
+            let digest = &manifest.digest;
+            self.may_expunge()?;
+            if place.is_deleted && manifest.is_index {
+                // No note says that it is hidden there: that it goes has to do.
+                alone.purges(place.id, digest)?;
+                let hidden = self.catalog.hide_in(place, digest).await;
+                if let Err(error) = hidden {
+                    if let Ok(Some(false)) = self.catalog.is_hidden_in(place, digest).await {
+                        alone.keeps(place.id, digest, Purged::Manifest)?;
                     }
                     return Err(error.into());
                 }
-            }
-            for blob in &unit.unlinked {
-                self.may_expunge()?;
-                alone.purges_blob(unit.place.id, blob)?;
-                let birth = births.get(blob).copied();
-                let unlinked = self.catalog.expunge_link(&unit.place, blob, birth);
-                unlinked.await?;
+            } else if !place.is_deleted && (manifest.is_index || digest == target) {
+                alone.delete(digest).await?;
             }
         }
-        Ok(fresh)
+        Ok(())
     }
 
-    /// Takes a link of a repository, unless something there names it by now.
+    async fn take_manifest(
+        &self,
+        alone: &Alone<'_>,
+        place: &PurgePlace,
+        manifest: &PurgedManifest,
+        lives: &Arc<Lives>,
+    ) -> Result<(), ExpungeError> {
+        let digest = &manifest.digest;
+        self.may_expunge()?;
+        alone.purges(place.id, digest)?;
+        let purged = self.catalog.expunge_manifest(place, digest, lives).await;
+        let Err(error) = purged else { return Ok(()) };
+        // Where that cannot be known, it is as noted; and where what it lists may have
+        // gone and no note could say that it is hidden.
+        if let Ok(Some(is_hidden)) = self.catalog.is_hidden_in(place, digest).await
+            && !(manifest.is_index && place.is_deleted)
+        {
+            alone.keeps(place.id, digest, Purged::Manifest)?;
+            // What it was to lose one step after the other it has lost in part.
+            if is_hidden && !place.is_deleted {
+                alone.deletes(digest)?;
+            }
+        }
+        Err(error.into())
+    }
+
     async fn take_link(
         &self,
         alone: &Alone<'_>,
         place: &PurgePlace,
-        (digest, birth): (&Digest, Option<u64>),
+        digest: &Digest,
+        life: Option<&Arc<Leaving>>,
     ) -> Result<(), ExpungeError> {
-        if self.catalog.is_named_in(place, digest).await? {
-            return Ok(());
-        }
+        self.may_expunge()?;
         alone.purges_blob(place.id, digest)?;
-        Ok(self.catalog.expunge_link(place, digest, birth).await?)
+        let unlinked = self.catalog.expunge_link(place, digest, life).await;
+        let Err(error) = unlinked else { return Ok(()) };
+        if let Ok(true) = self.catalog.is_linked_in(place, digest).await {
+            alone.keeps(place.id, digest, Purged::Blob)?;
+        }
+        Err(error.into())
     }
 
     async fn plan_of(&self, target: &Target) -> Result<Plan, ExpungeError> {
         let Target { repository, digest } = target;
         let repository = repository.as_deref();
-        let places = self.catalog.purge_places(digest, repository).await?;
+        let mut seen = Seen::default();
+        let places = self.catalog.purge_places(digest, repository, &mut seen);
+        let places = places.await?;
         let stat = self.store.look(digest)?;
         if places.is_empty() && (repository.is_some() || stat.is_none()) {
             let where_to = repository.map_or_else(String::new, |name| format!("{name}@"));
@@ -318,7 +430,7 @@ impl Gc {
         let mut units = Vec::with_capacity(places.len());
         let mut blockers = Vec::new();
         for place in places {
-            let mut unit = self.catalog.purge_unit(place, digest).await?;
+            let mut unit = self.catalog.purge_unit(place, digest, &mut seen).await?;
             blockers.append(&mut unit.blockers);
             units.push(unit);
         }
@@ -328,8 +440,9 @@ impl Gc {
         let mut plan = Plan {
             units,
             links: Vec::new(),
-            births: Births::new(),
+            lives: Lives::new(),
             told: Expunged::default(),
+            seen,
         };
         self.tell(&mut plan, target).await?;
         Ok(plan)
@@ -337,49 +450,50 @@ impl Gc {
 
     /// Adds up what goes and what stays.
     async fn tell(&self, plan: &mut Plan, target: &Target) -> Result<(), ExpungeError> {
-        let namers = self.catalog.named_beside(&plan.units).await?;
-        let mut blobs: BTreeSet<Digest> = BTreeSet::from([target.digest]);
         plan.told = Expunged::default();
-        plan.births.clear();
-        let mut tags_left = TAGS_TOLD;
+        let mut blobs: BTreeSet<Digest> = BTreeSet::from([target.digest]);
         for unit in &plan.units {
-            let told = &mut plan.told;
-            if unit.manifests.is_empty() && unit.unlinked.is_empty() {
-                continue;
-            }
-            told.repositories.insert(unit.place.name.clone());
-            for manifest in &unit.manifests {
-                told.manifest_count = told.manifest_count.saturating_add(1);
-                told.tag_count = told.tag_count.saturating_add(manifest.tag_count);
-                if told.manifests.len() < TOLD {
-                    let tags: Vec<String> = manifest.tags.iter().take(tags_left).cloned().collect();
-                    tags_left = tags_left.saturating_sub(tags.len());
-                    told.manifests.push(ExpungedManifest {
-                        repository: unit.place.name.clone(),
-                        digest: manifest.digest,
-                        tags,
-                        tag_count: manifest.tag_count,
-                    });
-                }
-            }
+            plan.told.add(unit);
             blobs.extend(unit.blobs.iter().map(|(blob, _)| *blob));
         }
-        let all: Vec<Digest> = blobs.iter().copied().collect();
-        let taken: HashSet<i64> = plan.units.iter().map(|unit| unit.place.id).collect();
-        let links = self.catalog.link_places(&all).await?;
-        let links = links.into_iter().filter(|(of, _)| !taken.contains(&of.id));
-        let links: Vec<(PurgePlace, Digest)> = links.collect();
-        for blob in all {
+        let digests = self.digests_of(blobs.into_iter().collect()).await?;
+        let all: Vec<Digest> = digests.values().flatten().copied().collect();
+        let namers = self.catalog.named_beside(&plan.units, &all).await?;
+        // What a unit takes of itself is not looked for again.
+        let units = plan.units.iter();
+        let own: HashMap<i64, HashSet<Digest>> = units
+            .map(|unit| (unit.place.id, unit.unlinked.iter().copied().collect()))
+            .collect();
+        let links = self.catalog.link_places(&all).await?.into_iter();
+        let is_others = |(of, digest): &(PurgePlace, Digest)| {
+            own.get(&of.id).is_none_or(|own| !own.contains(digest))
+        };
+        let links: Vec<(PurgePlace, Digest)> = links.filter(is_others).collect();
+        plan.links.clear();
+        plan.lives.clear();
+        let mut counted = HashSet::new();
+        for (blob, names) in digests {
             let Some(stat) = self.store.look(&blob)? else {
                 continue;
             };
-            let named = namers.get(&blob).cloned().unwrap_or_default();
+            let named = reasons(&namers, &names);
+            let of_it: Vec<_> = links.iter().filter(|(_, of)| names.contains(of)).collect();
             // Who asks for one repository leaves to others what they have.
-            let is_linked = links.iter().any(|(_, of)| *of == blob);
+            let is_linked = of_it.iter().any(|(of, _)| !own.contains_key(&of.id));
             if named.is_empty() && !(is_linked && target.repository.is_some()) {
-                plan.told.bytes = plan.told.bytes.saturating_add(stat.size);
+                if counted.insert(stat.birth) {
+                    plan.told.bytes = plan.told.bytes.saturating_add(stat.size);
+                }
                 plan.told.blobs.push(blob);
-                plan.births.insert(blob, stat.birth);
+                let life = Arc::new(Leaving {
+                    birth: stat.birth,
+                    places: of_it.iter().map(|(of, _)| of.id).collect(),
+                    further: names,
+                });
+                for name in &life.further {
+                    plan.lives.insert(*name, Arc::clone(&life));
+                }
+                plan.links.extend(of_it.into_iter().cloned());
                 continue;
             }
             plan.told.left_count = plan.told.left_count.saturating_add(1);
@@ -387,13 +501,55 @@ impl Gc {
                 plan.told.left.push((blob, named));
             }
         }
-        let gone: HashSet<Digest> = plan.told.blobs.iter().copied().collect();
-        plan.links = links
-            .into_iter()
-            .filter(|(_, of)| gone.contains(of))
-            .collect();
+        plan.links
+            .sort_by(|(a, of_a), (b, of_b)| (a.id, of_a).cmp(&(b.id, of_b)));
+        plan.links.dedup();
         Ok(())
     }
+
+    /// All digests that blobs have: rows and links may know them by any.
+    async fn digests_of(
+        &self,
+        blobs: Vec<Digest>,
+    ) -> Result<BTreeMap<Digest, Vec<Digest>>, ExpungeError> {
+        let store = self.store.clone();
+        let read = spawn_blocking(move || {
+            let all = store.digests_of(&blobs)?;
+            Ok::<_, orlop_engine::Error>(blobs.into_iter().zip(all).collect())
+        });
+        let read = read.await;
+        Ok(read.map_err(|error| ExpungeError::Failed(error.to_string()))??)
+    }
+}
+
+impl Expunged {
+    /// Adds what goes from one repository.
+    fn add(&mut self, unit: &PurgeUnit) {
+        if unit.manifests.is_empty() && unit.unlinked.is_empty() {
+            return;
+        }
+        self.repositories.insert(unit.place.name.clone());
+        for manifest in &unit.manifests {
+            self.manifest_count = self.manifest_count.saturating_add(1);
+            self.tag_count = self.tag_count.saturating_add(manifest.tag_count);
+            if self.manifests.len() < TOLD {
+                let told: usize = self.manifests.iter().map(|of| of.tags.len()).sum();
+                let left = TAGS_TOLD.saturating_sub(told);
+                self.manifests.push(ExpungedManifest {
+                    repository: unit.place.name.clone(),
+                    digest: manifest.digest,
+                    tags: manifest.tags.iter().take(left).cloned().collect(),
+                    tag_count: manifest.tag_count,
+                });
+            }
+        }
+    }
+}
+
+/// What names a blob, by any of its digests.
+fn reasons(namers: &Namers, digests: &[Digest]) -> Vec<Reason> {
+    let of = digests.iter().filter_map(|digest| namers.get(digest));
+    of.flatten().cloned().collect()
 }
 
 fn parse(name: &str) -> Result<RepositoryName, ExpungeError> {

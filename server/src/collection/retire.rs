@@ -5,13 +5,14 @@ use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use orlop_oci::{Digest, RepositoryName};
+use tokio::time::sleep;
 
 use super::limit::Part;
 use super::skips::{FAILURES_MAX, Skips};
-use super::{Gc, Outcome, before, names};
+use super::{Gc, LOOK, Outcome, before, names};
 use crate::catalog::{Unreached, UntaggedPlace};
 use crate::jobs::{Run, Stop};
-use crate::registry::Fault;
+use crate::registry::{Alone, Error, Fault, Subject};
 
 /// How often all manifests are looked at, if anything untagged is to go.
 const EVERY: Duration = Duration::from_secs(3600);
@@ -135,14 +136,6 @@ impl Gc {
         is_due: impl Fn(&Unreached) -> bool,
         outcome: &mut Outcome,
     ) -> Result<(), Stop> {
-        let acting = loop {
-            self.go_on(run, Duration::ZERO).await?;
-            if let Some(acting) = self.acting().await {
-                break acting;
-            }
-        };
-        run.alive();
-        let began = Instant::now();
         let Ok(name) = RepositoryName::parse(repository) else {
             tracing::warn!(
                 repository,
@@ -150,12 +143,29 @@ impl Gc {
             );
             return Ok(());
         };
-        let still = async {
-            let unreached = self.catalog.unreached(repository, digest).await;
-            let unreached = unreached.map_err(Fault::from)?;
-            Ok(unreached.is_some_and(|unreached| is_due(&unreached)))
+        let mut began = Instant::now();
+        let done = loop {
+            self.go_on(run, Duration::ZERO).await?;
+            let alone = match self.alone(run, &name).await? {
+                Ok(alone) => alone,
+                Err(error) => break Err(error),
+            };
+            // After that, so that a pause does not wait for who has the name.
+            let Some(_acting) = self.acting().await else {
+                continue;
+            };
+            began = Instant::now();
+            let unreached = match self.catalog.unreached(repository, digest).await {
+                Ok(unreached) => unreached,
+                Err(error) => break Err(Fault::from(error).into()),
+            };
+            break match unreached.is_some_and(|unreached| is_due(&unreached)) {
+                true => alone.delete(digest).await,
+                false => Ok(false),
+            };
         };
-        match self.registry.retire(&name, digest, still).await {
+        run.alive();
+        match done {
             Ok(true) => {
                 outcome.retired = outcome.retired.saturating_add(1);
                 tracing::info!(repository, %digest, "deleted a manifest that nothing reaches");
@@ -170,8 +180,26 @@ impl Gc {
                 }
             }
         }
-        drop(acting);
         self.pause(run, began.elapsed()).await
+    }
+
+    /// Waits until nobody else changes names of a repository: a purge may for
+    /// minutes. Ends with the job.
+    async fn alone<'a>(
+        &'a self,
+        run: &Run,
+        name: &'a RepositoryName,
+    ) -> Result<Result<Alone<'a>, Error>, Stop> {
+        let mut alone = std::pin::pin!(self.registry.alone(Subject::Operator, name));
+        loop {
+            run.alive();
+            tokio::select! {
+                biased;
+                why = run.ended() => return Err(why),
+                alone = &mut alone => return Ok(alone),
+                () = sleep(LOOK) => {}
+            }
+        }
     }
 }
 

@@ -1,11 +1,11 @@
 //! Names that go for good at once, as an operator wants it: the notes of it, in
 //! the order of their rows. Which names, and their rows, are the caller's.
 
-use orlop_oci::{Digest, Reference, RepositoryName};
+use orlop_oci::{Digest, RepositoryName};
 use tokio::sync::RwLockWriteGuard;
 
 use super::access::Subject;
-use super::note::{Deletion, Note};
+use super::note::{Deletion, Note, Purged};
 use super::{Error, Registry};
 
 /// Nobody else gives names to what this repository has, or takes them, while
@@ -75,23 +75,28 @@ impl Alone<'_> {
         Ok(self.registry.blobs.note(note.encode())?)
     }
 
-    /// Notes that a manifest is still in the repository with these tags, if it is:
-    /// its purge was noted and failed.
+    /// Notes that what was noted as gone for good is still in this row: that
+    /// failed.
     ///
     /// # Errors
     /// When nothing can be written.
-    pub async fn stays(&self, digest: &Digest, tags: &[String]) -> Result<(), Error> {
-        let by_digest = Reference::Digest(*digest);
-        let names = &self.registry.names;
-        let Some(manifest) = names.manifest(self.repository, &by_digest).await? else {
-            return Ok(());
-        };
-        let note = Note::Manifest {
+    pub fn keeps(&self, row: i64, digest: &Digest, purged: Purged) -> Result<(), Error> {
+        let note = Note::Kept {
             repository: self.repository.clone(),
             digest: *digest,
-            media_type: manifest.media_type,
-            tags: tags.to_vec(),
+            row,
+            purged,
         };
         Ok(self.registry.blobs.note(note.encode())?)
+    }
+
+    /// Deletes a manifest: a note, then the row. Whether it was there.
+    ///
+    /// # Errors
+    /// As for any delete.
+    pub async fn delete(&self, digest: &Digest) -> Result<bool, Error> {
+        self.deletes(digest)?;
+        let names = &self.registry.names;
+        Ok(names.delete_manifest(self.repository, digest).await?)
     }
 }

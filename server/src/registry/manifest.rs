@@ -154,14 +154,82 @@ impl Registry {
             media_type: new.media_type.clone(),
             tags: new.tags.clone(),
         };
-        let _order = self.order.give(&new.repository, &new.tags).await;
+        let order = self.order.give(&new.repository, &new.tags).await;
+        self.note_links(&new).await?;
         self.blobs.put(bytes, new.digest, note.encode()).await?;
+        let (repository, digest, tags) = (new.repository.clone(), new.digest, new.tags.clone());
         let named = self.names.put_manifest(new).await;
         drop(pinned.guard);
         match named {
-            Err(Fault::Gone(digest)) => Err(Error::references_unknown(vec![digest])),
+            Err(Fault::Gone(gone)) => {
+                drop(order);
+                self.note_truth(&repository, &digest, &tags).await?;
+                Err(Error::references_unknown(vec![gone]))
+            }
             named => Ok(named?),
         }
+    }
+
+    /// Notes those links that come back with a manifest: somebody took them since it
+    /// was checked, and noted that.
+    async fn note_links(&self, new: &NewManifest) -> Result<(), Error> {
+        for (digest, life) in &new.links {
+            if !self.names.blob_linked(&new.repository, digest).await? {
+                let note = Note::Link {
+                    repository: new.repository.clone(),
+                    digest: *digest,
+                    size: life.size,
+                };
+                self.blobs.note(note.encode())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes what is so of a manifest and of tags after a push that was noted came to
+    /// nothing.
+    async fn note_truth(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        tags: &[String],
+    ) -> Result<(), Error> {
+        let _order = self.order.take(repository).await;
+        let by_digest = Reference::Digest(*digest);
+        if self.names.manifest(repository, &by_digest).await?.is_none() {
+            let is_hidden = self.names.hidden(repository, &by_digest).await?.is_some();
+            let (repository, digest) = (repository.clone(), *digest);
+            let note = match self.names.repository(&repository).await? {
+                Some(row) if !is_hidden => Note::Purge {
+                    repository,
+                    digest,
+                    row,
+                },
+                _ => Note::Deletion(Deletion::Manifest { repository, digest }),
+            };
+            self.blobs.note(note.encode())?;
+        }
+        for tag in tags {
+            let by_tag = Reference::parse(tag).ok();
+            let found = match &by_tag {
+                Some(by_tag) => self.names.manifest(repository, by_tag).await?,
+                None => None,
+            };
+            let note = match found {
+                Some(row) => Note::Manifest {
+                    repository: repository.clone(),
+                    digest: row.digest,
+                    media_type: row.media_type,
+                    tags: vec![tag.clone()],
+                },
+                None => Note::Deletion(Deletion::Tag {
+                    repository: repository.clone(),
+                    tag: tag.clone(),
+                }),
+            };
+            self.blobs.note(note.encode())?;
+        }
+        Ok(())
     }
 
     /// Checks that what the manifest needs is in the repository, and has the

@@ -216,33 +216,6 @@ impl Registry {
         .await
     }
 
-    /// Deletes a manifest that a rule says has to go, if it `still` does when
-    /// nobody else changes names of the repository. Whether it was deleted.
-    ///
-    /// # Errors
-    /// As for any delete.
-    pub async fn retire<F>(
-        &self,
-        repository: &RepositoryName,
-        digest: &Digest,
-        still: F,
-    ) -> Result<bool, Error>
-    where
-        F: Future<Output = Result<bool, Fault>>,
-    {
-        self.may_write()?;
-        let _order = self.order.take(repository).await;
-        if !still.await? {
-            return Ok(false);
-        }
-        let note = Note::Deletion(Deletion::Manifest {
-            repository: repository.clone(),
-            digest: *digest,
-        });
-        self.blobs.note(note.encode())?;
-        Ok(self.names.delete_manifest(repository, digest).await?)
-    }
-
     /// Waits until all work that has to reach its end has done so.
     pub async fn settle(&self) {
         drop(self.work.write().await);

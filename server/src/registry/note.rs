@@ -17,6 +17,7 @@
 //! Drop     (7): repository, row
 //! Restore  (8): repository, the name that it has from now on, row
 //! PurgeBlob(9): repository, digest, row
+//! Kept    (10): repository, digest, row, kind (1 byte, 6 or 9)
 //! ```
 
 use orlop_oci::{Digest, RepositoryName};
@@ -31,6 +32,7 @@ const KIND_PURGE: u8 = 6;
 const KIND_DROP: u8 = 7;
 const KIND_RESTORE: u8 = 8;
 const KIND_PURGE_BLOB: u8 = 9;
+const KIND_KEPT: u8 = 10;
 
 /// What happened to names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,6 +93,26 @@ pub enum Note {
         /// The repository's row.
         row: i64,
     },
+    /// What was noted as gone for good is there all the same: that failed.
+    Kept {
+        /// Where.
+        repository: RepositoryName,
+        /// Digest of it.
+        digest: Digest,
+        /// The repository's row.
+        row: i64,
+        /// As what it was to go.
+        purged: Purged,
+    },
+}
+
+/// What was to go for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purged {
+    /// A manifest.
+    Manifest,
+    /// A blob.
+    Blob,
 }
 
 /// What is deleted, from one repository.
@@ -222,6 +244,21 @@ impl Note {
                 put(&mut out, &digest.encode());
                 out.extend_from_slice(&row.to_le_bytes());
             }
+            Note::Kept {
+                repository,
+                digest,
+                row,
+                purged,
+            } => {
+                out.push(KIND_KEPT);
+                put(&mut out, repository.as_str().as_bytes());
+                put(&mut out, &digest.encode());
+                out.extend_from_slice(&row.to_le_bytes());
+                out.push(match purged {
+                    Purged::Manifest => KIND_PURGE,
+                    Purged::Blob => KIND_PURGE_BLOB,
+                });
+            }
         }
         out
     }
@@ -280,6 +317,16 @@ impl Note {
                 repository: rest.repository()?,
                 digest: rest.digest()?,
                 row: i64::from_le_bytes(rest.array()?),
+            },
+            KIND_KEPT => Note::Kept {
+                repository: rest.repository()?,
+                digest: rest.digest()?,
+                row: i64::from_le_bytes(rest.array()?),
+                purged: match rest.array()? {
+                    [KIND_PURGE] => Purged::Manifest,
+                    [KIND_PURGE_BLOB] => Purged::Blob,
+                    _ => return Err(NoteError::Malformed),
+                },
             },
             _ => return Err(NoteError::Malformed),
         };
@@ -379,6 +426,14 @@ mod tests {
             digest,
             row: 258,
         });
+        for purged in [Purged::Manifest, Purged::Blob] {
+            notes.push(Note::Kept {
+                repository: repository.clone(),
+                digest,
+                row: -1,
+                purged,
+            });
+        }
         for tags in [vec![], vec!["latest".to_owned(), "3.20".to_owned()]] {
             notes.push(Note::Manifest {
                 repository: repository.clone(),

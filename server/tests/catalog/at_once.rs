@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use orlop::catalog::{Births, Catalog, ChangeKind, GcPause, PurgePlace};
+use orlop::catalog::{Catalog, ChangeKind, GcPause, Leaving, Lives, PurgePlace, Seen};
 use orlop_oci::Digest;
 
 use crate::cases::{digest, manifest};
@@ -20,16 +20,23 @@ async fn at_once(catalog: &Catalog) -> BTreeSet<(Digest, u64)> {
 }
 
 async fn place_of(catalog: &Catalog, name: &str) -> PurgePlace {
-    let places = catalog.purge_places(&digest(name), None).await.unwrap();
+    let places = catalog
+        .purge_places(&digest(name), None, &mut Seen::default())
+        .await
+        .unwrap();
     assert_eq!(places.len(), 1, "{places:?}");
     places.into_iter().next().unwrap()
 }
 
-/// Births of an image's manifest, config and layer: they follow each other.
-fn births(name: &str) -> Arc<Births> {
+fn life(birth: u64) -> Arc<Leaving> {
+    Arc::new(Leaving::of(birth))
+}
+
+/// Lives of an image's manifest, config and layer: their births follow each other.
+fn lives(name: &str) -> Arc<Lives> {
     let parts = ["", "config of ", "layer of "];
     let of = (BIRTH..).zip(parts);
-    let of = of.map(|(birth, part)| (digest(&format!("{part}{name}")), birth));
+    let of = of.map(|(birth, part)| (digest(&format!("{part}{name}")), life(birth)));
     Arc::new(of.collect())
 }
 
@@ -46,12 +53,12 @@ pub(crate) async fn what_is_purged_while_a_live_set_is_read_is_not_forgotten_wit
             .unwrap();
     }
     let of = place_of(&catalog, "one").await;
-    let births = births("one");
-    let all: BTreeSet<(Digest, u64)> = births.iter().map(|(of, at)| (*of, *at)).collect();
+    let lives = lives("one");
+    let all: BTreeSet<(Digest, u64)> = lives.iter().map(|(of, at)| (*of, at.birth)).collect();
     let since = catalog.sequence();
     let named = live(&catalog, None).await.unwrap();
     catalog
-        .expunge_manifest(&of, &digest("one"), &births)
+        .expunge_manifest(&of, &digest("one"), &lives)
         .await
         .unwrap();
     catalog.forget_departed(&named, since).await.unwrap();
@@ -78,7 +85,7 @@ pub(crate) async fn what_is_purged_while_a_live_set_is_read_is_not_forgotten_wit
         .unwrap();
     let since = catalog.sequence();
     let layer = digest("layer of one");
-    catalog.begin_at_once(&layer, BIRTH).await.unwrap();
+    catalog.begin_at_once(&layer, &life(BIRTH)).await.unwrap();
     catalog.forget_departed(&[layer], since).await.unwrap();
     assert_eq!(at_once(&catalog).await, BTreeSet::from([(layer, BIRTH)]));
     catalog.close().await;
@@ -87,24 +94,27 @@ pub(crate) async fn what_is_purged_while_a_live_set_is_read_is_not_forgotten_wit
 pub(crate) async fn a_push_after_a_purge_has_its_leases_and_another_life_too(place: &Place) {
     let catalog = place.open().await;
     let (blob, other) = (digest("blob"), digest("other"));
-    catalog.begin_at_once(&blob, 7).await.unwrap();
-    catalog.begin_at_once(&other, 8).await.unwrap();
+    catalog.begin_at_once(&blob, &life(7)).await.unwrap();
+    catalog.begin_at_once(&other, &life(8)).await.unwrap();
     assert_eq!(catalog.still_at_once(&[7, 8, 9]).await.unwrap().len(), 2);
     // Pushed again before it died.
     catalog.link_blob("r", &blob, (7, 7)).await.unwrap();
     assert_eq!(at_once(&catalog).await, BTreeSet::from([(other, 8)]));
     assert!(catalog.still_at_once(&[7]).await.unwrap().is_empty());
     // One that has links is not said to go.
-    catalog.begin_at_once(&blob, 7).await.unwrap();
+    catalog.begin_at_once(&blob, &life(7)).await.unwrap();
     assert_eq!(at_once(&catalog).await, BTreeSet::from([(other, 8)]));
     // The same link once more.
     let r = place_of(&catalog, "blob").await;
-    catalog.expunge_link(&r, &blob, Some(7)).await.unwrap();
+    catalog
+        .expunge_link(&r, &blob, Some(&life(7)))
+        .await
+        .unwrap();
     assert_eq!(at_once(&catalog).await.len(), 2);
     catalog.link_blob("s", &blob, (7, 7)).await.unwrap();
     assert_eq!(at_once(&catalog).await, BTreeSet::from([(other, 8)]));
     // That a life has ended is said of that one alone.
-    catalog.begin_at_once(&other, 9).await.unwrap();
+    catalog.begin_at_once(&other, &life(9)).await.unwrap();
     catalog.end_at_once(vec![8]).await.unwrap();
     assert_eq!(at_once(&catalog).await, BTreeSet::from([(other, 9)]));
     catalog.end_at_once(vec![9]).await.unwrap();
@@ -129,15 +139,15 @@ pub(crate) async fn a_purge_that_is_cut_short_has_said_what_goes_at_once(place: 
     let config = digest("config of one");
     catalog.link_blob("s", &config, (7, 5)).await.unwrap();
     let of = place_of(&catalog, "one").await;
-    let births = births("one");
+    let lives = lives("one");
     catalog
-        .expunge_manifest(&of, &digest("one"), &births)
+        .expunge_manifest(&of, &digest("one"), &lives)
         .await
         .unwrap();
     let mut expected = BTreeSet::new();
     for name in ["one", "layer of one"] {
         let of = digest(name);
-        expected.insert((of, births[&of]));
+        expected.insert((of, lives[&of].birth));
     }
     assert_eq!(at_once(&catalog).await, expected);
     catalog.close().await;
@@ -155,11 +165,17 @@ pub(crate) async fn as_many_purges_as_readers_do_not_wait_for_each_other(place: 
         let catalog = catalog.clone();
         tokio::spawn(async move {
             for _ in 0..4 {
-                let places = catalog.purge_places(&digest("one"), None).await.unwrap();
+                let places = catalog
+                    .purge_places(&digest("one"), None, &mut Seen::default())
+                    .await
+                    .unwrap();
                 let place = places.into_iter().next().unwrap();
-                let unit = catalog.purge_unit(place, &digest("one")).await.unwrap();
+                let unit = catalog
+                    .purge_unit(place, &digest("one"), &mut Seen::default())
+                    .await
+                    .unwrap();
                 assert_eq!(unit.manifests.len(), 1);
-                catalog.named_beside(&[unit]).await.unwrap();
+                catalog.named_beside(&[unit], &[]).await.unwrap();
             }
         })
     });

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use orlop::catalog::{Births, Catalog, ChangeKind, GcPause, PurgeUnit};
+use orlop::catalog::{Catalog, ChangeKind, GcPause, Leaving, Lives, PurgeUnit, Seen};
 use orlop_oci::Digest;
 
 use crate::cases::{digest, lookup, manifest, tag};
@@ -28,28 +28,33 @@ fn blockers(unit: &PurgeUnit) -> BTreeSet<Digest> {
 
 /// What goes with a digest from the one repository that has it.
 async fn unit(catalog: &Catalog, of: &str) -> PurgeUnit {
-    let places = catalog.purge_places(&digest(of), None).await.unwrap();
+    let places = catalog
+        .purge_places(&digest(of), None, &mut Seen::default())
+        .await
+        .unwrap();
     assert_eq!(places.len(), 1, "{places:?}");
     let place = places.into_iter().next().unwrap();
-    catalog.purge_unit(place, &digest(of)).await.unwrap()
+    catalog
+        .purge_unit(place, &digest(of), &mut Seen::default())
+        .await
+        .unwrap()
 }
 
 /// Takes it, and says what is left in the live set.
 async fn take(catalog: &Catalog, unit: &PurgeUnit) -> BTreeSet<Digest> {
-    let births: Births = unit
+    let lives: Lives = unit
         .blobs
         .iter()
         .zip(100..)
-        .map(|((blob, _), birth)| (*blob, birth))
+        .map(|((blob, _), birth)| (*blob, Arc::new(Leaving::of(birth))))
         .collect();
-    let births = Arc::new(births);
+    let lives = Arc::new(lives);
     for manifest in &unit.manifests {
-        let purged = catalog.expunge_manifest(&unit.place, &manifest.digest, &births);
+        let purged = catalog.expunge_manifest(&unit.place, &manifest.digest, &lives);
         purged.await.unwrap();
     }
     for blob in &unit.unlinked {
-        let birth = births.get(blob).copied();
-        let unlinked = catalog.expunge_link(&unit.place, blob, birth);
+        let unlinked = catalog.expunge_link(&unit.place, blob, lives.get(blob));
         unlinked.await.unwrap();
     }
     let left = live(catalog, None).await.unwrap();
@@ -139,7 +144,10 @@ pub(crate) async fn a_unit_is_a_manifest_with_what_is_about_it_and_what_nothing_
     let why = why.into_iter().next().flatten().unwrap();
     assert_eq!(why.manifest, Some(digest("amd")));
     // Once more finds nothing, and takes nothing.
-    let again = catalog.purge_places(&digest("first"), None).await.unwrap();
+    let again = catalog
+        .purge_places(&digest("first"), None, &mut Seen::default())
+        .await
+        .unwrap();
     assert_eq!(again, []);
     take(&catalog, &first).await;
     // Named again, it has leases as others have.
@@ -212,25 +220,35 @@ pub(crate) async fn a_purge_finds_deleted_repositories_and_says_what_names_the_r
         .put_manifest(manifest("s", "one", &["again"]))
         .await
         .unwrap();
-    let places = catalog.purge_places(&digest("one"), None).await.unwrap();
+    let places = catalog
+        .purge_places(&digest("one"), None, &mut Seen::default())
+        .await
+        .unwrap();
     let found: Vec<(&str, bool)> = places
         .iter()
         .map(|place| (place.name.as_str(), place.is_deleted))
         .collect();
     assert_eq!(found, [("r", false), ("s", true), ("s", false)]);
-    let named = catalog.purge_places(&digest("one"), Some("s")).await;
+    let named = catalog
+        .purge_places(&digest("one"), Some("s"), &mut Seen::default())
+        .await;
     assert_eq!(named.unwrap().len(), 2);
     let mut units = Vec::new();
     for place in places {
-        units.push(catalog.purge_unit(place, &digest("one")).await.unwrap());
+        units.push(
+            catalog
+                .purge_unit(place, &digest("one"), &mut Seen::default())
+                .await
+                .unwrap(),
+        );
     }
-    let namers = catalog.named_beside(&units).await.unwrap();
+    let namers = catalog.named_beside(&units, &[]).await.unwrap();
     assert_eq!(namers.len(), 1, "{namers:?}");
     let by = &namers[&digest("layer of one")];
     assert_eq!((by.len(), by[0].repository.as_str()), (1, "t"));
     assert_eq!(by[0].tags, ["latest"]);
     // Of one repository: the others name all of it.
-    let namers = catalog.named_beside(&units[..1]).await.unwrap();
+    let namers = catalog.named_beside(&units[..1], &[]).await.unwrap();
     assert_eq!(namers.len(), 3);
     for unit in &units {
         assert_eq!(unit.blockers, []);

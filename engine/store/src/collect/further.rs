@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
-use orlop_format::digest::Digest;
+use orlop_format::digest::{Algorithm, Digest};
 use orlop_index::Table;
 use roaring::RoaringTreemap;
 
@@ -15,6 +15,39 @@ use crate::config::COLLECT_FURTHER;
 use crate::core::Core;
 use crate::error::Result;
 use crate::view::unreadable;
+
+/// All digests that each of these blobs has, here or not: by SHA-256, and further
+/// ones. Reads the table once.
+pub(crate) fn all_of(core: &Core, digests: &[Digest]) -> Result<Vec<Vec<Digest>>> {
+    let resolved = core.resolve_all(digests)?;
+    let mut names: BTreeMap<[u8; 32], Vec<Digest>> = BTreeMap::new();
+    for sha256 in resolved.iter().flatten() {
+        if let Ok(digest) = Digest::new(Algorithm::Sha256, sha256) {
+            names.insert(*sha256, vec![digest]);
+        }
+    }
+    let mut broken = None;
+    let visit = &mut |key: &[u8], value: &[u8]| {
+        let sha256 = <[u8; 32]>::try_from(value).ok();
+        let Some(names) = sha256.and_then(|sha256| names.get_mut(&sha256)) else {
+            return ControlFlow::Continue(());
+        };
+        match Digest::decode(key) {
+            Ok((digest, _)) => names.push(digest),
+            Err(_) => broken = Some(orlop_format::Malformed::Field("digest")),
+        }
+        ControlFlow::Continue(())
+    };
+    core.index.scan(Table::Alias, &[], visit)?;
+    if let Some(error) = broken {
+        return Err(unreadable(Table::Alias, error));
+    }
+    let of = |sha256: &Option<[u8; 32]>| sha256.and_then(|sha256| names.get(&sha256).cloned());
+    let all = digests.iter().zip(&resolved);
+    Ok(all
+        .map(|(digest, sha256)| of(sha256).unwrap_or_else(|| vec![*digest]))
+        .collect())
+}
 
 /// Further digests of the candidates up to an ordinal.
 #[derive(Debug, Default)]

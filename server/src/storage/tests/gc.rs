@@ -7,12 +7,14 @@
 )]
 
 mod beside;
+mod crossed;
 mod faults;
 mod further;
 mod kills;
 mod operators;
 mod purge;
 mod races;
+mod refused;
 mod scale;
 mod undelete;
 mod watched;

@@ -176,7 +176,10 @@ async fn a_push_after_a_purge_keeps_its_layers_until_its_manifest() {
     // What was said of a life that ended holds for no other one.
     let other = layer("other");
     let catalog = &running.storage.catalog;
-    catalog.begin_at_once(&other, 1).await.unwrap();
+    catalog
+        .begin_at_once(&other, &Arc::new(crate::catalog::Leaving::of(1)))
+        .await
+        .unwrap();
     running.blob("a", "other").await;
     for _ in 0..2 {
         running.collects().await;

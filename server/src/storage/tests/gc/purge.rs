@@ -6,12 +6,12 @@ use crate::collection::{ExpungeError, Expunged, Target};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-fn patient(settings: &mut Settings) {
+pub(super) fn patient(settings: &mut Settings) {
     settings.gc_lease = HOUR;
     settings.undelete_window = HOUR;
 }
 
-fn of(repository: Option<&str>, digest: Digest) -> Target {
+pub(super) fn of(repository: Option<&str>, digest: Digest) -> Target {
     let repository = repository.map(str::to_owned);
     Target { repository, digest }
 }
@@ -28,14 +28,14 @@ impl Running {
     }
 
     /// Collects now, whatever is leased.
-    async fn collect_now(&self) -> Outcome {
+    pub(super) async fn collect_now(&self) -> Outcome {
         let id = self.start_job("{}").await;
         let job = self.ended(id).await;
         assert_eq!(job.state.name(), "done", "{}", job.outcome);
         serde_json::from_str(&job.outcome).unwrap()
     }
 
-    async fn has_blob(&self, repository: &str, digest: &Digest) -> bool {
+    pub(super) async fn has_blob(&self, repository: &str, digest: &Digest) -> bool {
         let name = RepositoryName::parse(repository).unwrap();
         self.registry.blob_stat(WHO, &name, digest).await.is_ok()
     }
@@ -295,7 +295,7 @@ async fn a_purge_of_what_a_deleted_repository_of_the_name_keeps_is_noted_too() {
 
 /// The folder as a power cut would leave it, with a catalog that is made again
 /// from the notes alone: no copy of it has any of that.
-async fn made_again(running: Running, folder: &Path) -> tempfile::TempDir {
+pub(super) async fn made_again(running: Running, folder: &Path) -> tempfile::TempDir {
     let image_of = tempfile::tempdir().unwrap();
     let synced = running
         .storage
