@@ -2,10 +2,13 @@
 //! after that.
 //!
 //! Notes may be applied again to a state that has them already: the last one
-//! about a name decides, and that of a repository's row. So they are taken from the copy before the one that it
-//! begins with, since what was noted while a copy was made may or may not be in
-//! it. Of notes that recycling may have dropped none is taken: a push without
-//! its delete would bring a name back. What is missing thereby is told.
+//! about a name decides, and that of a repository's row. So they are taken from
+//! the copy before the one that it begins with, since what was noted while a copy
+//! was made may or may not be in it. What was noted before that is not taken: the
+//! copy says what was done of it, and a kill may have kept some from being done.
+//! Of notes that recycling may have dropped none is taken: a push without its
+//! delete would bring a name back. What is missing thereby is told, and what is
+//! in doubt (`doubt`).
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -16,6 +19,7 @@ use orlop_format::superblock::Superblock;
 use orlop_oci::MANIFEST_BYTES_MAX;
 use rusqlite::Connection;
 
+use super::doubt::{Doubt, Doubts, PURGED, Reach, STAYS, Thing};
 use super::holder::Holders;
 use super::log::Log;
 use super::table::Copy;
@@ -125,7 +129,8 @@ impl Origin {
             match begin(copy, log, &reader, to)? {
                 Ok(connection) => {
                     made.copy = Some(copy.sequence);
-                    begun = Some((connection, usable.has));
+                    let (has, until) = (usable.has, copy.lsn);
+                    begun = Some((connection, Reach { has, until }));
                     break;
                 }
                 Err(reason) => made.lost.push(format!(
@@ -134,11 +139,11 @@ impl Origin {
                 )),
             }
         }
-        let (sql, has) = match begun {
+        let (sql, reach) = match begun {
             Some(begun) => begun,
-            None => (empty(to, self.id).map_err(refused)?, 0),
+            None => (empty(to, self.id).map_err(refused)?, Reach::default()),
         };
-        if has < self.after {
+        if reach.has < self.after {
             let from = match made.copy {
                 Some(sequence) => format!("after its copy at change {sequence}"),
                 None => "since the store was made".to_owned(),
@@ -149,7 +154,7 @@ impl Origin {
             ));
         }
         let floor = slot.catalog_sequence.saturating_add(LEAP);
-        fill(&sql, (self.after, has), floor, log, &reader, &mut made)?;
+        fill(&sql, (self.after, reach), floor, log, &reader, &mut made)?;
         hold(&sql, made.lost.len())?;
         finish(sql)?;
         Ok(made)
@@ -239,10 +244,10 @@ pub(super) fn now() -> i64 {
         })
 }
 
-/// Applies the notes `after` an LSN to a catalog that `has` those up to another.
+/// Applies the notes `after` an LSN to a catalog that is a copy which reaches so far.
 fn fill(
     sql: &Connection,
-    (after, has): (u64, u64),
+    (after, copy): (u64, Reach),
     floor: u64,
     log: &Log,
     reader: &Reader,
@@ -251,15 +256,16 @@ fn fill(
     sql.execute_batch("BEGIN").map_err(refused)?;
     let mut verbs = Verbs::new(sql, floor, now()).map_err(refused)?;
     let mut holders = Holders::of(log, after, verbs.known())?;
-    verbs.arrange(&mut holders, has).map_err(refused)?;
+    let doubts = verbs.arrange(&mut holders, copy).map_err(refused)?;
     let mut filling = Filling {
         verbs,
         holders,
         log,
         reader,
         lost: BTreeSet::new(),
+        doubts: Doubts::new(copy),
     };
-    log.notes(after, &mut |lsn, body| {
+    log.notes(after.max(copy.has), &mut |lsn, body| {
         let note = match Note::decode(body) {
             Ok(note) => note,
             Err(Unread::Newer) => {
@@ -274,6 +280,7 @@ fn fill(
         made.notes = made.notes.saturating_add(1);
         filling.apply(lsn, note)
     })?;
+    let unsure = filling.unsure(&doubts).map_err(refused)?;
     let Filling { verbs, lost, .. } = filling;
     let mut told = BTreeSet::new();
     for (row, digest) in lost {
@@ -284,14 +291,21 @@ fn fill(
     }
     verbs.finish().map_err(refused)?;
     sql.execute_batch("COMMIT").map_err(refused)?;
-    let more = told.len().saturating_sub(TOLD);
-    made.lost.extend(told.into_iter().take(TOLD).map(|(repository, digest)| {
+    let told = told.into_iter().map(|(repository, digest)| {
         format!("manifest {repository}@{digest} and its tags: its bytes are not in the store; restore them from a source, move catalog.db away and repair again")
-    }));
-    if more > 0 {
-        made.lost.push(format!("{more} manifests more like these"));
-    }
+    });
+    tell(made, told.collect(), "manifests");
+    tell(made, unsure, "names");
     Ok(())
+}
+
+/// Tells some of what is not as it should be, and how many more there are.
+fn tell(made: &mut Made, lost: Vec<String>, what: &str) {
+    let more = lost.len().saturating_sub(TOLD);
+    made.lost.extend(lost.into_iter().take(TOLD));
+    if more > 0 {
+        made.lost.push(format!("{more} {what} more like these"));
+    }
 }
 
 /// A catalog while notes are applied to it.
@@ -303,9 +317,30 @@ struct Filling<'a> {
     /// Manifests that were pushed and whose bytes are not here, by the row of
     /// their repository.
     lost: BTreeSet<(i64, Digest)>,
+    doubts: Doubts,
 }
 
 impl Filling<'_> {
+    /// What may have been done or not, as it is told.
+    fn unsure(&mut self, repositories: &[(i64, Doubt)]) -> rusqlite::Result<Vec<String>> {
+        let mut told = Vec::new();
+        for (row, doubt) in repositories {
+            if let Some((name, _)) = self.verbs.was(*row)? {
+                told.push(format!("repository {name}: {}", doubt.says()));
+            }
+        }
+        let doubts = std::mem::replace(&mut self.doubts, Doubts::new(Reach::default()));
+        let (kept, purged) = doubts.end();
+        for (things, says) in [(kept, STAYS), (purged, PURGED)] {
+            for thing in things {
+                if let Some(name) = self.verbs.live(thing.row())? {
+                    told.push(format!("{}: {says}", thing.of(&name)));
+                }
+            }
+        }
+        Ok(told)
+    }
+
     fn apply(&mut self, lsn: u64, note: Note) -> Result<()> {
         match note {
             Note::Manifest {
@@ -314,7 +349,7 @@ impl Filling<'_> {
                 media_type,
                 tags,
             } => match self.ensure(lsn, &repository)? {
-                Some(row) => self.put(row, &digest, &media_type, &tags),
+                Some(row) => self.put(lsn, (row, &digest), &media_type, &tags),
                 None => Ok(()),
             },
             Note::Link {
@@ -323,36 +358,73 @@ impl Filling<'_> {
                 size,
             } => match self.ensure(lsn, &repository)? {
                 Some(row) => {
+                    self.gives(lsn, Thing::Link(row, digest))?;
                     let linked = self.verbs.link(row, &digest, size);
                     linked.map(drop).map_err(refused)
                 }
                 None => Ok(()),
             },
-            Note::Untag { repository, tag } => match self.find(lsn, &repository)? {
-                Some(row) => self.verbs.untag(row, &tag).map_err(refused),
-                None => Ok(()),
-            },
-            Note::Delete { repository, digest } => match self.find(lsn, &repository)? {
-                Some(row) => {
-                    self.lost.remove(&(row, digest));
-                    self.verbs.delete(row, &digest).map_err(refused)
+            Note::Untag { repository, tag } => {
+                let row = self.find(lsn, &repository)?;
+                match self.taken(lsn, row, |row| Thing::Tag(row, tag.clone()))? {
+                    Some(row) => self.verbs.untag(row, &tag).map_err(refused),
+                    None => Ok(()),
                 }
-                None => Ok(()),
-            },
-            Note::Unlink { repository, digest } => match self.find(lsn, &repository)? {
-                Some(row) => self.verbs.unlink(row, &digest).map_err(refused),
-                None => Ok(()),
-            },
+            }
+            Note::Delete { repository, digest } => {
+                let row = self.find(lsn, &repository)?;
+                match self.taken(lsn, row, |row| Thing::Manifest(row, digest))? {
+                    Some(row) => {
+                        self.lost.remove(&(row, digest));
+                        self.verbs.delete(row, &digest).map_err(refused)
+                    }
+                    None => Ok(()),
+                }
+            }
+            Note::Unlink { repository, digest } => {
+                let row = self.find(lsn, &repository)?;
+                match self.taken(lsn, row, |row| Thing::Link(row, digest))? {
+                    Some(row) => self.verbs.unlink(row, &digest).map_err(refused),
+                    None => Ok(()),
+                }
+            }
             Note::Purge { digest, row, .. } => {
                 self.lost.remove(&(row, digest));
+                self.goes(lsn, Thing::Manifest(row, digest))?;
                 self.verbs.purge(row, &digest).map_err(refused)
             }
             Note::PurgeBlob { digest, row, .. } => {
+                self.goes(lsn, Thing::Link(row, digest))?;
                 self.verbs.purge_blob(row, &digest).map_err(refused)
             }
             // All of these are done.
             Note::Drop { .. } | Note::Restore { .. } => Ok(()),
         }
+    }
+
+    fn gives(&mut self, lsn: u64, thing: Thing) -> Result<()> {
+        let is_shown = self.doubts.may_have(lsn) && self.verbs.shows(&thing).map_err(refused)?;
+        self.doubts.give(lsn, thing, is_shown);
+        Ok(())
+    }
+
+    /// The repository's row, if the thing is to be taken from it.
+    fn taken(
+        &mut self,
+        lsn: u64,
+        row: Option<i64>,
+        thing: impl FnOnce(i64) -> Thing,
+    ) -> Result<Option<i64>> {
+        let Some(row) = row else { return Ok(None) };
+        let thing = thing(row);
+        let is_shown = self.doubts.may_have(lsn) && self.verbs.shows(&thing).map_err(refused)?;
+        Ok(self.doubts.take(lsn, thing, is_shown).then_some(row))
+    }
+
+    fn goes(&mut self, lsn: u64, thing: Thing) -> Result<()> {
+        let is_shown = self.doubts.may_have(lsn) && self.verbs.shows(&thing).map_err(refused)?;
+        self.doubts.purge(lsn, thing, is_shown);
+        Ok(())
     }
 
     fn find(&self, lsn: u64, name: &str) -> Result<Option<i64>> {
@@ -366,7 +438,13 @@ impl Filling<'_> {
         made.map_err(refused)
     }
 
-    fn put(&mut self, row: i64, digest: &Digest, media_type: &str, tags: &[String]) -> Result<()> {
+    fn put(
+        &mut self,
+        lsn: u64,
+        (row, digest): (i64, &Digest),
+        media_type: &str,
+        tags: &[String],
+    ) -> Result<()> {
         let known = self.verbs.has_manifest(row, digest).map_err(refused)?;
         let rows = match known {
             true => None,
@@ -379,6 +457,10 @@ impl Filling<'_> {
             },
         };
         self.lost.remove(&(row, *digest));
+        self.gives(lsn, Thing::Manifest(row, *digest))?;
+        for tag in tags {
+            self.gives(lsn, Thing::Tag(row, tag.clone()))?;
+        }
         self.verbs
             .put_manifest(row, digest, rows.as_ref(), tags)
             .map_err(refused)

@@ -8,7 +8,8 @@
 use orlop_format::digest::Digest;
 use rusqlite::{Connection, OptionalExtension as _, Result};
 
-use super::holder::Holders;
+use super::doubt::{Doubt, Reach, Thing};
+use super::holder::{End, Holders};
 use crate::catalog::manifest::Rows;
 use crate::catalog::totals::Totals;
 
@@ -26,6 +27,23 @@ const UNLINKED: i64 = 8;
 const DROPPED: i64 = 2;
 const PURGED: i64 = 9;
 const RESTORED: i64 = 12;
+
+/// Whether what a note behind what the copy has says of a repository may not have
+/// been done. `was`: its name in the copy, and whether it is live there.
+fn unsure(end: &End, was: Option<&(String, bool)>, copy: Reach) -> Option<Doubt> {
+    if !end.is_deleted {
+        return end.is_second.then_some(Doubt::Twice);
+    }
+    match was {
+        _ if end.is_proven => None,
+        // The copy that was made then has it: more is kept.
+        Some((name, true)) if *name == end.name && end.lsn <= copy.until && !end.is_followed => {
+            Some(Doubt::Stays)
+        }
+        Some((_, false)) if end.was_back.is_none_or(|back| back <= copy.has) => None,
+        _ => Some(Doubt::Goes),
+    }
+}
 
 /// Changes a catalog in a transaction.
 pub(super) struct Verbs<'a> {
@@ -91,30 +109,48 @@ impl<'a> Verbs<'a> {
         Ok(())
     }
 
-    /// Deletes repositories and brings them back, as the notes leave them.
-    /// Nothing else is done to a name in between: rows that notes speak of are
-    /// known by their number.
+    /// Deletes repositories and brings them back, as the notes leave them, and says
+    /// of which it cannot be known whether that was done. Nothing else is done to a
+    /// name in between: rows that notes speak of are known by their number.
     ///
-    /// One that is in the place of another that should come back stays there:
-    /// then that was noted and not done. So does what the catalog says of notes up
-    /// to the LSN that it `has` at least.
-    pub(super) fn arrange(&mut self, holders: &mut Holders, has: u64) -> Result<()> {
+    /// What a kill kept from being done is void, as far as it can be seen: what the
+    /// catalog says of notes that it has stays so, and one that is in the place of
+    /// another that should come back stays there.
+    pub(super) fn arrange(
+        &mut self,
+        holders: &mut Holders,
+        copy: Reach,
+    ) -> Result<Vec<(i64, Doubt)>> {
         self.reserve(holders.highest())?;
-        let mut ends = Vec::new();
+        let (mut ends, mut doubts) = (Vec::new(), Vec::new());
         for (row, end) in holders.ends() {
-            if end.lsn <= has {
-                if !end.is_deleted && self.live(row)?.as_ref() != Some(&end.name) {
-                    holders.void(row);
+            let was = self.was(row)?;
+            let is_as_noted = match &was {
+                Some((name, is_live)) => {
+                    *is_live != end.is_deleted && (end.is_deleted || *name == end.name)
+                }
+                // One that was purged was deleted.
+                None => end.is_deleted || row > self.known,
+            };
+            if end.lsn <= copy.has {
+                if !is_as_noted {
+                    holders.undo(row);
                 }
                 continue;
             }
-            let select = "SELECT name, deleted_at IS NULL FROM repository WHERE id = ?1";
-            let was: Option<(String, bool)> = self
-                .sql
-                .prepare_cached(select)?
-                .query_row((row,), |row| Ok((row.get(0)?, row.get(1)?)))
-                .optional()?;
-            let Some(was) = was else { continue };
+            if let Some(doubt) = unsure(&end, was.as_ref(), copy) {
+                doubts.push((row, doubt));
+                if doubt == Doubt::Stays {
+                    holders.undo(row);
+                    continue;
+                }
+            }
+            let Some(was) = was else {
+                if !is_as_noted {
+                    holders.undo(row);
+                }
+                continue;
+            };
             // All of them, so that none is in the way of another.
             let at = self.deleted_at.saturating_add(end.rank);
             let name = if end.is_deleted { &end.name } else { &was.0 };
@@ -127,7 +163,7 @@ impl<'a> Verbs<'a> {
         for (row, end, was) in ends.into_iter().rev() {
             let is_back = !end.is_deleted && self.bring_back(row, &end.name)?;
             if !end.is_deleted && !is_back {
-                holders.void(row);
+                holders.undo(row);
             }
             match (was.1, is_back) {
                 (true, false) => self.record(row, DROPPED, &end.name)?,
@@ -136,7 +172,15 @@ impl<'a> Verbs<'a> {
                 (false, false) => {}
             }
         }
-        Ok(())
+        Ok(doubts)
+    }
+
+    /// A repository's name, and whether it is live.
+    pub(super) fn was(&self, row: i64) -> Result<Option<(String, bool)>> {
+        self.sql
+            .prepare_cached("SELECT name, deleted_at IS NULL FROM repository WHERE id = ?1")?
+            .query_row((row,), |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()
     }
 
     /// False: another one has the name, or a purge has begun with it.
@@ -212,6 +256,30 @@ impl<'a> Verbs<'a> {
         let id = self.sql.last_insert_rowid();
         self.record(id, CREATED, name)?;
         Ok(Some(id))
+    }
+
+    /// Whether something is there and not hidden.
+    pub(super) fn shows(&self, thing: &Thing) -> Result<bool> {
+        match thing {
+            Thing::Manifest(id, digest) => self
+                .sql
+                .prepare_cached(
+                    "SELECT 1 FROM manifest WHERE repository = ?1 AND digest = ?2 \
+                     AND deleted_at IS NULL",
+                )?
+                .exists((id, digest.encode())),
+            Thing::Tag(id, tag) => self
+                .sql
+                .prepare_cached(
+                    "SELECT 1 FROM tag WHERE repository = ?1 AND name = ?2 \
+                     AND deleted_at IS NULL",
+                )?
+                .exists((id, tag)),
+            Thing::Link(id, digest) => self
+                .sql
+                .prepare_cached("SELECT 1 FROM link WHERE repository = ?1 AND digest = ?2")?
+                .exists((id, digest.encode())),
+        }
     }
 
     /// Whether there is a row of a manifest, a hidden one too.

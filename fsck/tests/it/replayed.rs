@@ -1,6 +1,7 @@
 //! Notes applied to a copy of the catalog that has them already, or some of
 //! them: what an operator deleted and brought back is as it was left.
 
+mod killed;
 mod random;
 
 use std::path::Path;
@@ -65,6 +66,7 @@ fn copied(store: &Named, change: impl FnOnce(&Path), then: &[Vec<u8>]) {
     let _ = std::fs::remove_file(&catalog);
     let outcome = store.repair(&[]);
     assert!(outcome.after.clean(), "{outcome:#?}");
+    named::sql(store.folder(), "UPDATE catalog SET gc_hold = NULL");
     change(store.folder());
     let sql = rusqlite::Connection::open(&catalog).unwrap();
     let sequence: i64 = sql
