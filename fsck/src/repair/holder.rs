@@ -30,6 +30,16 @@ enum Turn {
     Left(i64),
 }
 
+/// Whom a name stands for in a note.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Holder {
+    Row(i64),
+    /// The one that has the name at the end, or a new one.
+    Last,
+    /// One that was not made: it would have been in the way of who came then.
+    Nobody,
+}
+
 /// How the notes leave a row.
 #[derive(Debug, Clone)]
 pub(super) struct End {
@@ -205,16 +215,18 @@ impl Holders {
         self.highest
     }
 
-    /// The row that a name stands for in the note with this LSN. None: the one
-    /// that has the name at the end, or a new one.
-    pub(super) fn row(&self, lsn: u64, name: &str) -> Option<i64> {
-        let turns = self.turns.get(name)?;
+    /// Whom a name stands for in the note with this LSN.
+    pub(super) fn holder(&self, lsn: u64, name: &str) -> Holder {
+        let Some(turns) = self.turns.get(name) else {
+            return Holder::Last;
+        };
         let next = turns.partition_point(|(of, _)| *of <= lsn);
         let before = next.checked_sub(1).and_then(|at| turns.get(at));
         match (turns.get(next), before) {
             (Some((_, Turn::Left(row) | Turn::Had(row))), _)
-            | (_, Some((_, Turn::Came(row) | Turn::Had(row)))) => Some(*row),
-            _ => None,
+            | (_, Some((_, Turn::Came(row) | Turn::Had(row)))) => Holder::Row(*row),
+            (Some((_, Turn::Came(_))), _) => Holder::Nobody,
+            (None, _) => Holder::Last,
         }
     }
 

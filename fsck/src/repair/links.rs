@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use orlop_format::digest::Digest;
 use rusqlite::Connection;
 
-use super::holder::Holders;
+use super::holder::{Holder, Holders};
 use super::log::Log;
 use super::names::{now, refused, unsynced};
 use super::verbs::Verbs;
@@ -55,7 +55,11 @@ pub(super) fn given(sql: &Connection, log: &Log, after: u64, wanted: &Links) -> 
             holders.undo(row);
         }
     }
-    let row_of = |lsn, name: &str| holders.row(lsn, name).or(rows.get(name).copied());
+    let row_of = |lsn, name: &str| match holders.holder(lsn, name) {
+        Holder::Row(row) => Some(row),
+        Holder::Last => rows.get(name).copied(),
+        Holder::Nobody => None,
+    };
     let wanted: BTreeMap<(i64, Digest), &String> = wanted
         .iter()
         .filter_map(|(name, digest)| Some(((*rows.get(name.as_str())?, *digest), name)))
@@ -115,7 +119,7 @@ pub(super) fn make(site: Site<'_>, log: &Log, links: &Links) -> Result<u64> {
         let mut verbs = Verbs::new(&sql, 0, now())?;
         let mut added = 0u64;
         for (repository, digest, size) in live {
-            let row = verbs.ensure(repository, None, &Holders::default())?;
+            let row = verbs.ensure(repository, Holder::Last, &Holders::default())?;
             if let Some(row) = row {
                 added = added.saturating_add(u64::from(verbs.link(row, digest, size)?));
             }

@@ -333,7 +333,8 @@ impl Filling<'_> {
         let (kept, purged) = doubts.end();
         for (things, says) in [(kept, STAYS), (purged, PURGED)] {
             for thing in things {
-                if let Some(name) = self.verbs.live(thing.row())? {
+                let is_there = says == PURGED || self.verbs.shows(&thing)?;
+                if let Some(name) = self.verbs.live(thing.row())?.filter(|_| is_there) {
                     told.push(format!("{}: {says}", thing.of(&name)));
                 }
             }
@@ -371,16 +372,10 @@ impl Filling<'_> {
                     None => Ok(()),
                 }
             }
-            Note::Delete { repository, digest } => {
-                let row = self.find(lsn, &repository)?;
-                match self.taken(lsn, row, |row| Thing::Manifest(row, digest))? {
-                    Some(row) => {
-                        self.lost.remove(&(row, digest));
-                        self.verbs.delete(row, &digest).map_err(refused)
-                    }
-                    None => Ok(()),
-                }
-            }
+            Note::Delete { repository, digest } => match self.find(lsn, &repository)? {
+                Some(row) => self.delete(lsn, row, &digest),
+                None => Ok(()),
+            },
             Note::Unlink { repository, digest } => {
                 let row = self.find(lsn, &repository)?;
                 match self.taken(lsn, row, |row| Thing::Link(row, digest))? {
@@ -400,6 +395,21 @@ impl Filling<'_> {
             // All of these are done.
             Note::Drop { .. } | Note::Restore { .. } => Ok(()),
         }
+    }
+
+    fn delete(&mut self, lsn: u64, row: i64, digest: &Digest) -> Result<()> {
+        self.lost.remove(&(row, *digest));
+        let of = |row| Thing::Manifest(row, *digest);
+        if self.taken(lsn, Some(row), of)?.is_some() {
+            return self.verbs.delete(row, digest).map_err(refused);
+        }
+        for tag in self.verbs.tags(row, digest).map_err(refused)? {
+            let of = |row| Thing::Tag(row, tag.clone());
+            if self.taken(lsn, Some(row), of)?.is_some() {
+                self.verbs.untag(row, &tag).map_err(refused)?;
+            }
+        }
+        Ok(())
     }
 
     fn gives(&mut self, lsn: u64, thing: Thing) -> Result<()> {
@@ -428,13 +438,13 @@ impl Filling<'_> {
     }
 
     fn find(&self, lsn: u64, name: &str) -> Result<Option<i64>> {
-        let row = self.holders.row(lsn, name);
-        self.verbs.repository(name, row).map_err(refused)
+        let holder = self.holders.holder(lsn, name);
+        self.verbs.repository(name, holder).map_err(refused)
     }
 
     fn ensure(&mut self, lsn: u64, name: &str) -> Result<Option<i64>> {
-        let row = self.holders.row(lsn, name);
-        let made = self.verbs.ensure(name, row, &self.holders);
+        let holder = self.holders.holder(lsn, name);
+        let made = self.verbs.ensure(name, holder, &self.holders);
         made.map_err(refused)
     }
 

@@ -9,7 +9,7 @@ use orlop_format::digest::Digest;
 use rusqlite::{Connection, OptionalExtension as _, Result};
 
 use super::doubt::{Doubt, Reach, Thing};
-use super::holder::{End, Holders};
+use super::holder::{End, Holder, Holders};
 use crate::catalog::manifest::Rows;
 use crate::catalog::totals::Totals;
 
@@ -138,7 +138,11 @@ impl<'a> Verbs<'a> {
                 }
                 continue;
             }
-            if let Some(doubt) = unsure(&end, was.as_ref(), copy) {
+            // Who has its name in the copy and never left it was made after it was gone.
+            let holder = self.find(&end.name)?.filter(|holder| *holder != row);
+            let is_replaced = holder.is_some_and(|holder| holders.end(holder).is_none());
+            let doubt = unsure(&end, was.as_ref(), copy);
+            if let Some(doubt) = doubt.filter(|doubt| !is_replaced || *doubt == Doubt::Twice) {
                 doubts.push((row, doubt));
                 if doubt == Doubt::Stays {
                     holders.undo(row);
@@ -219,10 +223,12 @@ impl<'a> Verbs<'a> {
             .optional()
     }
 
-    /// The repository of this row, or of this name if none is known.
-    pub(super) fn repository(&self, name: &str, row: Option<i64>) -> Result<Option<i64>> {
-        let Some(row) = row else {
-            return self.find(name);
+    /// The repository that a name stands for.
+    pub(super) fn repository(&self, name: &str, holder: Holder) -> Result<Option<i64>> {
+        let row = match holder {
+            Holder::Row(row) => row,
+            Holder::Last => return self.find(name),
+            Holder::Nobody => return Ok(None),
         };
         let is_there = self
             .sql
@@ -231,19 +237,21 @@ impl<'a> Verbs<'a> {
         Ok(is_there.then_some(row))
     }
 
-    /// The same, made if there is none. None: it was purged.
+    /// The same, made if there is none. None: it was purged, or never was.
     pub(super) fn ensure(
         &mut self,
         name: &str,
-        row: Option<i64>,
+        holder: Holder,
         holders: &Holders,
     ) -> Result<Option<i64>> {
-        if let Some(id) = self.repository(name, row)? {
+        if let Some(id) = self.repository(name, holder)? {
             return Ok(Some(id));
         }
-        if row.is_some_and(|row| row <= self.known) {
-            return Ok(None);
-        }
+        let row = match holder {
+            Holder::Row(row) if row > self.known => Some(row),
+            Holder::Last => None,
+            Holder::Row(_) | Holder::Nobody => return Ok(None),
+        };
         let end = row.and_then(|row| holders.end(row));
         let name = end.map_or(name, |end| &end.name);
         let is_deleted = end.is_some_and(|end| end.is_deleted) || self.find(name)?.is_some();
@@ -287,6 +295,17 @@ impl<'a> Verbs<'a> {
         self.sql
             .prepare_cached("SELECT 1 FROM manifest WHERE repository = ?1 AND digest = ?2")?
             .exists((id, digest.encode()))
+    }
+
+    /// The tags of a manifest that are not hidden.
+    pub(super) fn tags(&self, id: i64, digest: &Digest) -> Result<Vec<String>> {
+        self.sql
+            .prepare_cached(
+                "SELECT name FROM tag WHERE manifest = ?2 AND repository + 0 = ?1 \
+                 AND deleted_at IS NULL",
+            )?
+            .query_map((id, digest.encode()), |row| row.get(0))?
+            .collect()
     }
 
     /// Names a manifest, with its rows if it has none yet, and sets its tags.
