@@ -73,7 +73,12 @@ impl History {
         let mut copy: Option<(Model, u64)> = None;
         for _ in 0..OPERATIONS {
             let state = &mut random;
-            let one_of = |n: usize| usize::try_from(next(state) % n as u64).unwrap();
+            let mut one_of = |n: usize| usize::try_from(next(state) % n as u64).unwrap();
+            if one_of(8) == 0
+                && let Some(row) = history.model.expire(&mut one_of)
+            {
+                history.told.push(format!("row {row} is purged"));
+            }
             for (note, effect) in history.model.operation(one_of) {
                 if copy.is_none() && next(&mut random).is_multiple_of(12) {
                     copy = Some((history.model.clone(), next(&mut random) % 3));

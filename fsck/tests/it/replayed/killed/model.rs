@@ -175,8 +175,9 @@ impl Model {
             return self.restore(name, NAMES[one_of(NAMES.len())]);
         }
         if kind < 10 {
-            let at = one_of(self.rows.len());
-            return purge(&self.rows[at], of);
+            let at = one_of(self.rows.len().max(1));
+            let row = self.rows.get(at);
+            return row.map(|row| purge(row, of)).unwrap_or_default();
         }
         let Some(row) = self.live(name) else {
             return Vec::new();
@@ -207,6 +208,14 @@ impl Model {
             }
             _ => Vec::new(),
         }
+    }
+
+    /// A deleted repository goes for good, as after its window: nothing is noted.
+    pub(super) fn expire(&mut self, one_of: impl FnOnce(usize) -> usize) -> Option<i64> {
+        let hidden = |at: &usize| !self.rows[*at].is_live;
+        let hidden: Vec<usize> = (0..self.rows.len()).filter(hidden).collect();
+        let at = hidden.get(one_of(hidden.len().max(1)))?;
+        Some(self.rows.remove(*at).id)
     }
 
     fn restore(&self, name: &str, new: &'static str) -> Vec<(Vec<u8>, Effect)> {
