@@ -206,11 +206,11 @@ impl History {
                 Thing::Link(blob) => exists(LINK, *row, &digest(*blob)),
                 Thing::Tag(_) => false,
             };
-            // What stayed instead of being deleted gets what was pushed to its name.
+            // What stayed instead of being deleted, or came back instead of not, gets
+            // what was pushed to its name.
             let is_again = || {
                 let mut others = self.last.iter();
-                held(store)
-                    && others.any(|((_, of), by)| of == thing && by.gives && by.at > last.at)
+                others.any(|((_, of), by)| of == thing && by.gives && by.at > last.at)
             };
             if last.is_purge && last.is_done && is_back && !is_again() {
                 wrong.push(format!("{thing:?} of row {row} was purged and is there"));
