@@ -103,6 +103,11 @@ impl Holders {
                 repository, row, ..
             } => {
                 self.highest = self.highest.max(row);
+                // It has another name than it came back under.
+                let end = self.ends.get(&row);
+                if end.is_some_and(|end| !end.is_deleted && end.name != repository) {
+                    self.undo(row);
+                }
                 let is_deleted = self.ends.get(&row).is_some_and(|end| end.is_deleted);
                 if row > known && !is_deleted {
                     self.had(lsn, &repository, row);
