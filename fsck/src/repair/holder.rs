@@ -7,6 +7,10 @@
 //! note before that was about it, and who came back has it until the one after.
 //! What is left belongs to the row that has the name at the end.
 //!
+//! A note is written before it is done, and a kill may come between. What
+//! follows tells: who comes back twice did not the first time, and nobody has a
+//! name while another one does.
+//!
 //! Refuses to know: the catalog.
 
 use std::collections::{HashMap, HashSet};
@@ -28,6 +32,16 @@ enum Turn {
     Left(i64),
 }
 
+/// Whom a name stands for in a note.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Holder {
+    Row(i64),
+    /// The one that has the name at the end, or a new one.
+    Last,
+    /// One that was not made: it would have been in the way of who came then.
+    Nobody,
+}
+
 /// How the notes leave a row.
 #[derive(Debug, Clone)]
 pub(super) struct End {
@@ -36,8 +50,19 @@ pub(super) struct End {
     /// The name that it has, or had when it was deleted.
     pub(super) name: String,
     pub(super) is_deleted: bool,
+    /// A note after it says that it was done.
+    pub(super) is_proven: bool,
+    /// Another one that came to its name was deleted after that, or was not there.
+    pub(super) is_followed: bool,
+    /// It came back twice, and no note says that it was deleted in between: the first
+    /// was not done, or a power cut took that note.
+    pub(super) is_second: bool,
     /// How many others got to theirs before.
     pub(super) rank: i64,
+    /// Of a delete: the LSN of the return before it.
+    pub(super) was_back: Option<u64>,
+    /// Of a return: the delete before it.
+    before: Option<Box<End>>,
 }
 
 /// Something of a row that was to go for good.
@@ -53,6 +78,7 @@ pub(super) struct Holders {
     /// Notes of purges that came to nothing.
     void: HashSet<u64>,
     highest: i64,
+    count: i64,
 }
 
 impl Holders {
@@ -71,23 +97,15 @@ impl Holders {
         ends.sort_unstable_by_key(|end| end.lsn);
         for (rank, end) in (0..).zip(ends) {
             end.rank = rank;
+            holders.count = rank.saturating_add(1);
         }
         Ok(holders)
     }
 
     fn add(&mut self, lsn: u64, note: Note, known: i64) {
-        let (row, held, turn, end) = match note {
-            Note::Drop { repository, row } => {
-                // A return that came to nothing is taken back with the old name.
-                let held = match self.ends.get(&row) {
-                    Some(end) if !end.is_deleted => end.name.clone(),
-                    _ => repository.clone(),
-                };
-                (row, held, Turn::Left(row), Some((repository, true)))
-            }
-            Note::Restore { name, row, .. } => {
-                (row, name.clone(), Turn::Came(row), Some((name, false)))
-            }
+        match note {
+            Note::Drop { repository, row } => self.left(lsn, repository, row),
+            Note::Restore { name, row, .. } => self.came(lsn, name, row),
             Note::Purge {
                 repository, row, ..
             }
@@ -95,11 +113,15 @@ impl Holders {
                 repository, row, ..
             } => {
                 self.highest = self.highest.max(row);
-                let is_deleted = self.ends.get(&row).is_some_and(|end| end.is_deleted);
-                if row <= known || is_deleted {
-                    return;
+                // It has another name than it came back under.
+                let end = self.ends.get(&row);
+                if end.is_some_and(|end| !end.is_deleted && end.name != repository) {
+                    self.undo(row);
                 }
-                (row, repository, Turn::Had(row), None)
+                let is_deleted = self.ends.get(&row).is_some_and(|end| end.is_deleted);
+                if row > known && !is_deleted {
+                    self.had(lsn, &repository, row);
+                }
             }
             Note::Kept {
                 digest,
@@ -107,27 +129,106 @@ impl Holders {
                 purged,
             } => {
                 self.kept.insert((row, digest, purged));
-                return;
             }
-            _ => return,
-        };
-        self.highest = self.highest.max(row);
-        let turns = self.turns.entry(held).or_default();
-        let last = turns.last().map(|(_, turn)| *turn);
-        // Once more says no more.
-        if !matches!(turn, Turn::Had(_))
-            || !matches!(last, Some(Turn::Had(of) | Turn::Came(of)) if of == row)
-        {
-            turns.push((lsn, turn));
+            _ => {}
         }
-        if let Some((name, is_deleted)) = end {
-            let end = End {
-                lsn,
-                name,
-                is_deleted,
-                rank: 0,
-            };
-            self.ends.insert(row, end);
+    }
+
+    fn left(&mut self, lsn: u64, name: String, row: i64) {
+        self.highest = self.highest.max(row);
+        let end = self.ends.get(&row);
+        let back = end.filter(|end| !end.is_deleted);
+        let is_proven = back.is_some_and(|end| end.name != name);
+        // Deleted twice: it was not the first time.
+        let was_back = back.map(|end| end.lsn);
+        let was_back = was_back.or_else(|| end.and_then(|end| end.was_back));
+        if is_proven {
+            // A return that came to nothing, taken back with the old name.
+            self.undo(row);
+        } else {
+            self.holds(&name, row);
+            let turns = self.turns.entry(name.clone()).or_default();
+            turns.push((lsn, Turn::Left(row)));
+        }
+        let end = End {
+            lsn,
+            name,
+            is_deleted: true,
+            is_proven,
+            is_followed: false,
+            is_second: false,
+            rank: 0,
+            was_back,
+            before: None,
+        };
+        self.ends.insert(row, end);
+    }
+
+    fn came(&mut self, lsn: u64, name: String, row: i64) {
+        self.highest = self.highest.max(row);
+        let is_second = self.ends.get(&row).is_some_and(|end| !end.is_deleted);
+        if is_second {
+            self.undo(row);
+        }
+        // Who had the name would have been in its way.
+        if let Some((_, Turn::Came(other))) = self.last(&name) {
+            self.undo(other);
+        }
+        let before = self.ends.remove(&row).map(|end| {
+            Box::new(End {
+                is_proven: true,
+                ..end
+            })
+        });
+        let turns = self.turns.entry(name.clone()).or_default();
+        turns.push((lsn, Turn::Came(row)));
+        let end = End {
+            lsn,
+            name,
+            is_deleted: false,
+            is_proven: false,
+            is_followed: false,
+            is_second,
+            rank: 0,
+            was_back: None,
+            before,
+        };
+        self.ends.insert(row, end);
+    }
+
+    fn had(&mut self, lsn: u64, name: &str, row: i64) {
+        self.holds(name, row);
+        // Once more says no more.
+        if !matches!(self.last(name), Some((_, Turn::Had(of) | Turn::Came(of))) if of == row) {
+            let turns = self.turns.entry(name.to_owned()).or_default();
+            turns.push((lsn, Turn::Had(row)));
+        }
+    }
+
+    fn last(&self, name: &str) -> Option<(u64, Turn)> {
+        self.turns.get(name)?.last().copied()
+    }
+
+    /// A row has a name, so that no other one has: who came back to it did not, and
+    /// who left it before this one was made is gone.
+    fn holds(&mut self, name: &str, row: i64) {
+        if let Some((_, Turn::Came(other))) = self.last(name)
+            && other != row
+        {
+            self.undo(other);
+        }
+        let turns = self.turns.get(name).map(Vec::as_slice).unwrap_or_default();
+        let (left, is_proof) = match turns {
+            [.., left, (_, Turn::Came(_))] => (left, false),
+            [.., left] => (left, true),
+            [] => return,
+        };
+        if let (lsn, Turn::Left(other)) = *left
+            && other != row
+            && let Some(end) = self.ends.get_mut(&other).filter(|end| end.lsn == lsn)
+        {
+            end.is_proven |= is_proof;
+            end.is_followed = true;
         }
     }
 
@@ -174,26 +275,18 @@ impl Holders {
         self.highest
     }
 
-    /// The row that a name stands for in the note with this LSN. None: the one
-    /// that has the name at the end, or a new one.
-    pub(super) fn row(&self, lsn: u64, name: &str) -> Option<i64> {
-        let turns = self.turns.get(name)?;
+    /// Whom a name stands for in the note with this LSN.
+    pub(super) fn holder(&self, lsn: u64, name: &str) -> Holder {
+        let Some(turns) = self.turns.get(name) else {
+            return Holder::Last;
+        };
         let next = turns.partition_point(|(of, _)| *of <= lsn);
         let before = next.checked_sub(1).and_then(|at| turns.get(at));
         match (turns.get(next), before) {
             (Some((_, Turn::Left(row) | Turn::Had(row))), _)
-            | (_, Some((_, Turn::Came(row) | Turn::Had(row)))) => Some(*row),
-            _ => None,
-        }
-    }
-
-    /// The name that a repository has at the end that a name stands for in the
-    /// note with this LSN. None: it was deleted.
-    pub(super) fn name_of(&self, lsn: u64, name: &str) -> Option<String> {
-        let end = self.row(lsn, name).and_then(|row| self.ends.get(&row));
-        match end {
-            Some(end) => (!end.is_deleted).then(|| end.name.clone()),
-            None => Some(name.to_owned()),
+            | (_, Some((_, Turn::Came(row) | Turn::Had(row)))) => Holder::Row(*row),
+            (Some((_, Turn::Came(_))), _) => Holder::Nobody,
+            (None, _) => Holder::Last,
         }
     }
 
@@ -210,19 +303,28 @@ impl Holders {
         ends
     }
 
-    /// How many those are.
+    /// How many those were.
     pub(super) fn count(&self) -> i64 {
-        i64::try_from(self.ends.len()).unwrap_or(i64::MAX)
+        self.count
     }
 
-    /// Says that a row did not come back: what followed was another's.
-    pub(super) fn void(&mut self, row: i64) {
-        let Some(end) = self.ends.get_mut(&row) else {
+    /// Says that the last note of a row was not done: who came back did not, and who
+    /// left has its name still.
+    pub(super) fn undo(&mut self, row: i64) {
+        let Some(end) = self.ends.remove(&row) else {
             return;
         };
-        end.is_deleted = true;
-        if let Some(turns) = self.turns.get_mut(&end.name) {
+        let turns = self.turns.entry(end.name).or_default();
+        if end.is_deleted {
+            let left = turns.iter_mut().find(|(lsn, _)| *lsn == end.lsn);
+            if let Some((_, turn)) = left {
+                *turn = Turn::Had(row);
+            }
+        } else {
             turns.retain(|(lsn, _)| *lsn != end.lsn);
+            if let Some(before) = end.before {
+                self.ends.insert(row, *before);
+            }
         }
     }
 }

@@ -4,12 +4,12 @@
 //! What no note speaks of is left alone: a manifest may name a blob of another
 //! repository, and who can read the one may not read the other.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use orlop_format::digest::Digest;
 use rusqlite::Connection;
 
-use super::holder::Holders;
+use super::holder::{Holder, Holders};
 use super::log::Log;
 use super::names::{now, refused, unsynced};
 use super::verbs::Verbs;
@@ -33,44 +33,69 @@ pub(super) fn named(findings: &[&Finding]) -> Links {
     findings.iter().filter_map(link).collect()
 }
 
-/// Which of these the notes behind an LSN gave and did not take again.
-pub(super) fn given(log: &Log, after: u64, wanted: &Links) -> Result<Links> {
-    let mut given = Links::new();
-    if wanted.is_empty() {
-        return Ok(given);
+/// Which of these the notes behind an LSN gave and did not take again. The catalog
+/// that lacks them says which repository has a name, and what of the notes about
+/// repositories was done; one that cannot say it gets none.
+pub(super) fn given(sql: &Connection, log: &Log, after: u64, wanted: &Links) -> Result<Links> {
+    let Ok(live) = repositories(sql) else {
+        return Ok(Links::new());
+    };
+    let rows: BTreeMap<&str, i64> = live
+        .iter()
+        .map(|(row, name)| (name.as_str(), *row))
+        .collect();
+    let mut holders = Holders::of(log, after, i64::MAX)?;
+    for (row, end) in holders.ends() {
+        let name = live.get(&row);
+        let is_as_noted = match end.is_deleted {
+            true => name.is_none(),
+            false => name == Some(&end.name),
+        };
+        if !is_as_noted {
+            holders.undo(row);
+        }
     }
-    // A link went with its repository, and came back with it.
-    let holders = Holders::of(log, after, i64::MAX)?;
+    let row_of = |lsn, name: &str| match holders.holder(lsn, name) {
+        Holder::Row(row) => Some(row),
+        Holder::Last => rows.get(name).copied(),
+        Holder::Nobody => None,
+    };
+    let wanted: BTreeMap<(i64, Digest), &String> = wanted
+        .iter()
+        .filter_map(|(name, digest)| Some(((*rows.get(name.as_str())?, *digest), name)))
+        .collect();
+    let mut given = BTreeSet::new();
     log.notes(after, &mut |lsn, body| {
         match Note::decode(body) {
             Ok(Note::Link {
                 repository, digest, ..
             }) => {
-                if let Some(name) = holders.name_of(lsn, &repository) {
-                    let link = (name, digest);
-                    if wanted.contains(&link) {
-                        given.insert(link);
-                    }
-                }
+                let link = row_of(lsn, &repository).map(|row| (row, digest));
+                given.extend(link.filter(|link| wanted.contains_key(link)));
             }
             Ok(Note::Unlink { repository, digest }) => {
-                if let Some(name) = holders.name_of(lsn, &repository) {
-                    given.remove(&(name, digest));
+                if let Some(row) = row_of(lsn, &repository) {
+                    given.remove(&(row, digest));
                 }
             }
-            Ok(Note::PurgeBlob {
-                repository,
-                digest,
-                row,
-            }) if !holders.is_void(lsn) => {
-                let name = holders.end(row).map_or(repository, |end| end.name.clone());
-                given.remove(&(name, digest));
+            Ok(Note::PurgeBlob { digest, row, .. }) if !holders.is_void(lsn) => {
+                given.remove(&(row, digest));
             }
             Ok(_) | Err(_) => {}
         }
         Ok(())
     })?;
-    Ok(given)
+    let link = |(link, name): (&(i64, Digest), &&String)| {
+        given.contains(link).then(|| ((*name).clone(), link.1))
+    };
+    Ok(wanted.iter().filter_map(link).collect())
+}
+
+/// The repositories that are not deleted, by their rows.
+fn repositories(sql: &Connection) -> rusqlite::Result<BTreeMap<i64, String>> {
+    sql.prepare("SELECT id, name FROM repository WHERE deleted_at IS NULL")?
+        .query_map((), |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect()
 }
 
 /// Makes a catalog in repair's own folder that has these links as well, of the
@@ -94,7 +119,7 @@ pub(super) fn make(site: Site<'_>, log: &Log, links: &Links) -> Result<u64> {
         let mut verbs = Verbs::new(&sql, 0, now())?;
         let mut added = 0u64;
         for (repository, digest, size) in live {
-            let row = verbs.ensure(repository, None, &Holders::default())?;
+            let row = verbs.ensure(repository, Holder::Last, &Holders::default())?;
             if let Some(row) = row {
                 added = added.saturating_add(u64::from(verbs.link(row, digest, size)?));
             }

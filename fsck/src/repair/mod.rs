@@ -4,7 +4,7 @@
 //! found; [`apply`] does it, in the order superblock, log, index, catalog,
 //! through `hands`, the only way in which anything is changed; `log` reads
 //! what repair makes things from, into `table`; `further` looks at digests that only
-//! the index knows; `names` and `verbs` make a catalog; `heal`,
+//! the index knows; `names` makes a catalog, by `fill`, `verbs`, `holder` and `doubt`; `heal`,
 //! `source` and `registry` bring bytes back; `append` writes to the log;
 //! `links` gives repositories the links that they lost; `aside` moves away what is
 //! replaced.
@@ -16,6 +16,8 @@
 mod append;
 mod args;
 mod aside;
+mod doubt;
+mod fill;
 mod further;
 mod hands;
 mod heal;

@@ -2,28 +2,27 @@
 //! after that.
 //!
 //! Notes may be applied again to a state that has them already: the last one
-//! about a name decides, and that of a repository's row. So they are taken from the copy before the one that it
-//! begins with, since what was noted while a copy was made may or may not be in
-//! it. Of notes that recycling may have dropped none is taken: a push without
-//! its delete would bring a name back. What is missing thereby is told.
+//! about a name decides, and that of a repository's row. So they are taken from
+//! the copy before the one that it begins with, since what was noted while a copy
+//! was made may or may not be in it. What was noted before that is not taken: the
+//! copy says what was done of it, and a kill may have kept some from being done.
+//! Of notes that recycling may have dropped none is taken: a push without its
+//! delete would bring a name back. What is missing thereby is told, and what is
+//! in doubt (`doubt`).
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use orlop_format::digest::{Algorithm, Digest};
 use orlop_format::superblock::Superblock;
-use orlop_oci::MANIFEST_BYTES_MAX;
 use rusqlite::Connection;
 
-use super::holder::Holders;
+use super::doubt::Reach;
+use super::fill::fill;
 use super::log::Log;
 use super::table::Copy;
-use super::verbs::Verbs;
 use crate::catalog::blobs::{Blobs, Life, Reader};
 use crate::catalog::database::{self, SCHEMA};
-use crate::catalog::manifest::{Rows, is_of};
-use crate::catalog::note::{Note, Unread};
 use crate::catalog::tables;
 use crate::file::trouble;
 use crate::trouble::{Result, Trouble};
@@ -32,8 +31,6 @@ use crate::trouble::{Result, Trouble};
 /// the lost catalog may have given some of them to changes that nobody told
 /// the store of.
 const LEAP: u64 = 1 << 20;
-/// Names that could not be restored and are told; the rest is only counted.
-const TOLD: usize = 100;
 
 /// What a catalog will be made from.
 #[derive(Debug, Clone)]
@@ -125,7 +122,8 @@ impl Origin {
             match begin(copy, log, &reader, to)? {
                 Ok(connection) => {
                     made.copy = Some(copy.sequence);
-                    begun = Some((connection, usable.has));
+                    let (has, until) = (usable.has, copy.lsn);
+                    begun = Some((connection, Reach { has, until }));
                     break;
                 }
                 Err(reason) => made.lost.push(format!(
@@ -134,11 +132,11 @@ impl Origin {
                 )),
             }
         }
-        let (sql, has) = match begun {
+        let (sql, reach) = match begun {
             Some(begun) => begun,
-            None => (empty(to, self.id).map_err(refused)?, 0),
+            None => (empty(to, self.id).map_err(refused)?, Reach::default()),
         };
-        if has < self.after {
+        if reach.has < self.after {
             let from = match made.copy {
                 Some(sequence) => format!("after its copy at change {sequence}"),
                 None => "since the store was made".to_owned(),
@@ -149,7 +147,7 @@ impl Origin {
             ));
         }
         let floor = slot.catalog_sequence.saturating_add(LEAP);
-        fill(&sql, (self.after, has), floor, log, &reader, &mut made)?;
+        fill(&sql, (self.after, reach), floor, log, &reader, &mut made)?;
         hold(&sql, made.lost.len())?;
         finish(sql)?;
         Ok(made)
@@ -237,170 +235,6 @@ pub(super) fn now() -> i64 {
         .map_or(0, |since| {
             i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
         })
-}
-
-/// Applies the notes `after` an LSN to a catalog that `has` those up to another.
-fn fill(
-    sql: &Connection,
-    (after, has): (u64, u64),
-    floor: u64,
-    log: &Log,
-    reader: &Reader,
-    made: &mut Made,
-) -> Result<()> {
-    sql.execute_batch("BEGIN").map_err(refused)?;
-    let mut verbs = Verbs::new(sql, floor, now()).map_err(refused)?;
-    let mut holders = Holders::of(log, after, verbs.known())?;
-    verbs.arrange(&mut holders, has).map_err(refused)?;
-    let mut filling = Filling {
-        verbs,
-        holders,
-        log,
-        reader,
-        lost: BTreeSet::new(),
-    };
-    log.notes(after, &mut |lsn, body| {
-        let note = match Note::decode(body) {
-            Ok(note) => note,
-            Err(Unread::Newer) => {
-                return Err(Trouble::Newer(format!("the note with LSN {lsn}")));
-            }
-            Err(Unread::Malformed) => {
-                made.lost
-                    .push(format!("the note with LSN {lsn}: it cannot be read"));
-                return Ok(());
-            }
-        };
-        made.notes = made.notes.saturating_add(1);
-        filling.apply(lsn, note)
-    })?;
-    let Filling { verbs, lost, .. } = filling;
-    let mut told = BTreeSet::new();
-    for (row, digest) in lost {
-        // Nobody misses what was deleted as a whole.
-        if let Some(repository) = verbs.live(row).map_err(refused)? {
-            told.insert((repository, digest.to_string()));
-        }
-    }
-    verbs.finish().map_err(refused)?;
-    sql.execute_batch("COMMIT").map_err(refused)?;
-    let more = told.len().saturating_sub(TOLD);
-    made.lost.extend(told.into_iter().take(TOLD).map(|(repository, digest)| {
-        format!("manifest {repository}@{digest} and its tags: its bytes are not in the store; restore them from a source, move catalog.db away and repair again")
-    }));
-    if more > 0 {
-        made.lost.push(format!("{more} manifests more like these"));
-    }
-    Ok(())
-}
-
-/// A catalog while notes are applied to it.
-struct Filling<'a> {
-    verbs: Verbs<'a>,
-    holders: Holders,
-    log: &'a Log,
-    reader: &'a Reader,
-    /// Manifests that were pushed and whose bytes are not here, by the row of
-    /// their repository.
-    lost: BTreeSet<(i64, Digest)>,
-}
-
-impl Filling<'_> {
-    fn apply(&mut self, lsn: u64, note: Note) -> Result<()> {
-        match note {
-            Note::Manifest {
-                repository,
-                digest,
-                media_type,
-                tags,
-            } => match self.ensure(lsn, &repository)? {
-                Some(row) => self.put(row, &digest, &media_type, &tags),
-                None => Ok(()),
-            },
-            Note::Link {
-                repository,
-                digest,
-                size,
-            } => match self.ensure(lsn, &repository)? {
-                Some(row) => {
-                    let linked = self.verbs.link(row, &digest, size);
-                    linked.map(drop).map_err(refused)
-                }
-                None => Ok(()),
-            },
-            Note::Untag { repository, tag } => match self.find(lsn, &repository)? {
-                Some(row) => self.verbs.untag(row, &tag).map_err(refused),
-                None => Ok(()),
-            },
-            Note::Delete { repository, digest } => match self.find(lsn, &repository)? {
-                Some(row) => {
-                    self.lost.remove(&(row, digest));
-                    self.verbs.delete(row, &digest).map_err(refused)
-                }
-                None => Ok(()),
-            },
-            Note::Unlink { repository, digest } => match self.find(lsn, &repository)? {
-                Some(row) => self.verbs.unlink(row, &digest).map_err(refused),
-                None => Ok(()),
-            },
-            Note::Purge { .. } | Note::PurgeBlob { .. } if self.holders.is_void(lsn) => Ok(()),
-            Note::Purge { digest, row, .. } => {
-                self.lost.remove(&(row, digest));
-                self.verbs.purge(row, &digest).map_err(refused)
-            }
-            Note::PurgeBlob { digest, row, .. } => {
-                self.verbs.purge_blob(row, &digest).map_err(refused)
-            }
-            // All of these are done.
-            Note::Drop { .. } | Note::Restore { .. } | Note::Kept { .. } => Ok(()),
-        }
-    }
-
-    fn find(&self, lsn: u64, name: &str) -> Result<Option<i64>> {
-        let row = self.holders.row(lsn, name);
-        self.verbs.repository(name, row).map_err(refused)
-    }
-
-    fn ensure(&mut self, lsn: u64, name: &str) -> Result<Option<i64>> {
-        let row = self.holders.row(lsn, name);
-        let made = self.verbs.ensure(name, row, &self.holders);
-        made.map_err(refused)
-    }
-
-    fn put(&mut self, row: i64, digest: &Digest, media_type: &str, tags: &[String]) -> Result<()> {
-        let known = self.verbs.has_manifest(row, digest).map_err(refused)?;
-        let rows = match known {
-            true => None,
-            false => match rows(self.log, self.reader, digest, media_type)? {
-                Ok(rows) => Some(rows),
-                Err(_) => {
-                    self.lost.insert((row, *digest));
-                    return Ok(());
-                }
-            },
-        };
-        self.lost.remove(&(row, *digest));
-        self.verbs
-            .put_manifest(row, digest, rows.as_ref(), tags)
-            .map_err(refused)
-    }
-}
-
-/// A manifest's rows, from its bytes; the text says why there are none.
-fn rows(
-    log: &Log,
-    reader: &Reader,
-    digest: &Digest,
-    media_type: &str,
-) -> Result<std::result::Result<Rows, String>> {
-    let blob = match log.find(digest)? {
-        Some(blob) if blob.life == Life::Live => blob,
-        _ => return Ok(Err("no such blob".to_owned())),
-    };
-    Ok(match reader.bytes(&blob, MANIFEST_BYTES_MAX as u64)? {
-        Some(bytes) if is_of(&bytes, digest) => Rows::of(&bytes, media_type),
-        _ => Err("damaged bytes".to_owned()),
-    })
 }
 
 /// Checks what was made and closes it.

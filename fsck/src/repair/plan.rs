@@ -24,7 +24,7 @@ use super::log::Log;
 use super::names::Origin;
 use super::source::{self, Source};
 use crate::catalog::blobs::{Blobs, Life};
-use crate::catalog::database::FILE;
+use crate::catalog::database::{Database, FILE};
 use crate::file::trouble;
 use crate::finding::{Code, Finding};
 use crate::options::path;
@@ -404,7 +404,10 @@ impl Plan {
         let unlinked = links::named(&self.has(&[Code::ReferenceLink]));
         if !unlinked.is_empty() {
             let after = Origin::of(log, slot)?.after();
-            links.extend(links::given(log, after, &unlinked)?);
+            // One that cannot be read is made again.
+            if let Some(Ok(catalog)) = Database::copy(&self.folder, &self.scratch)? {
+                links.extend(links::given(&catalog.sql, log, after, &unlinked)?);
+            }
         }
         for (repository, digest) in &links {
             self.act(

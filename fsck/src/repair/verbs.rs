@@ -8,7 +8,8 @@
 use orlop_format::digest::Digest;
 use rusqlite::{Connection, OptionalExtension as _, Result};
 
-use super::holder::Holders;
+use super::doubt::{Doubt, Reach, Thing};
+use super::holder::{End, Holder, Holders};
 use crate::catalog::manifest::Rows;
 use crate::catalog::totals::Totals;
 
@@ -26,6 +27,23 @@ const UNLINKED: i64 = 8;
 const DROPPED: i64 = 2;
 const PURGED: i64 = 9;
 const RESTORED: i64 = 12;
+
+/// Whether what a note behind what the copy has says of a repository may not have
+/// been done. `was`: its name in the copy, and whether it is live there.
+fn unsure(end: &End, was: Option<&(String, bool)>, copy: Reach) -> Option<Doubt> {
+    if !end.is_deleted {
+        return end.is_second.then_some(Doubt::Twice);
+    }
+    match was {
+        _ if end.is_proven => None,
+        // The copy that was made then has it: more is kept.
+        Some((name, true)) if *name == end.name && end.lsn <= copy.until && !end.is_followed => {
+            Some(Doubt::Stays)
+        }
+        Some((_, false)) if end.was_back.is_none_or(|back| back <= copy.has) => None,
+        _ => Some(Doubt::Goes),
+    }
+}
 
 /// Changes a catalog in a transaction.
 pub(super) struct Verbs<'a> {
@@ -91,30 +109,52 @@ impl<'a> Verbs<'a> {
         Ok(())
     }
 
-    /// Deletes repositories and brings them back, as the notes leave them.
-    /// Nothing else is done to a name in between: rows that notes speak of are
-    /// known by their number.
+    /// Deletes repositories and brings them back, as the notes leave them, and says
+    /// of which it cannot be known whether that was done. Nothing else is done to a
+    /// name in between: rows that notes speak of are known by their number.
     ///
-    /// One that is in the place of another that should come back stays there:
-    /// then that was noted and not done. So does what the catalog says of notes up
-    /// to the LSN that it `has` at least.
-    pub(super) fn arrange(&mut self, holders: &mut Holders, has: u64) -> Result<()> {
+    /// What a kill kept from being done is void, as far as it can be seen: what the
+    /// catalog says of notes that it has stays so, and one that is in the place of
+    /// another that should come back stays there.
+    pub(super) fn arrange(
+        &mut self,
+        holders: &mut Holders,
+        copy: Reach,
+    ) -> Result<Vec<(i64, Doubt)>> {
         self.reserve(holders.highest())?;
-        let mut ends = Vec::new();
+        let (mut ends, mut doubts) = (Vec::new(), Vec::new());
         for (row, end) in holders.ends() {
-            if end.lsn <= has {
-                if !end.is_deleted && self.live(row)?.as_ref() != Some(&end.name) {
-                    holders.void(row);
+            let was = self.was(row)?;
+            let is_as_noted = match &was {
+                Some((name, is_live)) => {
+                    *is_live != end.is_deleted && (end.is_deleted || *name == end.name)
+                }
+                // One that was purged was deleted.
+                None => end.is_deleted || row > self.known,
+            };
+            if end.lsn <= copy.has {
+                if !is_as_noted {
+                    holders.undo(row);
                 }
                 continue;
             }
-            let select = "SELECT name, deleted_at IS NULL FROM repository WHERE id = ?1";
-            let was: Option<(String, bool)> = self
-                .sql
-                .prepare_cached(select)?
-                .query_row((row,), |row| Ok((row.get(0)?, row.get(1)?)))
-                .optional()?;
-            let Some(was) = was else { continue };
+            // Who has its name in the copy and never left it was made after it was gone.
+            let holder = self.find(&end.name)?.filter(|holder| *holder != row);
+            let is_replaced = holder.is_some_and(|holder| holders.end(holder).is_none());
+            let doubt = unsure(&end, was.as_ref(), copy);
+            if let Some(doubt) = doubt.filter(|doubt| !is_replaced || *doubt == Doubt::Twice) {
+                doubts.push((row, doubt));
+                if doubt == Doubt::Stays {
+                    holders.undo(row);
+                    continue;
+                }
+            }
+            let Some(was) = was else {
+                if !is_as_noted {
+                    holders.undo(row);
+                }
+                continue;
+            };
             // All of them, so that none is in the way of another.
             let at = self.deleted_at.saturating_add(end.rank);
             let name = if end.is_deleted { &end.name } else { &was.0 };
@@ -127,7 +167,7 @@ impl<'a> Verbs<'a> {
         for (row, end, was) in ends.into_iter().rev() {
             let is_back = !end.is_deleted && self.bring_back(row, &end.name)?;
             if !end.is_deleted && !is_back {
-                holders.void(row);
+                holders.undo(row);
             }
             match (was.1, is_back) {
                 (true, false) => self.record(row, DROPPED, &end.name)?,
@@ -136,7 +176,15 @@ impl<'a> Verbs<'a> {
                 (false, false) => {}
             }
         }
-        Ok(())
+        Ok(doubts)
+    }
+
+    /// A repository's name, and whether it is live.
+    pub(super) fn was(&self, row: i64) -> Result<Option<(String, bool)>> {
+        self.sql
+            .prepare_cached("SELECT name, deleted_at IS NULL FROM repository WHERE id = ?1")?
+            .query_row((row,), |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()
     }
 
     /// False: another one has the name, or a purge has begun with it.
@@ -175,10 +223,12 @@ impl<'a> Verbs<'a> {
             .optional()
     }
 
-    /// The repository of this row, or of this name if none is known.
-    pub(super) fn repository(&self, name: &str, row: Option<i64>) -> Result<Option<i64>> {
-        let Some(row) = row else {
-            return self.find(name);
+    /// The repository that a name stands for.
+    pub(super) fn repository(&self, name: &str, holder: Holder) -> Result<Option<i64>> {
+        let row = match holder {
+            Holder::Row(row) => row,
+            Holder::Last => return self.find(name),
+            Holder::Nobody => return Ok(None),
         };
         let is_there = self
             .sql
@@ -187,19 +237,21 @@ impl<'a> Verbs<'a> {
         Ok(is_there.then_some(row))
     }
 
-    /// The same, made if there is none. None: it was purged.
+    /// The same, made if there is none. None: it was purged, or never was.
     pub(super) fn ensure(
         &mut self,
         name: &str,
-        row: Option<i64>,
+        holder: Holder,
         holders: &Holders,
     ) -> Result<Option<i64>> {
-        if let Some(id) = self.repository(name, row)? {
+        if let Some(id) = self.repository(name, holder)? {
             return Ok(Some(id));
         }
-        if row.is_some_and(|row| row <= self.known) {
-            return Ok(None);
-        }
+        let row = match holder {
+            Holder::Row(row) if row > self.known => Some(row),
+            Holder::Last => None,
+            Holder::Row(_) | Holder::Nobody => return Ok(None),
+        };
         let end = row.and_then(|row| holders.end(row));
         let name = end.map_or(name, |end| &end.name);
         let is_deleted = end.is_some_and(|end| end.is_deleted) || self.find(name)?.is_some();
@@ -214,11 +266,46 @@ impl<'a> Verbs<'a> {
         Ok(Some(id))
     }
 
+    /// Whether something is there and not hidden.
+    pub(super) fn shows(&self, thing: &Thing) -> Result<bool> {
+        match thing {
+            Thing::Manifest(id, digest) => self
+                .sql
+                .prepare_cached(
+                    "SELECT 1 FROM manifest WHERE repository = ?1 AND digest = ?2 \
+                     AND deleted_at IS NULL",
+                )?
+                .exists((id, digest.encode())),
+            Thing::Tag(id, tag) => self
+                .sql
+                .prepare_cached(
+                    "SELECT 1 FROM tag WHERE repository = ?1 AND name = ?2 \
+                     AND deleted_at IS NULL",
+                )?
+                .exists((id, tag)),
+            Thing::Link(id, digest) => self
+                .sql
+                .prepare_cached("SELECT 1 FROM link WHERE repository = ?1 AND digest = ?2")?
+                .exists((id, digest.encode())),
+        }
+    }
+
     /// Whether there is a row of a manifest, a hidden one too.
     pub(super) fn has_manifest(&self, id: i64, digest: &Digest) -> Result<bool> {
         self.sql
             .prepare_cached("SELECT 1 FROM manifest WHERE repository = ?1 AND digest = ?2")?
             .exists((id, digest.encode()))
+    }
+
+    /// The tags of a manifest that are not hidden.
+    pub(super) fn tags(&self, id: i64, digest: &Digest) -> Result<Vec<String>> {
+        self.sql
+            .prepare_cached(
+                "SELECT name FROM tag WHERE manifest = ?2 AND repository + 0 = ?1 \
+                 AND deleted_at IS NULL",
+            )?
+            .query_map((id, digest.encode()), |row| row.get(0))?
+            .collect()
     }
 
     /// Names a manifest, with its rows if it has none yet, and sets its tags.

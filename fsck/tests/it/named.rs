@@ -180,7 +180,7 @@ impl Named {
         }
         named.write("LOCK", b"");
         let contents = contents();
-        let extent = named.segment(&contents.large);
+        let extent = named.segment(1, &contents.large);
         named.journal(&contents, extent);
         let mut superblocks = vec![vec![0u8; 2 * BLOCK]; FILES.len()];
         for sequence in 1..=4 {
@@ -204,12 +204,13 @@ impl Named {
         named
     }
 
-    fn segment(&self, payload: &[u8]) -> Extent {
+    /// Puts bytes into a raw segment of their own.
+    pub(crate) fn segment(&self, id: u64, payload: &[u8]) -> Extent {
         let segment = SegmentId {
             volume: 0,
             class: Class::Raw,
             generation: 0,
-            id: 1,
+            id,
         };
         let header = segment::FileHeader {
             store: STORE,
@@ -228,7 +229,8 @@ impl Named {
         bytes.extend(block);
         bytes.extend_from_slice(payload);
         bytes.resize(bytes.len().next_multiple_of(BLOCK), 0);
-        self.write(RAW, &bytes);
+        let name = segment::file_name(&segment);
+        self.write(&format!("data/raw/{name}"), &bytes);
         Extent {
             segment,
             offset: BLOCK as u32,
