@@ -19,7 +19,7 @@ use crate::support::{config, content, disk, folder, pull, push, sha256};
 use crate::upkeep::{names, until};
 
 pub(crate) const CATALOG: [u8; 16] = [7; 16];
-const SEGMENT: u64 = 4 << 20;
+pub(crate) const SEGMENT: u64 = 4 << 20;
 
 /// A store with small segments, whose leases do not last.
 pub(crate) async fn open(sim: &Arc<Sim>, index: &dyn IndexFactory) -> Result<Store, Error> {
@@ -31,9 +31,20 @@ pub(crate) async fn open_with(
     index: &dyn IndexFactory,
     segment: u64,
 ) -> Result<Store, Error> {
+    open_kept(sim, index, segment, 0).await
+}
+
+/// With so many bytes in reserve.
+pub(crate) async fn open_kept(
+    sim: &Arc<Sim>,
+    index: &dyn IndexFactory,
+    segment: u64,
+    reserve: u64,
+) -> Result<Store, Error> {
     let mut config = config();
     config.lease = Duration::ZERO;
     config.segment = segment;
+    config.reserve = Some(reserve);
     config.background_rate = 1 << 40;
     let disk: Arc<dyn Disk> = Arc::clone(sim) as Arc<dyn Disk>;
     Store::open(config, System::start(), disk, index, &Progress::default()).await
