@@ -23,15 +23,7 @@ pub(crate) const SEGMENT: u64 = 4 << 20;
 
 /// A store with small segments, whose leases do not last.
 pub(crate) async fn open(sim: &Arc<Sim>, index: &dyn IndexFactory) -> Result<Store, Error> {
-    open_with(sim, index, SEGMENT).await
-}
-
-pub(crate) async fn open_with(
-    sim: &Arc<Sim>,
-    index: &dyn IndexFactory,
-    segment: u64,
-) -> Result<Store, Error> {
-    open_kept(sim, index, segment, 0).await
+    open_kept(sim, index, SEGMENT, 0).await
 }
 
 /// With so many bytes in reserve.
@@ -281,7 +273,7 @@ async fn a_reader_of_a_small_blob_keeps_its_segment_when_that_moves_on() {
 #[tokio::test]
 async fn a_large_file_goes_in_steps_and_is_counted_once() {
     let (sim, index) = (disk(13), MemoryIndex::default());
-    let store = open_with(&sim, &index, 40 << 20).await.unwrap();
+    let store = open_kept(&sim, &index, 40 << 20, 0).await.unwrap();
     store.catalog_seen(CATALOG, 1).await.unwrap();
     let blobs = put(&store, 0..24, 2_000_000).await;
     let live = vec![blobs[3].clone(), blobs[23].clone()];
