@@ -113,6 +113,16 @@ pub const PASS_TIME: Duration = Duration::from_secs(3600);
 /// Extents that a reclaimer keeps in memory while it looks for dead ones. Of
 /// segments beyond it a later pass takes care.
 pub const LIVE_EXTENTS: usize = 1024 * 1024;
+/// Records of small segments that a reclaimer knows to be live, 4 bytes each.
+/// Segments beyond it are looked at again behind the others. Few in the simulator.
+pub const LIVE_RECORDS: usize = if cfg!(feature = "planted") {
+    16
+} else {
+    4 * 1024 * 1024
+};
+/// Moves of small blobs of which the rows are read together, and which one record
+/// says.
+pub const MOVES_STEP: usize = 1024;
 /// Raw segments are joined of which this part of what one may hold is live, or
 /// less, where holes can be made.
 pub const COMPACT_SHARE: u64 = 4;

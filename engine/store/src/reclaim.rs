@@ -16,6 +16,7 @@ mod clean;
 mod close;
 mod compact;
 mod live;
+mod lives;
 mod punch;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -31,6 +32,7 @@ use orlop_format::superblock::RELEASES;
 pub use self::account::Space;
 use self::compact::{Compaction, Stuck};
 use self::live::Scan;
+use self::lives::{Lives, Search};
 use self::punch::Partly;
 use crate::config::{HELD_PAUSE, HELD_ROUNDS, META_LOOKS, PASS_TIME, RELEASE_STEP};
 use crate::core::Core;
@@ -55,7 +57,7 @@ pub(crate) struct Memory {
     /// Behind the meta segment that was looked at last, and how many blobs had
     /// died then.
     looked: Option<(u64, u64)>,
-    /// How many blobs had died when a pass flushed the index.
+    /// Where the index ended when a pass flushed it.
     flushed: Option<u64>,
 }
 
@@ -90,8 +92,11 @@ enum Work {
     Remove(SegmentId),
     /// Takes away a file that is removed by its record.
     Unlink(Unlink),
-    /// Copies what matters out of a small or meta segment.
-    Clean(SegmentId),
+    /// Looks which records of small segments are live.
+    Search(Box<Search>),
+    /// Copies what matters out of a small or meta segment, of which it is known
+    /// what is live if that is a small one.
+    Clean(SegmentId, Lives),
     /// Looks for what is live in segments that are partly dead.
     Scan(Box<Scan>),
     Punch(Box<Partly>),
@@ -113,11 +118,11 @@ impl Work {
     /// The segment that it is about.
     fn segment(&self) -> Option<SegmentId> {
         match self {
-            Work::Remove(id) | Work::Clean(id) => Some(*id),
+            Work::Remove(id) | Work::Clean(id, _) => Some(*id),
             Work::Unlink(unlink) => Some(unlink.id),
             Work::Punch(partly) => Some(partly.segment()),
             Work::Compact(work) => Some(work.segment()),
-            Work::Scan(_) => None,
+            Work::Scan(_) | Work::Search(_) => None,
         }
     }
 }
@@ -217,7 +222,8 @@ impl Reclaimer {
         let Some(work) = self.work.pop_front() else {
             return self.come_back().await;
         };
-        let (segment, is_scan) = (work.segment(), matches!(work, Work::Scan(_)));
+        let segment = work.segment();
+        let is_scan = matches!(work, Work::Scan(_) | Work::Search(_));
         let mut done = Reclaimed::default();
         match self.work_on(work).await {
             Ok(Did::More(bytes, more)) => {
@@ -270,7 +276,7 @@ impl Reclaimer {
         let rows = account::rows(&core)?;
         let barrier = core.segments.holds.barrier();
         let (mut partly, mut closed) = (Vec::new(), BTreeSet::new());
-        let mut meta = Vec::new();
+        let (mut small, mut meta) = (Vec::new(), Vec::new());
         for class in [Class::Raw, Class::Small, Class::Meta] {
             for id in core.segments.list(class)? {
                 let row = rows.get(&id);
@@ -296,13 +302,20 @@ impl Reclaimer {
                         let row = row.filter(|row| row.dead() > 0 || !row.sealed);
                         partly.extend(row.cloned());
                     }
+                    Class::Small if live == 0 => {
+                        self.work.push_back(Work::Clean(id, Lives::default()));
+                    }
                     Class::Small if clean::is_sparse(live, used, self.is_thorough) => {
-                        self.work.push_back(Work::Clean(id));
+                        small.push(id);
                     }
                     Class::Meta => meta.push(id),
                     _ => {}
                 }
             }
+        }
+        if !small.is_empty() {
+            self.work
+                .push_back(Work::Search(Box::new(Search::new(small))));
         }
         self.look(meta);
         let unfinished = rows
@@ -338,9 +351,9 @@ impl Reclaimer {
         let stuck = &mut self.memory.stuck;
         stuck.retain(|id, stuck| rows.get(id).is_some_and(|row| stuck.is_still(&core, row)));
         closed.retain(|id| self.is_joining && !stuck.contains_key(id));
-        let joined = match core.segments.gave_up_moves() {
-            true => Vec::new(),
-            false => compact::choose(rows, &closed, can_punch, core.segments.size()),
+        let joined = match core.segments.may_move() {
+            true => compact::choose(rows, &closed, can_punch, core.segments.size()),
+            false => Vec::new(),
         };
         // One that an earlier process had open is sealed also where holes cannot be
         // made.
@@ -366,14 +379,16 @@ impl Reclaimer {
         meta.truncate(META_LOOKS);
         let last = meta.last().map_or(0, |id| id.id);
         self.memory.looked = Some((last, dead));
-        self.work.extend(meta.into_iter().map(Work::Clean));
+        let looks = meta.into_iter().map(|id| Work::Clean(id, Lives::default()));
+        self.work.extend(looks);
     }
 
     async fn work_on(&mut self, work: Work) -> Result<Did> {
         match work {
             Work::Remove(id) => self.remove(id).await,
             Work::Unlink(unlink) => self.unlink(unlink).await,
-            Work::Clean(id) => self.clean(id).await,
+            Work::Search(search) => self.search(search).await,
+            Work::Clean(id, lives) => self.clean(id, &lives).await,
             Work::Scan(scan) => self.scan(scan).await,
             Work::Punch(partly) => self.punch(partly).await,
             Work::Compact(work) => self.compact(work).await,
@@ -447,6 +462,7 @@ impl Reclaimer {
             _ => synced.map_err(|error| self.core.poison.set(&error))?,
         }
         self.core.metrics.removed_segment();
+        self.core.room.came_back();
         Ok(Did::Removed(len.saturating_sub(unlink.holes)))
     }
 }

@@ -17,16 +17,18 @@ use orlop_format::location::Class;
 use orlop_format::record::{Kind, MAX_MOVES, Moved, Record, Relocation, UploadId};
 use orlop_format::row::{Form, State};
 
-use orlop_index::IndexError;
+use orlop_index::{IndexError, Table};
 
-use crate::config::{GROUP_SOFT, JOURNAL_KEEP};
+use crate::config::{GROUP_SOFT, JOURNAL_KEEP, MOVES_STEP};
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::holds::Writing;
 use crate::journal::files::{JournalFile, read, read_lenient};
 use crate::journal::scan::is_whole;
 use crate::planted::{self, Planted};
-use crate::segment::{Intake, Pen};
+use crate::segment::{Intake, Pen, Waiting};
+
+const _: () = assert!(MOVES_STEP <= MAX_MOVES, "one record says them");
 
 /// Time between looks at what is to be done.
 const TICK: Duration = Duration::from_secs(5);
@@ -72,7 +74,11 @@ async fn tend(core: &Core, flushed: &mut u64) -> Result<()> {
     core.pool.trim();
     core.pages.trim();
     core.poison.check()?;
-    seal(core).await?;
+    // What finds no room for its seal waits; recycling may make some.
+    let sealed = match seal(core).await {
+        Err(error) if !matches!(error, Error::Full { .. }) => return Err(error),
+        done => done,
+    };
     // A flush for each file keeps the next start's replay short.
     let newest = core
         .files
@@ -95,7 +101,8 @@ async fn tend(core: &Core, flushed: &mut u64) -> Result<()> {
         }
     }
     // Last: it needs room, and recycling may have made a spare without any.
-    core.files.prepare().await
+    core.files.prepare().await?;
+    sealed
 }
 
 /// Flushes the index. A full disk is no reason to stop writing: the journal
@@ -109,24 +116,35 @@ pub(crate) fn flush(core: &Core) -> Result<u64> {
 
 /// Seals raw segments that take no more. Uploads may still write to them, and a
 /// failed sync would be known to one of both only: it ends all writes. To one of
-/// moves nobody writes, and what is in it is durable.
+/// moves nobody writes, and what is in it is durable: it is written again. One that
+/// finds no room, or is of moves and fails, holds up no other.
+///
+/// # Errors
+/// [`Error::Full`] behind the others when a segment of clients found no room.
 pub(crate) async fn seal(core: &Core) -> Result<()> {
     let _turn = core.segments.sealing().lock().await;
-    while let Some((intake, full)) = core.segments.next_full() {
+    let mut done = Ok(());
+    for Waiting { intake, full, .. } in core.segments.full() {
         let id = full.segment.id();
         match core.segments.seal(&full, 0).await {
             Ok(record) => core.record(vec![record]).await?,
-            Err(error @ Error::Full { .. }) => return Err(error),
             Err(error) if intake == Intake::Moves => {
-                let path = core.segments.path(&id);
-                tracing::warn!(%error, ?path, "a segment of moved blobs could not be sealed: a later start tries again");
-                core.segments.give_up_moves(&id).await;
+                if core.segments.not_sealed(&id) {
+                    let path = core.segments.path(&id);
+                    tracing::warn!(%error, ?path, "a segment of moved blobs could not be sealed; it is tried again, and no more are moved until then");
+                }
+                continue;
+            }
+            Err(error @ Error::Full { .. }) => {
+                core.segments.not_sealed(&id);
+                done = Err(error);
+                continue;
             }
             Err(error) => return Err(core.poison.set(&error)),
         }
         core.segments.sealed(&id);
     }
-    Ok(())
+    done
 }
 
 /// What becomes of a record that leaves its file.
@@ -211,10 +229,15 @@ impl Copier {
             return Err(error);
         }
         let (seals, holds) = self.pen.finish(&core.segments).await?;
-        let moves = self.moves.chunks(MAX_MOVES);
+        // In the order of the index, of which one read then serves many.
+        let mut moves = self.moves;
+        moves.sort_unstable_by_key(|moved| match moved.what {
+            Moved::Blob(sha256, birth) => (Some(sha256), birth),
+            Moved::Upload(_) => (None, 0),
+        });
         Ok(Copies {
             seals,
-            moves: moves.map(|moves| Record::Move(moves.to_vec())).collect(),
+            moves,
             holds,
         })
     }
@@ -223,7 +246,7 @@ impl Copier {
 /// Copies that are durable and of which the log does not know yet.
 struct Copies {
     seals: Vec<Record>,
-    moves: Vec<Record>,
+    moves: Vec<Relocation>,
     /// Keep a segment that is sealed and to which nothing refers yet.
     holds: Vec<Writing>,
 }
@@ -240,11 +263,28 @@ pub(crate) async fn announce(core: &Core, small: Copier, meta: Copier) -> Result
         }
     };
     let meta = meta.finish(core).await?;
-    let seals = small.seals.into_iter().chain(meta.seals);
-    for record in seals.chain(small.moves).chain(meta.moves) {
+    for record in small.seals.into_iter().chain(meta.seals) {
         core.record(vec![record]).await?;
     }
+    for moves in [&small.moves, &meta.moves] {
+        for moves in moves.chunks(MOVES_STEP) {
+            read_ahead(core, moves)?;
+            core.record(vec![Record::Move(moves.to_vec())]).await?;
+        }
+    }
     drop((small.holds, meta.holds));
+    Ok(())
+}
+
+/// Brings rows that are to change into the cache of the index, so that the
+/// journal's writer, for whom all wait, need not read them from the disk.
+fn read_ahead(core: &Core, moves: &[Relocation]) -> Result<()> {
+    let keys = moves.iter().filter_map(|moved| match moved.what {
+        Moved::Blob(sha256, _) => Some(sha256.to_vec()),
+        Moved::Upload(_) => None,
+    });
+    let keys: Vec<Vec<u8>> = keys.collect();
+    core.index.multi_get(Table::Blob, &keys)?;
     Ok(())
 }
 

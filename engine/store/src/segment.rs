@@ -19,7 +19,7 @@ use orlop_format::record::Record;
 use orlop_format::segment::{FileHeader, Footer, MAX_FRAMES, UNSEALED, file_name, parse_name};
 
 use self::raw::Raw;
-pub(crate) use self::raw::{Intake, Slot};
+pub(crate) use self::raw::{Intake, Slot, Waiting};
 use crate::config::{MAX_OPEN_SEGMENTS, SEGMENT_AHEAD};
 use crate::error::{Error, Result};
 use crate::holds::{Holds, Writing};

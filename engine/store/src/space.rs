@@ -1,7 +1,8 @@
 //! Room on the file system: who may use what is left.
 //!
-//! Pushes and moves are refused below the reserve; deletes, collection and the
-//! journal may use it. The answer is at most a second or [`RECHECK`] bytes old.
+//! Pushes are refused below the reserve; deletes, collection and the journal may
+//! use it, and moves that give back more than they take a part of it. The answer is
+//! at most a second or [`RECHECK`] bytes old.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,29 @@ const RECHECK: u64 = 64 * 1024 * 1024;
 const MAX_AGE: Duration = Duration::from_secs(1);
 /// The default reserve: this many bytes or 2 %, whichever is more.
 const DEFAULT_RESERVE: u64 = 1024 * 1024 * 1024;
+
+/// What gives back more than it takes may use one in so many bytes of the reserve:
+/// the rest stays with deletes and the journal, also where nothing comes back.
+const LOAN_SHARE: u64 = 2;
+
+/// Who asks for room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Claim {
+    /// Who keeps it.
+    Keeps,
+    /// Who gives back more than it takes, a little later.
+    Returns,
+}
+
+impl Claim {
+    /// What is not for this one.
+    fn kept_back(self, reserve: u64) -> u64 {
+        match self {
+            Claim::Keeps => reserve,
+            Claim::Returns => reserve.saturating_sub(reserve / LOAN_SHARE),
+        }
+    }
+}
 
 /// What is known of the room.
 pub(crate) struct Room {
@@ -63,10 +87,17 @@ impl Room {
         (known.available, known.reserve)
     }
 
-    /// Whether `bytes` are there above the reserve.
-    pub(crate) fn has(&self, bytes: u64, now: Duration) -> Result<bool> {
+    /// Room came back: who asks next is told of it.
+    pub(crate) fn came_back(&self) {
+        self.state.lock().asked = None;
+    }
+
+    /// Whether `bytes` are there for this one.
+    pub(crate) fn has(&self, bytes: u64, claim: Claim, now: Duration) -> Result<bool> {
         let mut known = self.look(now)?;
-        let kept = known.reserve.saturating_add(known.admitted);
+        let kept = claim
+            .kept_back(known.reserve)
+            .saturating_add(known.admitted);
         let has = known.available >= kept.saturating_add(bytes);
         if !has {
             known.asked = None;
@@ -74,16 +105,17 @@ impl Room {
         Ok(has)
     }
 
-    /// Whether a push of `bytes` may go on.
-    pub(crate) fn admit(&self, bytes: u64, now: Duration) -> Result<()> {
+    /// Whether a push or move of `bytes` may go on.
+    pub(crate) fn admit(&self, bytes: u64, claim: Claim, now: Duration) -> Result<()> {
         let mut known = self.look(now)?;
         let wanted = known.admitted.saturating_add(bytes);
-        if known.available < known.reserve.saturating_add(wanted) {
+        let kept = claim.kept_back(known.reserve);
+        if known.available < kept.saturating_add(wanted) {
             known.asked = None;
             return Err(Error::Full {
                 reason: format!(
-                    "{} bytes are available, {} are kept in reserve (space.reserve) and {bytes} are needed",
-                    known.available, known.reserve
+                    "{} bytes are available, {kept} are kept in reserve (space.reserve) and {bytes} are needed",
+                    known.available
                 ),
             });
         }

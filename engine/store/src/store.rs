@@ -34,7 +34,7 @@ use crate::recycle;
 use crate::runtime::Runtime;
 use crate::scrub::Scrub;
 use crate::segment::Segments;
-use crate::space::Room;
+use crate::space::{Claim, Room};
 use crate::sync::{Notify, mpsc};
 use crate::upload::{Committed, Upload};
 
@@ -480,7 +480,10 @@ impl Store {
     /// How the store is.
     pub async fn health(&self) -> Health {
         let now = self.core.runtime.now();
-        let full = matches!(self.core.room.admit(0, now), Err(Error::Full { .. }));
+        let full = matches!(
+            self.core.room.admit(0, Claim::Keeps, now),
+            Err(Error::Full { .. })
+        );
         let (available, reserve) = self.core.room.known();
         Health {
             poisoned: self.core.poison.reason().map(|reason| reason.to_string()),

@@ -30,6 +30,7 @@ use crate::journal::queue::Fate;
 use crate::reach::Reach;
 use crate::segment::SegmentFile;
 use crate::session::{Session, State, busy, missing};
+use crate::space::Claim;
 use crate::sync::{OwnedMutexGuard, OwnedSemaphorePermit, oneshot};
 
 /// Version of the saved hash states this code writes and reads.
@@ -220,7 +221,7 @@ impl Upload {
             };
             self.core
                 .room
-                .admit(tail.len() as u64, self.core.runtime.now())?;
+                .admit(tail.len() as u64, Claim::Keeps, self.core.runtime.now())?;
             let data = self.unsynced().await?;
             let mut records = Vec::with_capacity(2);
             if !self.state.opened {
@@ -296,7 +297,9 @@ impl Upload {
             .filter(|digest| digest.algorithm() != Algorithm::Sha256);
         let size = self.state.received;
         let payload = if self.state.extents.is_empty() {
-            self.core.room.admit(size, self.core.runtime.now())?;
+            self.core
+                .room
+                .admit(size, Claim::Keeps, self.core.runtime.now())?;
             Bytes::from(std::mem::take(&mut self.small))
         } else {
             self.emit().await?;

@@ -121,6 +121,58 @@ fn given_back(folder: &Path) {
     );
 }
 
+/// Small blobs move and die, uploads end, and the process is killed behind the pass:
+/// the index then ends before or behind all of it, not between.
+#[test]
+fn what_a_kill_behind_a_pass_over_small_segments_leaves_is_clean() {
+    let (folder, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut all = Vec::new();
+    let mut uploads = Vec::new();
+    during(folder.path(), async |store| {
+        for seed in 0..300 {
+            all.push(push(store, seed, 60_000).await);
+            if seed % 20 == 0 {
+                let id = store.upload_open("a/c", None).unwrap();
+                let mut upload = store.upload_resume(id, "a/c").await.unwrap();
+                let part = content(seed + 1_000_000, 50_000);
+                upload.append(part.into()).await.unwrap();
+                upload.checkpoint().await.unwrap();
+                uploads.push(id);
+            }
+        }
+        engine::recycled(store, 2).await;
+    });
+    let live: Vec<Digest> = all.iter().step_by(5).copied().collect();
+    during(folder.path(), async |store| {
+        keep(store, &live).await;
+        // The deaths are flushed with the first pass; nothing dies behind it.
+        let mut pass = store.reclaim().await.unwrap();
+        let mut removed = 0;
+        while let Some(done) = pass.step().await.unwrap() {
+            if removed == 0 && done.segments > 0 {
+                for id in &uploads {
+                    let upload = store.upload_resume(*id, "a/c").await.unwrap();
+                    upload.cancel().await.unwrap();
+                }
+            }
+            removed += done.segments;
+        }
+        assert!(removed > 2, "{:?}", pass.total());
+        drop(pass);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        engine::copy_tree(folder.path(), copy.path());
+    });
+    for folder in [&copy, &folder] {
+        let report = check(folder.path());
+        assert!(report.clean() && report.index.compared, "{report}");
+    }
+    during(copy.path(), async |store| {
+        for digest in &live {
+            assert!(store.read(digest).unwrap().bytes(1 << 20).await.is_ok());
+        }
+    });
+}
+
 fn check(folder: &Path) -> Report {
     orlop_fsck::check(folder).unwrap()
 }

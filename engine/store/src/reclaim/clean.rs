@@ -10,10 +10,11 @@ use orlop_disk::Pool;
 use orlop_format::BLOCK;
 use orlop_format::group::{Entries, Entry, Head, footprint};
 use orlop_format::location::{Class, SegmentId};
-use orlop_format::record::{Kind, Record};
+use orlop_format::record::{Kind, Moved, Record};
 use orlop_format::row::State;
 
 use super::account::rows;
+use super::lives::Lives;
 use super::{Did, Reclaimer, Work};
 use crate::config::FLUSH_ROOM;
 use crate::core::Core;
@@ -22,6 +23,7 @@ use crate::journal::files::read;
 use crate::rebuild::{check_end, lost};
 use crate::recycle::{Copier, Keep, announce, covered, flush, judge, place};
 use crate::segment::SegmentFile;
+use crate::space::Claim;
 
 /// Whether so little of a small segment is live that it is worth to be copied: a
 /// quarter, or half where all room is wanted.
@@ -32,6 +34,8 @@ pub(super) fn is_sparse(live: u64, used: u64, is_thorough: bool) -> bool {
 /// What becomes of the records of a segment.
 struct Pass<'a> {
     core: &'a Core,
+    /// What is live in a small one.
+    lives: Option<&'a Lives>,
     /// No other file that is there, and nothing that was kept, has a record
     /// below this LSN.
     floor: u64,
@@ -70,7 +74,10 @@ impl Pass<'_> {
     /// Recycling's rule, and beyond it: what ends something matters only as
     /// long as that is somewhere.
     fn judge(&self, entry: &Entry<'_>) -> Result<Keep> {
-        let keep = judge(self.core, entry, self.covered)?;
+        let keep = match self.known(entry)? {
+            Some(keep) => keep,
+            None => judge(self.core, entry, self.covered)?,
+        };
         if matches!(keep, Keep::Ended(_)) && entry.lsn < self.floor {
             return Ok(Keep::Drop);
         }
@@ -79,10 +86,7 @@ impl Pass<'_> {
         if !matches!(entry.kind, Kind::Abandon | Kind::Quarantine) {
             return Ok(keep);
         }
-        let record = entry
-            .record()
-            .map_err(|error| Error::corrupt(format!("the record with LSN {}", entry.lsn), error))?;
-        let is_needed = match record {
+        let is_needed = match decoded(entry)? {
             Record::Abandon { .. } => entry.lsn >= self.floor,
             Record::Quarantine { sha256, birth } => self
                 .core
@@ -91,6 +95,27 @@ impl Pass<'_> {
             _ => true,
         };
         Ok(if is_needed { keep } else { Keep::Drop })
+    }
+
+    /// What is known of a commit in a small segment without its row: one that died
+    /// meanwhile is copied and counts for nothing.
+    fn known(&self, entry: &Entry<'_>) -> Result<Option<Keep>> {
+        let Some(lives) = self.lives.filter(|_| entry.kind == Kind::Commit) else {
+            return Ok(None);
+        };
+        let record = decoded(entry)?;
+        let Record::Commit(commit) = record else {
+            return Ok(None);
+        };
+        if lives.has(entry.place.offset) {
+            return Ok(Some(Keep::Small(Moved::Blob(commit.sha256, entry.lsn))));
+        }
+        // What it says of names may matter all the same.
+        let is_noted = !commit.note.is_empty() && entry.lsn >= self.covered;
+        if is_noted || !commit.aliases.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(commit.upload.map_or(Keep::Drop, Keep::Ended)))
     }
 
     /// All groups up to the footer, which must name them.
@@ -121,46 +146,66 @@ impl Pass<'_> {
     }
 }
 
+fn decoded(entry: &Entry<'_>) -> Result<Record> {
+    let what = || format!("the record with LSN {}", entry.lsn);
+    entry
+        .record()
+        .map_err(|error| Error::corrupt(what(), error))
+}
+
 impl Reclaimer {
     /// Copies what matters out of a segment, if that is little enough; it is
     /// removed next.
-    pub(super) async fn clean(&mut self, id: SegmentId) -> Result<Did> {
+    pub(super) async fn clean(&mut self, id: SegmentId, lives: &Lives) -> Result<Did> {
         let floor = self.floor(&id).await?;
+        let lives = Some(lives).filter(|_| id.class == Class::Small);
         if id.class == Class::Meta {
-            let looked = self.pass(&id, floor, true).await?;
+            let looked = self.pass(&id, lives, floor, true).await?;
             if looked.kept.saturating_mul(2) > looked.all {
                 return Ok(Did::nothing());
             }
         }
-        let pass = self.pass(&id, floor, false).await?;
+        let pass = self.pass(&id, lives, floor, false).await?;
         announce(&self.core, pass.small, pass.meta).await?;
-        self.flush_deaths()?;
+        self.flush_before()?;
         Ok(Did::More(0, vec![Work::Remove(id)]))
     }
 
-    /// What a death ended goes only behind a flush of the index: before it the log
-    /// would lack what the index still has. A full disk cannot flush, and an index
-    /// that tried in vain takes no more writes, so it is not asked to: room comes
-    /// back all the same, and a start replays the death.
-    fn flush_deaths(&mut self) -> Result<()> {
-        let dead = self.core.metrics.counts().collected;
-        let has_room = self.core.room.has(FLUSH_ROOM, self.core.runtime.now())?;
-        if !has_room || self.memory.flushed == Some(dead) {
+    /// A segment goes only behind a flush of the index that covers all by which its
+    /// records were judged, and the moves of those that were copied: before it the
+    /// index may have rows of which the log has the end and not the beginning, or
+    /// which lie in the file that goes. A full disk cannot flush, and an index that
+    /// tried in vain takes no more writes, so it is not asked to: room comes back all
+    /// the same, and a start replays the rest.
+    fn flush_before(&mut self) -> Result<()> {
+        let applied = self.core.index.watermark()?;
+        let has_room = self
+            .core
+            .room
+            .has(FLUSH_ROOM, Claim::Keeps, self.core.runtime.now())?;
+        if !has_room || self.memory.flushed == Some(applied) {
             return Ok(());
         }
         match flush(&self.core) {
-            Ok(_) => self.memory.flushed = Some(dead),
+            Ok(flushed) => self.memory.flushed = Some(flushed),
             Err(Error::Full { .. }) => {}
             Err(error) => return Err(error),
         }
         Ok(())
     }
 
-    async fn pass(&self, id: &SegmentId, floor: u64, is_look: bool) -> Result<Pass<'_>> {
+    async fn pass<'a>(
+        &'a self,
+        id: &SegmentId,
+        lives: Option<&'a Lives>,
+        floor: u64,
+        is_look: bool,
+    ) -> Result<Pass<'a>> {
         let core = self.core.as_ref();
         let segment = core.segments.get(id).await?;
         let mut pass = Pass {
             core,
+            lives,
             floor,
             covered: covered(core)?,
             small: Copier::new(Class::Small),

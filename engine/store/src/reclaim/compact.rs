@@ -22,13 +22,14 @@ use orlop_format::{BLOCK, checksum};
 use super::live::Scan;
 use super::punch::Partly;
 use super::{Did, Reclaimer, Rows, Work};
-use crate::config::{COMPACT_BYTES, COMPACT_MIN, COMPACT_SHARE, RELEASE_STEP};
+use crate::config::{COMPACT_BYTES, COMPACT_MIN, COMPACT_SHARE, RELEASE_STEP, SEGMENT_AHEAD};
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::holds::Writing;
 use crate::journal::queue::Fate;
 use crate::planted::{self, Planted};
 use crate::segment::{Intake, SegmentFile};
+use crate::space::Claim;
 
 /// What of a segment is to be moved.
 #[derive(Debug)]
@@ -39,11 +40,14 @@ pub(super) struct Compaction {
     owners: Vec<[u8; 32]>,
     /// Bytes that are left to be moved.
     left: u64,
+    /// Of which room.
+    claim: Claim,
 }
 
 impl Compaction {
-    fn new(partly: Partly, owners: BTreeSet<[u8; 32]>) -> Self {
+    fn new(partly: Partly, owners: BTreeSet<[u8; 32]>, claim: Claim) -> Self {
         Self {
+            claim,
             left: partly.row.live,
             partly: Box::new(partly),
             owners: owners.into_iter().collect(),
@@ -148,13 +152,18 @@ impl Reclaimer {
         } else {
             COMPACT_BYTES
         };
+        // Where holes can be made what is dead comes back without.
+        let claim = match self.memory.can_punch {
+            Some(false) => Claim::Returns,
+            _ => Claim::Keeps,
+        };
         let mut moves = Vec::new();
         for (id, live, owners) in movable {
             if let Some(rest) = left.checked_sub(live)
                 && let Some(partly) = wanted.remove(&id)
             {
                 left = rest;
-                let work = Compaction::new(partly.after(barrier), owners);
+                let work = Compaction::new(partly.after(barrier), owners, claim);
                 moves.push(Work::Compact(Box::new(work)));
             }
         }
@@ -167,8 +176,15 @@ impl Reclaimer {
     /// Where there is no room for that it is punched.
     pub(super) async fn compact(&mut self, mut work: Box<Compaction>) -> Result<Did> {
         let core = Arc::clone(&self.core);
-        let may = self.is_joining && !core.segments.gave_up_moves();
-        if !may || !core.room.has(work.left, core.runtime.now())? {
+        let may = self.is_joining && core.segments.may_move();
+        let needed = match work.claim {
+            Claim::Keeps => work.left,
+            // With what the copies are allocated ahead.
+            Claim::Returns => work
+                .left
+                .saturating_add(SEGMENT_AHEAD.min(core.segments.size())),
+        };
+        if !may || !core.room.has(needed, work.claim, core.runtime.now())? {
             return Ok(Did::More(0, vec![Work::Punch(work.partly)]));
         }
         self.announce(REMAPS).await?;
@@ -213,7 +229,7 @@ impl Reclaimer {
                 if moved.bytes >= RELEASE_STEP {
                     break;
                 }
-                match self.copy(from, moved).await {
+                match self.copy(from, work.claim, moved).await {
                     Ok(to) => pairs.push((*from, to)),
                     Err(error) => {
                         if matches!(error, Error::Corrupt { .. }) {
@@ -275,7 +291,7 @@ impl Reclaimer {
     }
 
     /// Copies one extent, written on return.
-    async fn copy(&self, from: &Extent, moved: &mut Moved) -> Result<Extent> {
+    async fn copy(&self, from: &Extent, claim: Claim, moved: &mut Moved) -> Result<Extent> {
         let core = self.core.as_ref();
         let bytes = from.footprint();
         // Read and written.
@@ -285,7 +301,7 @@ impl Reclaimer {
             Err(Error::Corrupt { .. }) => read(core, from).await?,
             done => done?,
         };
-        core.room.admit(bytes, core.runtime.now())?;
+        core.room.admit(bytes, claim, core.runtime.now())?;
         let slot = core
             .segments
             .allocate(Intake::Moves, bytes, from.body)

@@ -5,7 +5,8 @@
 //! Invariants: a segment that was closed takes no more; it waits here until its
 //! seal is in the log, whoever writes that. One seal is written at a time. One of
 //! moves is not sealed while a pass has copies in it that it has not synced: of a
-//! sync that fails only one of both would hear.
+//! sync that fails only one of both would hear. While one that could not be sealed
+//! waits, no more are made for moves.
 
 use std::sync::Arc;
 
@@ -36,10 +37,25 @@ impl Intake {
 pub(super) struct Raw {
     clients: TaskMutex<Option<Open>>,
     moves: TaskMutex<Option<Open>>,
-    full: Mutex<Vec<(Intake, Arc<Full>)>>,
+    full: Mutex<Vec<Waiting>>,
     sealing: TaskMutex<()>,
-    /// Whether a write, sync or seal of a segment of moves failed.
+    /// Whether a write or sync of a segment of moves failed.
     gave_up: AtomicBool,
+}
+
+/// A segment that waits to be sealed.
+#[derive(Clone)]
+pub(crate) struct Waiting {
+    pub(crate) intake: Intake,
+    pub(crate) full: Arc<Full>,
+    /// Whether that was tried in vain.
+    pub(crate) failed: bool,
+}
+
+impl Waiting {
+    fn id(&self) -> SegmentId {
+        self.full.segment.id()
+    }
 }
 
 impl Raw {
@@ -106,12 +122,15 @@ impl Segments {
     }
 
     fn wait(&self, intake: Intake, open: Open) {
-        let full = Arc::new(filled(open));
-        self.raw.full.lock().push((intake, full));
+        self.raw.full.lock().push(Waiting {
+            intake,
+            full: Arc::new(filled(open)),
+            failed: false,
+        });
     }
 
-    /// Lets a segment of moves go as it is, after a failure: nothing more is
-    /// written to it, its seal too, until a later process seals it.
+    /// Lets a segment of moves go as it is, after a failed write or sync of a copy:
+    /// nothing more is written to it, its seal too, until a later process seals it.
     pub(crate) async fn give_up_moves(&self, id: &SegmentId) {
         self.raw.gave_up.store(true, Ordering::Release);
         let mut raw = self.raw.open(Intake::Moves).lock().await;
@@ -119,31 +138,40 @@ impl Segments {
         self.sealed(id);
     }
 
-    /// Whether a segment of moves was given up in this process: each one stays as
-    /// it is until a restart, so that no more are made.
-    pub(crate) fn gave_up_moves(&self) -> bool {
-        self.raw.gave_up.load(Ordering::Acquire)
+    /// Whether segments may be joined: not in this process once one of moves was
+    /// given up, which stays as it is until a restart, and not while one could not
+    /// be sealed. So a disk that errs gets no more of them.
+    pub(crate) fn may_move(&self) -> bool {
+        let is_stopped = |waiting: &Waiting| waiting.intake == Intake::Moves && waiting.failed;
+        !self.raw.gave_up.load(Ordering::Acquire) && !self.raw.full.lock().iter().any(is_stopped)
     }
 
-    /// A segment that waits to be sealed. It waits until
-    /// [`Segments::sealed`].
-    pub(crate) fn next_full(&self) -> Option<(Intake, Arc<Full>)> {
-        let full = self.raw.full.lock().clone();
-        let is_ready = |(intake, full): &(Intake, Arc<Full>)| {
-            *intake == Intake::Clients || !self.holds.is_written(&full.segment.id())
-        };
-        full.into_iter().find(is_ready)
+    /// The segments that wait to be sealed and may be, in order. Each of them waits
+    /// until [`Segments::sealed`].
+    pub(crate) fn full(&self) -> Vec<Waiting> {
+        let mut full = self.raw.full.lock().clone();
+        full.retain(|waiting| {
+            waiting.intake == Intake::Clients || !self.holds.is_written(&waiting.id())
+        });
+        full
     }
 
-    /// Whether a segment waits to be sealed, and may be.
+    /// Whether a segment waits to be sealed for the first time, and may be.
     pub(crate) fn has_full(&self) -> bool {
-        self.next_full().is_some()
+        self.full().iter().any(|waiting| !waiting.failed)
+    }
+
+    /// A segment could not be sealed, and is to be tried again. True the first time.
+    pub(crate) fn not_sealed(&self, id: &SegmentId) -> bool {
+        let mut full = self.raw.full.lock();
+        let waiting = full.iter_mut().find(|waiting| waiting.id() == *id);
+        waiting.is_some_and(|waiting| !std::mem::replace(&mut waiting.failed, true))
     }
 
     /// A segment waits no more: its seal is in the log, or it gets none.
     pub(crate) fn sealed(&self, id: &SegmentId) {
         let mut full = self.raw.full.lock();
-        full.retain(|(_, other)| other.segment.id() != *id);
+        full.retain(|waiting| waiting.id() != *id);
     }
 
     /// Held by the one that seals what waits.

@@ -19,6 +19,7 @@ use super::Upload;
 use crate::config::{BUFFER_WAIT, SHORT_EXTENTS, WRITE_AHEAD};
 use crate::error::{Error, Invalid, Result};
 use crate::segment::{Intake, SegmentFile, Slot};
+use crate::space::Claim;
 use crate::sync::oneshot;
 
 /// How a write ended, and its bytes.
@@ -122,7 +123,7 @@ impl Upload {
         let total = buffer.len();
         self.core
             .room
-            .admit(total as u64, self.core.runtime.now())?;
+            .admit(total as u64, Claim::Keeps, self.core.runtime.now())?;
         let slot = self
             .core
             .segments

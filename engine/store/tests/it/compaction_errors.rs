@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use orlop_disk::Kind;
 use orlop_disk::sim::{Crash, Fault, Plan, Sim, Verb};
-use orlop_engine::{MemoryIndex, Reclaimed, Store};
+use orlop_engine::{Error, MemoryIndex, Reclaimed, Store};
 use orlop_format::location::{Class, SegmentId};
 use orlop_format::row;
 use orlop_format::segment::file_name;
@@ -17,9 +17,10 @@ use orlop_index::{Index, Table};
 
 use crate::compaction::{FOOTPRINT, LEN, blobs, find, without_holes};
 use crate::space::{
-    digests, files, holds, keep, layers, new, open, put, reclaim, scrubbed, sealed, small, used,
+    CATALOG, SEGMENT, digests, files, holds, keep, layers, new, open, open_kept, put, reclaim,
+    scrubbed, sealed, small, used,
 };
-use crate::support::{content, folder, push, sha256};
+use crate::support::{content, disk, folder, push, sha256};
 use crate::upkeep::until;
 
 /// What the index says of segments.
@@ -110,32 +111,104 @@ async fn a_filled_segment_of_moves_is_not_sealed_under_the_pass_that_fills_it() 
     scrubbed(&store).await;
 }
 
+/// A segment of moves cannot be sealed, for lack of room or since the disk errs:
+/// clients' segments behind it are, nothing is joined meanwhile, and it is tried
+/// again without a restart.
 #[tokio::test]
-async fn a_seal_of_moved_blobs_that_fails_ends_no_write_and_all_moves() {
-    let (sim, store, live, dead) = without_holes(64, 3, 2).await;
-    let raw = folder().join("data/raw");
-    let seal = Plan::new(Fault::Fail(Kind::Io)).on(Verb::SetLen);
-    sim.plan(seal.under(raw));
-    let done = reclaim(&store).await.unwrap();
-    assert_eq!((done.segments, done.failed), (3, 0), "{done:?}");
-    until("the seal", async || sim.struck() == 1).await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    assert_eq!(store.health().await.poisoned, None);
-    // Each one that is given up stays until a restart: no more are made.
-    let more = put(&store, 600..606, LEN).await;
-    let live = [&live[..], &more[..2], &more[5..]].concat();
-    keep(&store, &digests(&live)).await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    let done = reclaim(&store).await.unwrap();
-    assert_eq!((done.moved, done.failed), (0, 0), "{done:?}");
-    holds(&store, &live, &dead).await;
-    drop(store);
-    let sim = sim.crash(Crash::Lost);
-    let store = open(&sim, &MemoryIndex::default()).await.unwrap();
-    let done = reclaim(&store).await.unwrap();
-    assert!(done.failed == 0 && done.moved > 0, "{done:?}");
-    holds(&store, &live, &dead).await;
-    scrubbed(&store).await;
+async fn a_seal_of_moved_blobs_that_fails_holds_up_no_other_and_is_tried_again() {
+    for (kind, verb) in [
+        (Kind::Full, Verb::SetLen),
+        (Kind::Io, Verb::Write),
+        (Kind::Io, Verb::Sync),
+    ] {
+        let (sim, index, store) = new(64).await;
+        sim.without_holes();
+        let (live, dead) = blobs(&store, 3, 2).await;
+        sealed(&sim, &store).await;
+        let of = |id| SegmentId {
+            volume: 0,
+            class: Class::Raw,
+            generation: 0,
+            id,
+        };
+        let newest = rows(&index).into_keys().map(|id| id.id).max().unwrap();
+        let moves = of(newest + 1);
+        let path = folder().join("data/raw").join(file_name(&moves));
+        // Behind its header and copies, and the syncs of these.
+        let before = match verb {
+            Verb::Write => 6,
+            Verb::Sync => 4,
+            _ => 0,
+        };
+        let seal = Plan::new(Fault::Fail(kind)).on(verb).under(&path);
+        sim.plan(seal.after(before).sticky());
+        let done = reclaim(&store).await.unwrap();
+        assert_eq!((done.segments, done.failed), (3, 0), "{verb:?}: {done:?}");
+        until("the seal", async || sim.struck() > 0).await;
+        let more = put(&store, 600..611, LEN).await;
+        let behind = |row: &row::Segment| row.sealed && row.segment.id > moves.id;
+        until("a seal behind it", async || {
+            rows(&index).values().any(behind)
+        })
+        .await;
+        assert!(!rows(&index).get(&moves).unwrap().sealed);
+        assert_eq!(store.health().await.poisoned, None);
+        // Nothing more is moved for now.
+        let live = [&live[..], &more[..2], &more[10..]].concat();
+        keep(&store, &digests(&live)).await;
+        let done = reclaim(&store).await.unwrap();
+        assert_eq!((done.moved, done.failed), (0, 0), "{verb:?}: {done:?}");
+        holds(&store, &live, &dead).await;
+        sim.clear_plans();
+        // The next one that is filled wakes who seals.
+        let live = [live, put(&store, 700..706, LEN).await].concat();
+        until("its seal", async || {
+            rows(&index).get(&moves).unwrap().sealed
+        })
+        .await;
+        let done = reclaim(&store).await.unwrap();
+        assert!(done.failed == 0 && done.moved > 0, "{verb:?}: {done:?}");
+        holds(&store, &live, &dead).await;
+        scrubbed(&store).await;
+        drop(store);
+        let sim = sim.crash(Crash::Lost);
+        let store = open(&sim, &MemoryIndex::default()).await.unwrap();
+        holds(&store, &live, &dead).await;
+        scrubbed(&store).await;
+    }
+}
+
+/// Where holes cannot be made joining is all that gives room back: at the reserve it
+/// may use half of that, since it frees more than it takes.
+#[tokio::test]
+async fn at_the_reserve_segments_are_joined_where_holes_cannot_be_made() {
+    const RESERVE: u64 = 16 << 20;
+    for (available, is_joined) in [(RESERVE - (1 << 20), true), (RESERVE / 2, false)] {
+        let (sim, index) = (disk(72), MemoryIndex::default());
+        let store = open_kept(&sim, &index, SEGMENT, RESERVE).await.unwrap();
+        store.catalog_seen(CATALOG, 1).await.unwrap();
+        sim.without_holes();
+        let (live, dead) = blobs(&store, 3, 2).await;
+        sealed(&sim, &store).await;
+        sim.set_capacity(used(&sim) + available);
+        // Answers about room are a second old at most.
+        tokio::time::sleep(Duration::from_millis(1100)).await;
+        let more = content(900, LEN);
+        let refused = push(&store, &more, sha256(&more)).await;
+        assert!(matches!(refused, Err(Error::Full { .. })), "{refused:?}");
+        let done = reclaim(&store).await.unwrap();
+        assert_eq!(done.failed, 0, "{done:?}");
+        assert_eq!(
+            (done.segments, done.moved > 0),
+            (if is_joined { 3 } else { 0 }, is_joined)
+        );
+        holds(&store, &live, &dead).await;
+        if is_joined {
+            assert!(done.bytes > 2 * done.moved, "{done:?}");
+            push(&store, &more, sha256(&more)).await.unwrap();
+            scrubbed(&store).await;
+        }
+    }
 }
 
 #[tokio::test]

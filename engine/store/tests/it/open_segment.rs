@@ -7,7 +7,7 @@ use orlop_disk::sim::Crash;
 use orlop_engine::{Error, MemoryIndex, Reclaimed, Store};
 
 use crate::space::{
-    CATALOG, digests, files, holds, keep, new, open, open_with, put, reclaim, scrubbed, used,
+    CATALOG, digests, files, holds, keep, new, open, open_kept, put, reclaim, scrubbed, used,
 };
 use crate::support::{content, disk, sha256};
 
@@ -21,7 +21,7 @@ async fn reclaim_all(store: &Store) -> Result<Reclaimed, Error> {
 #[tokio::test]
 async fn what_died_in_the_open_segment_comes_back_when_all_room_is_wanted() {
     let (sim, index) = (disk(31), MemoryIndex::default());
-    let store = open_with(&sim, &index, 64 << 20).await.unwrap();
+    let store = open_kept(&sim, &index, 64 << 20, 0).await.unwrap();
     store.catalog_seen(CATALOG, 1).await.unwrap();
     let blobs = put(&store, 0..4, 700_000).await;
     keep(&store, &digests(&blobs[3..])).await;

@@ -8,7 +8,9 @@ use futures_util::FutureExt;
 use orlop_disk::sim::{Crash, Fault, Plan, Verb};
 use orlop_disk::{Disk, Kind};
 use orlop_engine::{Error, MemoryIndex, Reclaimed};
+use orlop_format::location::Home;
 use orlop_format::row;
+use orlop_format::segment::file_name;
 use orlop_index::{Index, Table};
 
 use crate::space::{
@@ -157,6 +159,32 @@ async fn what_died_is_durable_before_its_records_go() {
         let row = row.map(|row| row::Blob::decode(&row).unwrap());
         assert_eq!(row.map(|row| row.state), Some(row::State::Dead));
     }
+    holds(&store, &live, &dead).await;
+}
+
+/// Where the index ends, what it names lies in files that are there.
+#[tokio::test]
+async fn what_moved_is_durable_before_its_segment_goes() {
+    let (sim, index, store) = new(47).await;
+    let (live, dead) = small(&store).await;
+    let mut pass = store.reclaim().await.unwrap();
+    let mut removed = 0;
+    while let Some(done) = pass.step().await.unwrap() {
+        removed += done.segments;
+        let durable = index.current().crash();
+        for bytes in &live {
+            let row = durable.get(Table::Blob, sha256(bytes).bytes()).unwrap();
+            let row = row::Blob::decode(&row.unwrap()).unwrap();
+            if let row::Form::Inline(place) = row.form
+                && let Home::Segment(id) = place.home
+            {
+                let there = files(&sim, "small").contains(&file_name(&id));
+                assert!(there, "{id:?} is gone behind {removed} removals");
+            }
+        }
+    }
+    assert!(removed >= 3, "{removed}");
+    drop(pass);
     holds(&store, &live, &dead).await;
 }
 

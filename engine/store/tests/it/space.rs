@@ -19,21 +19,24 @@ use crate::support::{config, content, disk, folder, pull, push, sha256};
 use crate::upkeep::{names, until};
 
 pub(crate) const CATALOG: [u8; 16] = [7; 16];
-const SEGMENT: u64 = 4 << 20;
+pub(crate) const SEGMENT: u64 = 4 << 20;
 
 /// A store with small segments, whose leases do not last.
 pub(crate) async fn open(sim: &Arc<Sim>, index: &dyn IndexFactory) -> Result<Store, Error> {
-    open_with(sim, index, SEGMENT).await
+    open_kept(sim, index, SEGMENT, 0).await
 }
 
-pub(crate) async fn open_with(
+/// With so many bytes in reserve.
+pub(crate) async fn open_kept(
     sim: &Arc<Sim>,
     index: &dyn IndexFactory,
     segment: u64,
+    reserve: u64,
 ) -> Result<Store, Error> {
     let mut config = config();
     config.lease = Duration::ZERO;
     config.segment = segment;
+    config.reserve = Some(reserve);
     config.background_rate = 1 << 40;
     let disk: Arc<dyn Disk> = Arc::clone(sim) as Arc<dyn Disk>;
     Store::open(config, System::start(), disk, index, &Progress::default()).await
@@ -270,7 +273,7 @@ async fn a_reader_of_a_small_blob_keeps_its_segment_when_that_moves_on() {
 #[tokio::test]
 async fn a_large_file_goes_in_steps_and_is_counted_once() {
     let (sim, index) = (disk(13), MemoryIndex::default());
-    let store = open_with(&sim, &index, 40 << 20).await.unwrap();
+    let store = open_kept(&sim, &index, 40 << 20, 0).await.unwrap();
     store.catalog_seen(CATALOG, 1).await.unwrap();
     let blobs = put(&store, 0..24, 2_000_000).await;
     let live = vec![blobs[3].clone(), blobs[23].clone()];
