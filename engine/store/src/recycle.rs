@@ -19,7 +19,7 @@ use orlop_format::row::{Form, State};
 
 use orlop_index::{IndexError, Table};
 
-use crate::config::{GROUP_SOFT, JOURNAL_KEEP, MOVES_STEP};
+use crate::config::{FLUSH_ROOM, GROUP_SOFT, JOURNAL_KEEP, MOVES_STEP};
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::holds::Writing;
@@ -27,6 +27,7 @@ use crate::journal::files::{JournalFile, read, read_lenient};
 use crate::journal::scan::is_whole;
 use crate::planted::{self, Planted};
 use crate::segment::{Intake, Pen, Waiting};
+use crate::space::Claim;
 
 const _: () = assert!(MOVES_STEP <= MAX_MOVES, "one record says them");
 
@@ -79,6 +80,11 @@ async fn tend(core: &Core, flushed: &mut u64) -> Result<()> {
         Err(error) if !matches!(error, Error::Full { .. }) => return Err(error),
         done => done,
     };
+    // An index that flushed in vain takes no more writes.
+    let now = core.runtime.now();
+    if sealed.is_err() && !core.room.has(FLUSH_ROOM, Claim::Returns, now)? {
+        return sealed;
+    }
     // A flush for each file keeps the next start's replay short.
     let newest = core
         .files

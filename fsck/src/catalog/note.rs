@@ -131,7 +131,7 @@ impl Note {
                 purged: match fields.array()? {
                     [6] => Purged::Manifest,
                     [9] => Purged::Blob,
-                    _ => return Err(Unread::Malformed),
+                    _ => return Err(Unread::Newer),
                 },
             },
             _ => return Err(Unread::Newer),

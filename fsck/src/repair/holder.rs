@@ -238,13 +238,26 @@ impl Holders {
         if self.kept.is_empty() {
             return Ok(());
         }
-        let mut tried: HashMap<Kept, Vec<u64>> = HashMap::new();
+        let mut tried: HashMap<Kept, (String, Vec<u64>)> = HashMap::new();
         log.notes(after, &mut |lsn, body| {
-            let purge = match Note::decode(body) {
-                Ok(Note::Purge { digest, row, .. }) => (row, digest, Purged::Manifest),
-                Ok(Note::PurgeBlob { digest, row, .. }) => (row, digest, Purged::Blob),
-                Ok(Note::Manifest { digest, .. }) => {
-                    tried.retain(|(_, of, purged), _| *of != digest || *purged == Purged::Blob);
+            let (name, purge) = match Note::decode(body) {
+                Ok(Note::Purge {
+                    repository,
+                    digest,
+                    row,
+                }) => (repository, (row, digest, Purged::Manifest)),
+                Ok(Note::PurgeBlob {
+                    repository,
+                    digest,
+                    row,
+                }) => (repository, (row, digest, Purged::Blob)),
+                Ok(Note::Manifest {
+                    repository, digest, ..
+                }) => {
+                    // Of this name alone: it has one lock.
+                    tried.retain(|(_, of, purged), (name, _)| {
+                        *of != digest || *purged == Purged::Blob || *name != repository
+                    });
                     return Ok(());
                 }
                 Ok(Note::Kept {
@@ -252,14 +265,17 @@ impl Holders {
                     row,
                     purged,
                 }) => {
-                    let notes = tried.remove(&(row, digest, purged));
-                    self.void.extend(notes.into_iter().flatten());
+                    if let Some((_, notes)) = tried.remove(&(row, digest, purged)) {
+                        self.void.extend(notes);
+                    }
                     return Ok(());
                 }
                 Ok(_) | Err(_) => return Ok(()),
             };
             if self.kept.contains(&purge) {
-                tried.entry(purge).or_default().push(lsn);
+                let (of, notes) = tried.entry(purge).or_default();
+                *of = name;
+                notes.push(lsn);
             }
             Ok(())
         })

@@ -225,6 +225,15 @@ fn a_purge_that_came_to_nothing_takes_nothing() {
     let gone = [row(1, "team/app deleted v1"), row(3, "team/app")];
     let notes = [live.to_vec(), vec![purge(APP, 3)]].concat();
     assert_eq!(found(&before, &notes), gone);
+    // The same image of another repository says nothing of this one.
+    let other = [
+        vec![purge(APP, 3)],
+        push("team/b", "v9"),
+        vec![kept(APP, 3)],
+    ]
+    .concat();
+    let both = [whole[0].clone(), whole[1].clone(), row(4, "team/b v9")];
+    assert_eq!(found(&before, &other), both);
     // The one before the push took what was there.
     let again = [vec![purge(APP, 3)], push(APP, "v3"), live.to_vec()].concat();
     let expected = [row(1, "team/app deleted v1"), row(3, "team/app v3")];

@@ -25,6 +25,7 @@ mod skips;
 mod untagged;
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -42,10 +43,11 @@ use crate::registry::{Maintenance, Registry};
 use pace::Pace;
 
 pub use expunge::{ExpungeError, Expunged, ExpungedManifest, TOLD, Target};
-use limit::{Limit, Part};
+use limit::Limit;
 pub use outcome::{Observed, Outcome, Rules, Wanted, Why};
 use pause::Paused;
 pub use plan::{Planned, Stray};
+use retire::Looked;
 pub use untagged::Untagged;
 
 /// The kind's name.
@@ -75,8 +77,8 @@ pub struct Gc {
     began: Instant,
     /// The time that was believed last, and when.
     believed: Mutex<Option<(Instant, i64)>>,
-    /// When it was looked for untagged manifests last.
-    looked: Mutex<Option<Instant>>,
+    /// How far it was looked for untagged manifests.
+    looked: Mutex<Looked>,
     maintenance: OnceLock<Maintenance>,
     pace: Mutex<Pace>,
     observed: Mutex<Observed>,
@@ -86,6 +88,8 @@ pub struct Gc {
     paused: Paused,
     /// Births of blobs that go before their leases end, and have not died yet.
     at_once: Mutex<HashSet<u64>>,
+    /// Whether some of them have died and not all room was given back since.
+    owes_room: AtomicBool,
     /// What the newest plan names.
     planned: Mutex<Option<Planned>>,
 }
@@ -113,6 +117,7 @@ impl Gc {
             clean_at: Mutex::default(),
             paused: Paused::default(),
             at_once: Mutex::default(),
+            owes_room: AtomicBool::new(false),
             planned: Mutex::default(),
         }
     }
@@ -192,15 +197,14 @@ impl Gc {
                 "nothing is collected: {why}. When that is settled, `orlop gc run --release` begins again"
             )));
         }
-        let mut rows = limit.rows();
-        self.purge(run, until, &mut rows, &mut outcome).await?;
-        self.retire(run, now, &mut rows, &mut outcome).await?;
+        self.purge(run, until, limit, &mut outcome).await?;
+        self.retire(run, now, limit, &mut outcome).await?;
         if wanted.undelete_window.is_some() {
             // What was deleted just now too.
             self.purge(
                 run,
                 until.max(self::until(self.wall(), &self.rules, &wanted)),
-                &mut rows,
+                limit,
                 &mut outcome,
             )
             .await?;
@@ -293,7 +297,9 @@ impl Gc {
         outcome: &mut Outcome,
     ) -> Result<(), Stop> {
         // What was purged by its digest is to be gone from the disk, too.
-        let is_all = wanted.undelete_window.is_some() || outcome.at_once > 0;
+        let is_owed = self.owes_room.load(Ordering::Relaxed) || outcome.at_once > 0;
+        self.owes_room.store(is_owed, Ordering::Relaxed);
+        let is_all = wanted.undelete_window.is_some() || is_owed;
         let pass = match is_all {
             true => self.store.reclaim_all().await,
             false => self.store.reclaim().await,
@@ -316,6 +322,8 @@ impl Gc {
                 why = run.ended() => return Err(why),
                 step = pass.step() => {
                     if step.map_err(failed)?.is_none() {
+                        // A plain pass is one that owes nothing.
+                        self.owes_room.store(false, Ordering::Relaxed);
                         break;
                     }
                 }
@@ -412,9 +420,10 @@ impl Gc {
         &self,
         run: &Run,
         until: i64,
-        part: &mut Part,
+        limit: Limit,
         outcome: &mut Outcome,
     ) -> Result<(), Stop> {
+        let mut part = limit.rows();
         let mut all = PurgedRows::default();
         let mut worked = Duration::ZERO;
         let mut purge = self.catalog.purge(until);

@@ -1,13 +1,13 @@
 //! Manifests that a rule says have to go: those that belonged to something that
 //! was purged, and those that nobody used for long.
 
-use std::sync::PoisonError;
+use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use orlop_oci::{Digest, RepositoryName};
 use tokio::time::sleep;
 
-use super::limit::Part;
+use super::limit::Limit;
 use super::skips::{FAILURES_MAX, Skips};
 use super::{Gc, LOOK, Outcome, before, names};
 use crate::catalog::{Unreached, UntaggedPlace};
@@ -26,34 +26,34 @@ impl Gc {
         &self,
         run: &Run,
         now: i64,
-        part: &mut Part,
+        limit: Limit,
         outcome: &mut Outcome,
     ) -> Result<(), Stop> {
         let until = before(now, self.rules.undelete_window);
-        self.orphans(run, until, part, outcome).await?;
+        self.orphans(run, until, limit, outcome).await?;
         let Some(shortest) = self.rules.untagged.shortest() else {
             return Ok(());
         };
         // All manifests are looked at, which is not done each time.
-        let looked = *self.looked.lock().unwrap_or_else(PoisonError::into_inner);
-        if looked.is_some_and(|at| at.elapsed() < EVERY.min(shortest / 10)) {
+        let last = self.looked().ended;
+        if last.is_some_and(|at| at.elapsed() < EVERY.min(shortest / 10)) {
             return Ok(());
         }
-        if !self.untagged(run, now, part, outcome).await? {
-            return Ok(());
-        }
-        let now = Some(Instant::now());
-        *self.looked.lock().unwrap_or_else(PoisonError::into_inner) = now;
-        Ok(())
+        self.untagged(run, now, limit, outcome).await
+    }
+
+    fn looked(&self) -> MutexGuard<'_, Looked> {
+        self.looked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn orphans(
         &self,
         run: &Run,
         until: i64,
-        part: &mut Part,
+        limit: Limit,
         outcome: &mut Outcome,
     ) -> Result<(), Stop> {
+        let mut part = limit.rows();
         let mut place: Option<UntaggedPlace> = None;
         let mut worked = Duration::ZERO;
         loop {
@@ -89,21 +89,23 @@ impl Gc {
         }
     }
 
-    /// False: its time was up.
+    /// Goes on where the last one was when its time was up.
     async fn untagged(
         &self,
         run: &Run,
         now: i64,
-        part: &mut Part,
+        limit: Limit,
         outcome: &mut Outcome,
-    ) -> Result<bool, Stop> {
-        let mut place: Option<UntaggedPlace> = None;
+    ) -> Result<(), Stop> {
+        let mut part = limit.rows();
+        let mut place = self.looked().place.take();
         let mut worked = Duration::ZERO;
         loop {
             self.go_on(run, worked).await?;
             if !part.goes_on() {
+                self.looked().place = place;
                 outcome.cut = true;
-                return Ok(false);
+                return Ok(());
             }
             let began = Instant::now();
             let (found, next) = self.catalog.untagged(place.take()).await.map_err(names)?;
@@ -122,7 +124,8 @@ impl Gc {
             worked = began.elapsed();
             place = next;
             if place.is_none() {
-                return Ok(true);
+                self.looked().ended = Some(Instant::now());
+                return Ok(());
             }
         }
     }
@@ -201,6 +204,15 @@ impl Gc {
             }
         }
     }
+}
+
+/// How far it was looked for untagged manifests.
+#[derive(Debug, Default)]
+pub(super) struct Looked {
+    /// When it came to the end of all last.
+    ended: Option<Instant>,
+    /// Where it goes on, if its time was up before.
+    place: Option<UntaggedPlace>,
 }
 
 /// What is known of a manifest that belonged to something that is gone.

@@ -157,6 +157,13 @@ impl Reclaimer {
     /// Copies what matters out of a segment, if that is little enough; it is
     /// removed next.
     pub(super) async fn clean(&mut self, id: SegmentId, lives: &Lives) -> Result<Did> {
+        if id.class == Class::Small && lives.is_empty() {
+            // It was found dead, perhaps before what was moved into it was known.
+            let row = self.core.segment_row(&id)?;
+            if row.is_some_and(|row| row.live > 0) {
+                return Ok(Did::nothing());
+            }
+        }
         let floor = self.floor(&id).await?;
         let lives = Some(lives).filter(|_| id.class == Class::Small);
         if id.class == Class::Meta {
@@ -182,7 +189,7 @@ impl Reclaimer {
         let has_room = self
             .core
             .room
-            .has(FLUSH_ROOM, Claim::Keeps, self.core.runtime.now())?;
+            .has(FLUSH_ROOM, Claim::Returns, self.core.runtime.now())?;
         if !has_room || self.memory.flushed == Some(applied) {
             return Ok(());
         }

@@ -23,6 +23,11 @@ use crate::view::unreadable;
 pub(super) struct Lives(Vec<u32>);
 
 impl Lives {
+    /// Whether none is live.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(super) fn has(&self, offset: u32) -> bool {
         self.0.binary_search(&offset).is_ok()
     }

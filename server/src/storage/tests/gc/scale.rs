@@ -298,3 +298,28 @@ async fn a_collection_whose_time_is_up_leaves_the_rest_to_the_next_and_each_gets
     assert!(jobs >= 4, "{jobs}");
     running.ends_clean(folder.path()).await;
 }
+
+/// All manifests are looked at for it, and the first of them are tagged.
+#[tokio::test(flavor = "multi_thread")]
+async fn untagged_manifests_behind_many_go_however_little_time_each_collection_has() {
+    let folder = tempfile::tempdir().unwrap();
+    let rule = |settings: &mut Settings| {
+        let mut untagged = crate::collection::Untagged::default();
+        untagged.add("**", Some(LEASE)).unwrap();
+        settings.untagged = untagged;
+        settings.gc_limit = Some(Duration::ZERO);
+    };
+    let running = Running::start(folder.path(), rule).await;
+    for number in 0..130 {
+        let tag = format!("t{number}");
+        running.image("a", &tag, &format!("tagged {number}")).await;
+    }
+    running.image("b", "", "untagged").await;
+    let mut retired = 0;
+    for _ in 0..4 {
+        retired += running.collect("{}").await.retired;
+    }
+    assert_eq!(retired, 1);
+    assert!(running.pulls("a", "t129").await);
+    running.ends_clean(folder.path()).await;
+}
