@@ -26,8 +26,6 @@ pub const TOLD: usize = 100;
 const TAGS_TOLD: usize = 400;
 /// How often it is looked under which name a repository is by now.
 const LOOKS: usize = 8;
-/// Lives of which one change says that leases keep them.
-const KEPT: usize = 128;
 
 /// What a purge takes, or would take.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -158,13 +156,7 @@ impl Gc {
         let lives = Arc::new(std::mem::take(&mut plan.lives));
         let mut seen = std::mem::take(&mut plan.seen);
         let taken = self.take_names(&plan.units, target, &lives, &mut seen);
-        plan.units = match taken.await {
-            Err(ExpungeError::Needed(by)) => {
-                self.keep_links(&lives).await?;
-                return Err(ExpungeError::Needed(by));
-            }
-            taken => taken?,
-        };
+        plan.units = taken.await?;
         // Of what was taken, which may be more than was planned.
         self.tell(&mut plan, target).await?;
         // Behind the names, which may be refused; with the last row that named a blob
@@ -193,19 +185,6 @@ impl Gc {
                 ..Leaving::clone(life)
             };
             self.catalog.begin_at_once(digest, &Arc::new(alone)).await?;
-        }
-        Ok(())
-    }
-
-    /// Links that were to go stay: leases keep what repositories have.
-    async fn keep_links(&self, lives: &Lives) -> Result<(), ExpungeError> {
-        let digests: Vec<Digest> = lives.keys().copied().collect();
-        let links = self.catalog.link_places(&digests).await?;
-        let births = links.iter().filter_map(|(_, digest)| lives.get(digest));
-        let births: BTreeSet<u64> = births.map(|life| life.birth).collect();
-        let births: Vec<u64> = births.into_iter().collect();
-        for part in births.chunks(KEPT) {
-            self.catalog.end_at_once(part.to_vec()).await?;
         }
         Ok(())
     }
