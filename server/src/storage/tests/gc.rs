@@ -16,6 +16,7 @@ mod purge;
 mod races;
 mod refused;
 mod scale;
+mod told;
 mod undelete;
 mod watched;
 mod wrongly;
