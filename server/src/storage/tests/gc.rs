@@ -8,6 +8,7 @@
 
 mod beside;
 mod crossed;
+mod failed;
 mod faults;
 mod further;
 mod kills;
