@@ -101,6 +101,9 @@ fn what_was_deleted_is_explained_comes_back_and_goes_in_the_end() {
     assert_eq!(why(&server)["size"], serde_json::Value::Null);
     let status = ask(server.data(), &["gc", "status"]);
     assert_eq!(status["job"]["state"], "done");
+    // Nothing failed, and nobody is warned.
+    let log = server.log();
+    assert!(!log.contains("\"WARN\""), "{log}");
     // What died can be pushed again.
     let image = oci::image(&client, "gc/repo", &[&layer]);
     image.put(&client, "gc/repo", "v1");

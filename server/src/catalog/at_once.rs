@@ -3,7 +3,8 @@
 //! Invariants: it is said of one life of a blob, which its birth tells from every
 //! other one; not while a repository has a link of it, by whichever of its digests,
 //! that does not go in the same purge; and not any more from the moment at which one
-//! is linked to that life, or a manifest of its digest is pushed.
+//! is linked to that life, or a manifest of its digest is pushed. It counts from the
+//! moment at which the last link is gone: a purge may have failed before that.
 //!
 //! Refuses to know: leases, and which blobs are here.
 
@@ -50,15 +51,25 @@ impl Leaving {
 /// Lives that are to go at once, by the digest of the blob that a purge knows.
 pub type Lives = HashMap<Digest, Arc<Leaving>>;
 
+/// That no repository has a link by the digest of a row of `departed`.
+macro_rules! unlinked {
+    () => {
+        "NOT EXISTS (SELECT 1 FROM link WHERE link.digest = departed.digest)"
+    };
+}
+
 static LINKED: LazyLock<OfList> = LazyLock::new(|| {
     OfList::new(
-        "SELECT DISTINCT repository FROM link WHERE digest IN ({list}) AND repository <> $1",
-        1,
+        "SELECT repository, digest FROM link WHERE digest IN ({list})",
+        0,
     )
 });
 static STILL: LazyLock<OfList> = LazyLock::new(|| {
     OfList::new(
-        "SELECT at_once FROM departed WHERE at_once IN ({list}) AND at_once > 0",
+        concat!(
+            "SELECT at_once FROM departed WHERE at_once IN ({list}) AND at_once > 0 AND ",
+            unlinked!()
+        ),
         0,
     )
 });
@@ -72,7 +83,8 @@ static END: LazyLock<OfList> = LazyLock::new(|| {
 type Result<T> = std::result::Result<T, sqlx::Error>;
 
 /// Says of a life that no lease keeps it; that leases do, if a repository other than
-/// this one has a link of it that stays.
+/// this one has a link of it that stays, or any has one by another digest: as long as
+/// there is one by this digest, it does not count.
 pub(super) async fn begin(
     connection: &mut Connection,
     (digest, life): (&[u8], &Leaving),
@@ -82,11 +94,10 @@ pub(super) async fn begin(
     let further: Vec<Vec<u8>> = life.further.iter().map(Digest::encode).collect();
     let names = std::iter::once(digest).chain(further.iter().map(Vec::as_slice));
     let list = names.map(Arg::Bytes);
-    for row in LINKED
-        .rows(connection, &[Arg::Int(repository)], list)
-        .await?
-    {
-        if !life.places.contains(&row.int(0)?) {
+    for row in LINKED.rows(connection, &[], list).await? {
+        let of = row.int(0)?;
+        let goes = of == repository || life.places.contains(&of);
+        if !goes || row.bytes(1)? != digest {
             return linked(connection, number(life.birth)).await;
         }
     }
@@ -153,8 +164,8 @@ impl Catalog {
         self.submit(verb).await.map(|_| ())
     }
 
-    /// Some of the blobs that no lease keeps, with their births, after a birth and
-    /// in the order of that: each once, by one of its digests.
+    /// Some of the blobs that no lease keeps and no repository has, with their births,
+    /// after a birth and in the order of that: each once, by one of its digests.
     ///
     /// # Errors
     /// When it cannot be known.
@@ -164,8 +175,11 @@ impl Catalog {
     ) -> std::result::Result<Vec<(Digest, u64)>, CatalogError> {
         within(async {
             let mut connection = self.reader().await?;
-            let sql = "SELECT digest, at_once FROM departed WHERE at_once > 0 \
-                 AND at_once > $1 ORDER BY at_once, digest LIMIT $2";
+            let sql = concat!(
+                "SELECT digest, at_once FROM departed WHERE at_once > 0 AND at_once > $1 AND ",
+                unlinked!(),
+                " ORDER BY at_once, digest LIMIT $2"
+            );
             let arguments = [Arg::Int(number(after)), Arg::Int(PAGE)];
             let rows = connection.rows(sql, &arguments).await?;
             let mut found = Vec::with_capacity(rows.len());
@@ -178,7 +192,8 @@ impl Catalog {
         .await
     }
 
-    /// Of these births, which still are those of blobs that no lease keeps.
+    /// Of these births, which still are those of blobs that no lease keeps and no
+    /// repository has.
     ///
     /// # Errors
     /// When it cannot be known.

@@ -152,7 +152,7 @@ impl Catalog {
     }
 
     /// Of the blobs of these units and of others, which rows name them apart from those
-    /// of the units: some of each. Reads every reference there is.
+    /// of the units, which are there still: some of each. Reads every reference there is.
     ///
     /// # Errors
     /// When it cannot be known.
@@ -191,6 +191,16 @@ impl Catalog {
             }
         }
         Ok(namers)
+    }
+
+    /// Which of these are manifests of repositories. Reads all manifests there are.
+    ///
+    /// # Errors
+    /// When it cannot be known.
+    pub async fn manifests_of(&self, digests: &[Digest]) -> Result<HashSet<Digest>> {
+        let wanted = digests.iter().map(Digest::encode).collect();
+        let rows = self.rows_of(&wanted).await?.into_iter();
+        rows.map(|(_, digest)| whole(&digest)).collect()
     }
 
     /// Manifests of these digests, by repository.

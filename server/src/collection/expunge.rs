@@ -14,54 +14,17 @@ use orlop_oci::{Digest, RepositoryName};
 use tokio::task::spawn_blocking;
 
 use super::Gc;
+use super::expunged::Expunged;
 use crate::catalog::{
     CatalogError, Leaving, Lives, Namers, PurgePlace, PurgeUnit, PurgedManifest, Reason, Seen,
 };
 use crate::registry::note::Purged;
 use crate::registry::{Alone, Subject};
 
-/// Entries of a list that are told; the rest is counted.
-pub const TOLD: usize = 100;
-/// Tags that are told of all manifests together.
-const TAGS_TOLD: usize = 400;
+/// Lives that one read or change of the catalog is about.
+const LIVES: usize = 128;
 /// How often it is looked under which name a repository is by now.
 const LOOKS: usize = 8;
-/// Lives of which one change says that leases keep them.
-const KEPT: usize = 128;
-
-/// What a purge takes, or would take.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Expunged {
-    /// Repositories that it takes something from.
-    pub repositories: BTreeSet<String>,
-    /// Some of the manifests.
-    pub manifests: Vec<ExpungedManifest>,
-    /// How many manifests there are.
-    pub manifest_count: u64,
-    /// How many tags they have.
-    pub tag_count: u64,
-    /// Blobs that nothing names any more.
-    pub blobs: Vec<Digest>,
-    /// Their bytes, as far as they are here.
-    pub bytes: u64,
-    /// Blobs of it that stay, and what names them: some of them.
-    pub left: Vec<(Digest, Vec<Reason>)>,
-    /// How many stay.
-    pub left_count: u64,
-}
-
-/// A manifest that a purge takes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ExpungedManifest {
-    /// Where.
-    pub repository: String,
-    /// Its digest.
-    pub digest: Digest,
-    /// Some of its tags.
-    pub tags: Vec<String>,
-    /// How many it has.
-    pub tag_count: u64,
-}
 
 /// What is to be purged.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -158,19 +121,18 @@ impl Gc {
         let lives = Arc::new(std::mem::take(&mut plan.lives));
         let mut seen = std::mem::take(&mut plan.seen);
         let taken = self.take_names(&plan.units, target, &lives, &mut seen);
-        plan.units = match taken.await {
-            Err(ExpungeError::Needed(by)) => {
-                self.keep_links(&lives).await?;
-                return Err(ExpungeError::Needed(by));
-            }
-            taken => taken?,
-        };
-        // Of what was taken, which may be more than was planned.
-        self.tell(&mut plan, target).await?;
+        plan.units = taken.await?;
+        // Of what was taken, which may be more than was planned. Rows that are there by
+        // now name what they name, also those that were taken before.
+        self.tell(&mut plan, target, true).await?;
         // Behind the names, which may be refused; with the last row that named a blob
         // no lease kept it, since these go as well.
         self.take_links(&plan.links, &plan.lives).await?;
+        let stays = |digest: &&Digest| !plan.lives.contains_key(digest);
+        let stay: Vec<Digest> = lives.keys().filter(stays).copied().collect();
+        self.end_at_once(&lives, &stay).await?;
         self.begin_at_once(&plan.lives).await?;
+        self.tell_what_stays(&mut plan).await?;
         tracing::warn!(
             digest = %target.digest,
             repository = target.repository.as_deref().unwrap_or("all"),
@@ -197,15 +159,54 @@ impl Gc {
         Ok(())
     }
 
-    /// Links that were to go stay: leases keep what repositories have.
-    async fn keep_links(&self, lives: &Lives) -> Result<(), ExpungeError> {
-        let digests: Vec<Digest> = lives.keys().copied().collect();
-        let links = self.catalog.link_places(&digests).await?;
-        let births = links.iter().filter_map(|(_, digest)| lives.get(digest));
-        let births: BTreeSet<u64> = births.map(|life| life.birth).collect();
+    /// Says of lives of these digests that leases keep them.
+    async fn end_at_once(&self, lives: &Lives, digests: &[Digest]) -> Result<(), ExpungeError> {
+        let lives = digests.iter().filter_map(|digest| lives.get(digest));
+        let births: BTreeSet<u64> = lives.map(|life| life.birth).collect();
         let births: Vec<u64> = births.into_iter().collect();
-        for part in births.chunks(KEPT) {
+        for part in births.chunks(LIVES) {
             self.catalog.end_at_once(part.to_vec()).await?;
+        }
+        Ok(())
+    }
+
+    /// Counts those blobs as staying that somebody has named since it was looked.
+    async fn tell_what_stays(&self, plan: &mut Plan) -> Result<(), ExpungeError> {
+        // A manifest that was pushed again has no link by which that is known.
+        let digests: Vec<Digest> = plan.lives.keys().copied().collect();
+        let again = self.catalog.manifests_of(&digests).await?;
+        let again: Vec<Digest> = again.into_iter().collect();
+        self.end_at_once(&plan.lives, &again).await?;
+        let births: BTreeSet<u64> = plan.lives.values().map(|life| life.birth).collect();
+        let births: Vec<u64> = births.into_iter().collect();
+        let mut go = HashSet::new();
+        for part in births.chunks(LIVES) {
+            go.extend(self.catalog.still_at_once(part).await?);
+        }
+        let (mut gone, mut stay, mut counted) = (Vec::new(), Vec::new(), HashSet::new());
+        for blob in std::mem::take(&mut plan.told.blobs) {
+            let life = plan.lives.get(&blob).filter(|of| !go.contains(&of.birth));
+            // A collection may have ended it meanwhile.
+            let here = self.store.look(&blob)?;
+            let stat = here.filter(|stat| life.is_some_and(|life| life.birth == stat.birth));
+            let Some(stat) = stat else {
+                gone.push(blob);
+                continue;
+            };
+            if counted.insert(stat.birth) {
+                plan.told.bytes = plan.told.bytes.saturating_sub(stat.size);
+            }
+            stay.push(blob);
+        }
+        plan.told.blobs = gone;
+        if stay.is_empty() {
+            return Ok(());
+        }
+        let digests = self.digests_of(stay).await?;
+        let all: Vec<Digest> = digests.values().flatten().copied().collect();
+        let namers = self.catalog.named_beside(&[], &all).await?;
+        for (blob, names) in digests {
+            plan.told.leave(blob, reasons(&namers, &names));
         }
         Ok(())
     }
@@ -444,12 +445,18 @@ impl Gc {
             told: Expunged::default(),
             seen,
         };
-        self.tell(&mut plan, target).await?;
+        self.tell(&mut plan, target, false).await?;
         Ok(plan)
     }
 
-    /// Adds up what goes and what stays.
-    async fn tell(&self, plan: &mut Plan, target: &Target) -> Result<(), ExpungeError> {
+    /// Adds up what goes and what stays. Rows of units name nothing, unless those are
+    /// taken: then they have come since.
+    async fn tell(
+        &self,
+        plan: &mut Plan,
+        target: &Target,
+        is_taken: bool,
+    ) -> Result<(), ExpungeError> {
         plan.told = Expunged::default();
         let mut blobs: BTreeSet<Digest> = BTreeSet::from([target.digest]);
         for unit in &plan.units {
@@ -458,7 +465,8 @@ impl Gc {
         }
         let digests = self.digests_of(blobs.into_iter().collect()).await?;
         let all: Vec<Digest> = digests.values().flatten().copied().collect();
-        let namers = self.catalog.named_beside(&plan.units, &all).await?;
+        let beside = if is_taken { &[] } else { plan.units.as_slice() };
+        let namers = self.catalog.named_beside(beside, &all).await?;
         // What a unit takes of itself is not looked for again.
         let units = plan.units.iter();
         let own: HashMap<i64, HashSet<Digest>> = units
@@ -496,10 +504,7 @@ impl Gc {
                 plan.links.extend(of_it.into_iter().cloned());
                 continue;
             }
-            plan.told.left_count = plan.told.left_count.saturating_add(1);
-            if plan.told.left.len() < TOLD {
-                plan.told.left.push((blob, named));
-            }
+            plan.told.leave(blob, named);
         }
         plan.links
             .sort_by(|(a, of_a), (b, of_b)| (a.id, of_a).cmp(&(b.id, of_b)));
@@ -519,30 +524,6 @@ impl Gc {
         });
         let read = read.await;
         Ok(read.map_err(|error| ExpungeError::Failed(error.to_string()))??)
-    }
-}
-
-impl Expunged {
-    /// Adds what goes from one repository.
-    fn add(&mut self, unit: &PurgeUnit) {
-        if unit.manifests.is_empty() && unit.unlinked.is_empty() {
-            return;
-        }
-        self.repositories.insert(unit.place.name.clone());
-        for manifest in &unit.manifests {
-            self.manifest_count = self.manifest_count.saturating_add(1);
-            self.tag_count = self.tag_count.saturating_add(manifest.tag_count);
-            if self.manifests.len() < TOLD {
-                let told: usize = self.manifests.iter().map(|of| of.tags.len()).sum();
-                let left = TAGS_TOLD.saturating_sub(told);
-                self.manifests.push(ExpungedManifest {
-                    repository: unit.place.name.clone(),
-                    digest: manifest.digest,
-                    tags: manifest.tags.iter().take(left).cloned().collect(),
-                    tag_count: manifest.tag_count,
-                });
-            }
-        }
     }
 }
 

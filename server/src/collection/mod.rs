@@ -15,6 +15,7 @@
 mod at_once;
 mod cycle;
 mod expunge;
+mod expunged;
 mod limit;
 mod outcome;
 mod pace;
@@ -42,7 +43,8 @@ use crate::metrics::Busy;
 use crate::registry::{Maintenance, Registry};
 use pace::Pace;
 
-pub use expunge::{ExpungeError, Expunged, ExpungedManifest, TOLD, Target};
+pub use expunge::{ExpungeError, Target};
+pub use expunged::{Expunged, ExpungedManifest, TOLD};
 use limit::Limit;
 pub use outcome::{Observed, Outcome, Rules, Wanted, Why};
 use pause::Paused;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use orlop_oci::Digest;
 
-use super::expunge::TOLD;
+use super::expunged::TOLD;
 use super::{Gc, names};
 use crate::catalog::{Doomed, DoomedRepository, UntaggedPlace};
 use crate::jobs::{Run, Stop};

@@ -33,6 +33,9 @@ impl Skips {
         what: &[Digest],
         why: &(impl Display + ?Sized),
     ) -> Result<(), Stop> {
+        if what.is_empty() {
+            tracing::warn!(job = run.id(), error = %why, "a collection goes on after a failure");
+        }
         self.name(run, what, why);
         self.failures = self.failures.saturating_add(1);
         if self.failures > FAILURES_MAX {
@@ -43,11 +46,10 @@ impl Skips {
         Ok(())
     }
 
-    /// Says what was passed over.
+    /// Says what was passed over, if anything was.
     pub(super) fn name(&mut self, run: &Run, what: &[Digest], why: &(impl Display + ?Sized)) {
         let count = what.len() as u64;
         if count == 0 {
-            tracing::warn!(job = run.id(), error = %why, "a collection goes on after a failure");
             return;
         }
         self.blobs = self.blobs.saturating_add(count);

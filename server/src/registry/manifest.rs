@@ -155,24 +155,35 @@ impl Registry {
             tags: new.tags.clone(),
         };
         let order = self.order.give(&new.repository, &new.tags).await;
-        self.note_links(&new).await?;
-        self.blobs.put(bytes, new.digest, note.encode()).await?;
         let (repository, digest, tags) = (new.repository.clone(), new.digest, new.tags.clone());
-        let named = self.names.put_manifest(new).await;
+        let (mut links, mut is_noted) = (Vec::new(), false);
+        let named = async {
+            self.note_links(&new, &mut links).await?;
+            self.blobs.put(bytes, new.digest, note.encode()).await?;
+            is_noted = true;
+            self.names.put_manifest(new).await
+        };
+        let named = named.await;
         drop(pinned.guard);
-        match named {
-            Err(Fault::Gone(gone)) => {
-                drop(order);
-                self.note_truth(&repository, &digest, &tags).await?;
-                Err(Error::references_unknown(vec![gone]))
-            }
-            named => Ok(named?),
+        let Err(fault) = named else { return Ok(()) };
+        drop(order);
+        // After that one a restart may find that it was named: it is as noted. Of all
+        // others the catalog knows.
+        if (is_noted || !links.is_empty())
+            && !matches!(fault, Fault::Poisoned(_))
+            && let Err(error) = self.note_truth(&repository, (&digest, &tags), &links).await
+        {
+            tracing::warn!(%repository, %digest, %error, "that a push came to nothing is not noted");
+        }
+        match fault {
+            Fault::Gone(gone) => Err(Error::references_unknown(vec![gone])),
+            fault => Err(fault.into()),
         }
     }
 
-    /// Notes those links that come back with a manifest: somebody took them since it
-    /// was checked, and noted that.
-    async fn note_links(&self, new: &NewManifest) -> Result<(), Error> {
+    /// Notes those links that come back with a manifest, and says which: somebody took
+    /// them since it was checked, and noted that.
+    async fn note_links(&self, new: &NewManifest, noted: &mut Vec<Digest>) -> Result<(), Fault> {
         for (digest, life) in &new.links {
             if !self.names.blob_linked(&new.repository, digest).await? {
                 let note = Note::Link {
@@ -181,20 +192,30 @@ impl Registry {
                     size: life.size,
                 };
                 self.blobs.note(note.encode())?;
+                noted.push(*digest);
             }
         }
         Ok(())
     }
 
-    /// Notes what is so of a manifest and of tags after a push that was noted came to
-    /// nothing.
+    /// Notes what is so of a manifest, of tags and of links after a push that was noted
+    /// came to nothing.
     async fn note_truth(
         &self,
         repository: &RepositoryName,
-        digest: &Digest,
-        tags: &[String],
+        (digest, tags): (&Digest, &[String]),
+        links: &[Digest],
     ) -> Result<(), Error> {
         let _order = self.order.take(repository).await;
+        for link in links {
+            if !self.names.blob_linked(repository, link).await? {
+                let note = Note::Deletion(Deletion::Blob {
+                    repository: repository.clone(),
+                    digest: *link,
+                });
+                self.blobs.note(note.encode())?;
+            }
+        }
         let by_digest = Reference::Digest(*digest);
         if self.names.manifest(repository, &by_digest).await?.is_none() {
             let is_hidden = self.names.hidden(repository, &by_digest).await?.is_some();

@@ -1,7 +1,7 @@
 //! Blobs that go before their leases end, since an operator purged them: which
 //! they are, until when, and what becomes of purges that are cut short or meet.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -144,12 +144,23 @@ pub(crate) async fn a_purge_that_is_cut_short_has_said_what_goes_at_once(place: 
         .expunge_manifest(&of, &digest("one"), &lives)
         .await
         .unwrap();
-    let mut expected = BTreeSet::new();
-    for name in ["one", "layer of one"] {
-        let of = digest(name);
-        expected.insert((of, lives[&of].birth));
+    // It does not count while a repository has it, as where the purge ends here.
+    let (one, layer) = (digest("one"), digest("layer of one"));
+    let birth = |of: &Digest| lives[of].birth;
+    assert_eq!(
+        at_once(&catalog).await,
+        BTreeSet::from([(one, birth(&one))])
+    );
+    let births = [&one, &layer, &config].map(birth);
+    let still = catalog.still_at_once(&births).await.unwrap();
+    assert_eq!(still, HashSet::from([birth(&one)]));
+    for blob in [&layer, &config] {
+        catalog.expunge_link(&of, blob, None).await.unwrap();
     }
-    assert_eq!(at_once(&catalog).await, expected);
+    let expected = [&one, &layer].map(|of| (*of, birth(of)));
+    assert_eq!(at_once(&catalog).await, BTreeSet::from(expected));
+    let still = catalog.still_at_once(&births).await.unwrap();
+    assert_eq!(still, HashSet::from([&one, &layer].map(birth)));
     catalog.close().await;
 }
 

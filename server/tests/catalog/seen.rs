@@ -1,6 +1,6 @@
 //! What a purge has seen of references before, and goes on from.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use orlop::catalog::{Catalog, Dead, Leaving, Lives, PurgePlace, PurgeUnit, Seen};
@@ -174,6 +174,19 @@ pub(crate) async fn leases_keep_a_life_that_is_linked_by_any_of_its_digests(plac
     life.places.insert(s);
     let going = Arc::new(life.clone());
     catalog.begin_at_once(&blob, &going).await.unwrap();
+    assert_eq!(catalog.at_once(0).await.unwrap(), []);
+    // One by the same digest that goes: it does not count until that is gone.
+    catalog.link_blob("t", &blob, (7, 4)).await.unwrap();
+    let t = catalog.repository_row("t").await.unwrap().unwrap();
+    let of_t = Leaving {
+        places: HashSet::from([t]),
+        ..Leaving::of(5)
+    };
+    let of_t = Arc::new(of_t);
+    catalog.begin_at_once(&blob, &of_t).await.unwrap();
+    assert_eq!(catalog.at_once(0).await.unwrap(), []);
+    let t = catalog.purge_place(t).await.unwrap().unwrap();
+    catalog.expunge_link(&t, &blob, None).await.unwrap();
     assert_eq!(catalog.at_once(0).await.unwrap(), [(blob, 5)]);
     // It did not go.
     life.places.clear();

@@ -8,6 +8,7 @@
 
 mod beside;
 mod crossed;
+mod failed;
 mod faults;
 mod further;
 mod kills;
@@ -16,6 +17,7 @@ mod purge;
 mod races;
 mod refused;
 mod scale;
+mod told;
 mod undelete;
 mod watched;
 mod wrongly;

@@ -122,6 +122,8 @@ async fn crossed(other: Other, repository: Option<&str>, step: u64) -> bool {
     let image = running.image("a", "v1", "content").await;
     running.image("b", "v1", "content").await;
     running.blob("c", "config of content").await;
+    let parts = [image, layer("content"), layer("config of content")];
+    let sizes = parts.map(|of| (of, running.storage.store.look(&of).unwrap().unwrap().size));
     running.image("c", "kept", "kept").await;
     if other == Other::Undelete {
         running.delete("a", &image).await;
@@ -160,6 +162,7 @@ async fn crossed(other: Other, repository: Option<&str>, step: u64) -> bool {
     let doing = Arc::clone(&running);
     let mut doing = tokio::spawn(async move { perform(&doing, other, image).await });
     let done = tokio::time::timeout(CROSSED, &mut doing).await;
+    let is_between = is_crossed && done.is_ok();
     if other == Other::Pause && is_crossed && !is_change.load(Ordering::SeqCst) {
         assert!(done.is_ok(), "{case}: a pause waits for a purge");
     }
@@ -186,6 +189,20 @@ async fn crossed(other: Other, repository: Option<&str>, step: u64) -> bool {
     let outcome = running.collect_now().await;
     assert_eq!(outcome.at_once_left, 0, "{case}: {outcome:?}");
     is_whole(&running, image, &case).await;
+    // What came to its end while the purge ran is in what that says.
+    if let Ok(took) = &purged
+        && (is_between || matches!(other, Other::Pause | Other::Settle))
+    {
+        let is_gone = |of: &&(Digest, u64)| took.blobs.contains(&of.0);
+        for (blob, _) in sizes.iter().filter(is_gone) {
+            assert!(!running.has(blob), "{case}: {blob} of {took:?}");
+        }
+        let bytes: u64 = sizes.iter().filter(is_gone).map(|(_, size)| size).sum();
+        assert_eq!(took.bytes, bytes, "{case}: {took:?}");
+        for (blob, by) in took.left.iter().filter(|(_, by)| !by.is_empty()) {
+            assert!(running.has(blob), "{case}: {blob} by {by:?}");
+        }
+    }
     let is_alone = matches!(other, Other::Pause | Other::Settle);
     if is_alone && repository.is_none() {
         assert!(purged.is_ok() && !running.has(&image), "{case}: {purged:?}");

@@ -233,6 +233,51 @@ async fn a_repair_makes_of_a_purge_that_failed_what_was_there() {
     assert!(changes > 4);
 }
 
+/// Leases of what others have ended with a purge that never came to their links.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_purge_that_fails_leaves_leases_to_those_who_have_links() {
+    let mut stayed = 0;
+    for changes in 1..40 {
+        let folder = tempfile::tempdir().unwrap();
+        let running = Running::start(folder.path(), patient).await;
+        running.image("a", "kept", "kept").await;
+        let image = running.image("a", "v1", "content").await;
+        running.blob("c", "content").await;
+        // The same bytes by another digest.
+        let other = Digest::of(Algorithm::Sha512, b"content");
+        let body = stream::iter([Ok(Bytes::from_static(b"content"))]).boxed();
+        let d = parsed("d");
+        let stored = running.registry.upload_whole(WHO, &d, body, other);
+        stored.await.unwrap();
+        limit(&running, changes);
+        let purged = running.storage.gc().expunge(&of(None, image)).await;
+        running.storage.catalog.tell(Arc::new(|_| true));
+        let catalog = &running.storage.catalog;
+        let mut is_linked = false;
+        for (name, digest) in [("c", layer("content")), ("d", other)] {
+            is_linked |= catalog.blob_linked(name, &digest).await.unwrap();
+        }
+        running.collect_now().await;
+        let is_here = running.has(&layer("content"));
+        assert!(is_here || !is_linked, "{changes} changes: {purged:?}");
+        stayed += u64::from(is_linked);
+        // Done again it goes on, and what it took goes at once.
+        match running.storage.gc().expunge(&of(None, image)).await {
+            Ok(_) | Err(ExpungeError::Unknown(_)) => {}
+            Err(error) => panic!("{error}"),
+        }
+        running.collect_now().await;
+        assert!(!running.has(&image), "{changes} changes");
+        running.ends_clean(folder.path()).await;
+        if purged.is_ok() {
+            assert!(!is_here);
+            assert!(stayed > 3);
+            return;
+        }
+    }
+    panic!("a purge has no end");
+}
+
 /// A rule's delete held up a pause while it waited for a name that a purge had.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pause_does_not_wait_for_who_has_a_name() {

@@ -288,10 +288,12 @@ async fn a_collection_whose_time_is_up_leaves_the_rest_to_the_next_and_each_gets
         assert!(jobs < 50, "{purged} purged, {dead} dead");
         let outcome = running.collect("{}").await;
         let [_, manifests, ..] = outcome.purged;
-        assert!(outcome.cut && manifests <= 32, "{outcome:?}");
-        assert!(outcome.cycles <= 1, "{outcome:?}");
         purged += manifests;
         dead += outcome.dead;
+        // The last one may have had time for all that was left.
+        let is_last = dead == 3 * images.len() as u64;
+        assert!(outcome.cut || is_last, "{outcome:?}");
+        assert!(manifests <= 64 && outcome.cycles <= 1, "{outcome:?}");
         assert!(running.pulls("a", "stays").await);
     }
     assert_eq!((purged, dead), (100, 300));
