@@ -199,8 +199,6 @@ pub(super) async fn one(
     })
 }
 
-const CONFIG: i64 = 1;
-const LAYER: i64 = 2;
 const CHILD: i64 = 3;
 
 static DUE: LazyLock<OfList> = LazyLock::new(|| {
@@ -494,16 +492,14 @@ impl<'a> Step<'a> {
             let Some(at) = deleted_at.get(manifest.as_slice()) else {
                 continue;
             };
-            match *kind {
-                CHILD => children.entry(*at).or_default().push(target),
-                CONFIG | LAYER => {
-                    let of = named.entry(target.clone());
-                    let of = of.or_insert_with(|| (manifest.clone(), *at));
-                    if of.1 < *at {
-                        *of = (manifest.clone(), *at);
-                    }
-                }
-                _ => {}
+            if *kind == CHILD {
+                children.entry(*at).or_default().push(target);
+            }
+            // Manifests too: of one whose row went before, this was the last name.
+            let of = named.entry(target.clone());
+            let of = of.or_insert_with(|| (manifest.clone(), *at));
+            if of.1 < *at {
+                *of = (manifest.clone(), *at);
             }
         }
         departed::remember(self.connection, &place.name, &named, self.now).await?;

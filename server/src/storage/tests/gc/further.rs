@@ -88,3 +88,31 @@ async fn a_loose_blob_by_another_digest_leaves_no_link() {
     let left = Catalog::links_on_file(&folder.path().join("catalog.db")).await;
     assert_eq!(left.unwrap(), (0, 0));
 }
+
+/// A referrer keeps the bytes of what it is about, whose row goes before its own.
+#[tokio::test]
+async fn a_manifest_whose_last_name_was_a_referrer_is_explained() {
+    let folder = tempfile::tempdir().unwrap();
+    let running = Running::start(folder.path(), |_| {}).await;
+    let image = running.image("a", "", "of an image").await;
+    let name = RepositoryName::parse("a").unwrap();
+    let of = Reference::Digest(image);
+    let row = running.registry.manifest_stat(WHO, &name, &of).await;
+    let text = serde_json::json!({
+        "schemaVersion": 2, "mediaType": INDEX, "manifests": [],
+        "subject": { "mediaType": MANIFEST, "digest": image.to_string(), "size": row.unwrap().size },
+    });
+    let about = running.put("a", "about", (INDEX, text.to_string())).await;
+    running.image("a", "stays", "what stays").await;
+    running.delete("a", &image).await;
+    let first = running.collect("{}").await;
+    running.delete("a", &about.unwrap()).await;
+    let mut dead = first.dead;
+    for _ in 0..2 {
+        dead += running.collect("{}").await.dead;
+    }
+    assert_eq!(dead, 4, "{first:?}");
+    let state = running.storage.catalog.gc_state().await.unwrap();
+    assert_eq!(state.unexplained, 0, "{first:?}");
+    running.ends_clean(folder.path()).await;
+}
